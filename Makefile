@@ -1,0 +1,44 @@
+# `make repro` and `make test` are all a newcomer needs; `make help` lists the rest.
+
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/ready
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export MLFLOW_DISABLE_TELEMETRY ?= true
+
+.DEFAULT_GOAL := help
+.PHONY: help setup repro test lint mlflow pretrain seeds
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY)  ## make .venv from requirements.lock
+
+$(READY): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Aerofuse needs Python 3.11 or newer; name one: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev]'
+	python -m aerofuse.reporting.dvc_plots_page
+	@touch $@
+
+repro: $(READY)  ## run the whole pipeline (what has not changed is not run again)
+	dvc repro
+
+test: $(READY)  ## run the tests
+	pytest -n auto --dist loadfile
+
+lint: $(READY)  ## check style and types
+	ruff check .
+	ruff format --check .
+	mypy
+
+mlflow: $(READY)  ## the tracking page over the runs just made, at http://127.0.0.1:5000
+	mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --port 5000
+
+pretrain: $(READY)  ## make the bundled weights again (about two hours on two cores)
+	python -m aerofuse.pretraining draw
+	python -m aerofuse.pretraining convnext_thin
+	python -m aerofuse.pretraining swin_thin
+
+seeds: $(READY)  ## the hybrid's gain over the multi-task baseline, for three seeds
+	python -m aerofuse.evaluation.seeds 0 1 2

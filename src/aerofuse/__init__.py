@@ -1,0 +1,1 @@
+"""Aerofuse: fine-grained aircraft recognition with a fused ConvNeXt and Swin Transformer."""
