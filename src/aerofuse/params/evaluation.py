@@ -1,0 +1,22 @@
+"""Sections of `evaluate` and `compare`."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from aerofuse.params.section import Section
+
+
+class EvaluateParams(Section):
+    """How a model is run over the test split, and how often for its latency."""
+
+    batch_size: int = Field(ge=1)
+    latency_runs: int = Field(ge=1, description="timed single-image passes, after warming up")
+
+
+class CompareParams(Section):
+    """How the models are compared."""
+
+    confidence_level: float = Field(gt=0.5, lt=1)
+    bootstrap_samples: int = Field(ge=100)
+    stop_on_failed_gate: bool
