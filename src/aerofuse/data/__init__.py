@@ -1,0 +1,1 @@
+"""Photos and their labels: sources, splits, the prepared store, datasets. Knows nothing of models."""

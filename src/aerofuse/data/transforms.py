@@ -1,0 +1,46 @@
+"""Augmentation that leaves every label true.
+
+Mirroring and colour change neither how sharp a photo is nor how much of the aircraft is hidden. Blur, noise,
+rescaling, crops and cut-outs do, and are therefore not offered.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from aerofuse.params.training import AugmentationParams
+
+Image = npt.NDArray[np.uint8]
+
+
+def make_augmentation(params: AugmentationParams, seed: int) -> Callable[[Image], Image]:
+    """A function from an RGB image `[H, W, 3]` to an augmented one of the same size."""
+    # Albumentations would look on the network for a newer version when it is imported.
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    import albumentations
+
+    steps = []
+    if params.horizontal_flip:
+        steps.append(albumentations.HorizontalFlip(p=0.5))
+    if params.color_jitter > 0:
+        jitter = params.color_jitter
+        steps.append(
+            albumentations.ColorJitter(
+                brightness=(1 - jitter, 1 + jitter),
+                contrast=(1 - jitter, 1 + jitter),
+                saturation=(1 - jitter, 1 + jitter),
+                hue=(0, 0),  # liveries are told by their hues
+                p=0.8,
+            )
+        )
+    pipeline = albumentations.Compose(steps, seed=seed)
+
+    def augment(image: Image) -> Image:
+        augmented: Image = pipeline(image=image)["image"]
+        return augmented
+
+    return augment

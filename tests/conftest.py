@@ -1,0 +1,36 @@
+"""Shared by all tests: one thread, and small prepared data drawn by the real code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from aerofuse.data.labels import ClassLists
+from aerofuse.data.prepare import prepare_photos
+from aerofuse.data.sources.synthetic_source import SyntheticSource
+from aerofuse.params.data import SplitParams
+from aerofuse.params.synthetic import SyntheticParams
+
+IMAGE_SIZE_PX = 96
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    # The tests run side by side, one process a core.
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def prepared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`train.arrow`, `validation.arrow`, `test.arrow` and class lists of 160 drawn photos."""
+    folder = tmp_path_factory.mktemp("prepared")
+    source = SyntheticSource(SyntheticParams(num_images=160, num_airframes=60), seed=0)
+    prepare_photos(source, SplitParams(train=0.6, validation=0.2, test=0.2, seed=0), IMAGE_SIZE_PX, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def classes(prepared_folder: Path) -> ClassLists:
+    return ClassLists.load(prepared_folder)

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from aerofuse.data.dataset import PreparedSplit, make_loader
+from aerofuse.data.labels import ClassLists
+from aerofuse.data.photo import Photo
+from aerofuse.data.store import open_table, write_photos
+from aerofuse.data.transforms import make_augmentation
+from aerofuse.params.training import AugmentationParams
+
+CLASSES = ClassLists(("A320", "运-20"), ("Ærø",))
+
+
+def _photos(number: int = 5) -> Iterator[Photo]:
+    rng = np.random.default_rng(0)
+    for index in range(number):
+        coarse = rng.integers(0, 255, (6, 6, 3), dtype=np.uint8)
+        image = np.asarray(cv2.resize(coarse, (48, 48), interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
+        known = index % 2 == 0
+        yield Photo(
+            image,
+            f"{index}.jpg",
+            "运-20" if known else "A320",
+            "Ærø" if known else None,
+            index / 10 if known else None,
+            None if known else 0.5,
+            f"R{index}" if known else None,
+        )
+
+
+def test_photos_and_labels_come_back(tmp_path: Path) -> None:
+    write_photos(tmp_path / "some.arrow", _photos())
+    split = PreparedSplit(tmp_path / "some.arrow", CLASSES)
+    for index, photo in enumerate(_photos()):
+        difference = np.abs(split.image(index).astype(int) - photo.image.astype(int))
+        assert difference.mean() < 2
+        row = split.labels.iloc[index]
+        assert (row["filename"], row["typename"]) == (photo.filename, photo.typename)
+    assert split.labels["airlinename"].isna().tolist() == [False, True, False, True, False]
+
+
+def test_missing_labels_stay_missing(tmp_path: Path) -> None:
+    write_photos(tmp_path / "some.arrow", _photos())
+    split = PreparedSplit(tmp_path / "some.arrow", CLASSES)
+    known, unknown = split[2][1], split[1][1]
+    assert (int(known["type"]), int(known["airline"])) == (1, 0)
+    assert float(known["clarity"]) == pytest.approx(0.2)
+    assert known["block"].isnan()
+    assert int(unknown["airline"]) == -1
+    assert unknown["clarity"].isnan()
+
+
+def test_the_same_photos_give_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_photos(tmp_path / name, _photos(300))
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_a_missing_file_says_what_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="dvc repro prepare"):
+        open_table(tmp_path / "none.arrow")
+
+
+def test_a_pickled_split_maps_the_file_instead_of_carrying_it(tmp_path: Path) -> None:
+    write_photos(tmp_path / "some.arrow", _photos(300))
+    split = PreparedSplit(tmp_path / "some.arrow", CLASSES)
+    pickled = pickle.dumps(split)
+    assert torch.equal(pickle.loads(pickled)[3][0], split[3][0])
+    assert b"ARROW1" not in pickled
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_order_is_a_function_of_the_seed(tmp_path: Path, workers: int) -> None:
+    write_photos(tmp_path / "some.arrow", _photos(40))
+    split = PreparedSplit(tmp_path / "some.arrow", CLASSES)
+
+    def order(seed: int) -> list[float]:
+        loader = make_loader(split, batch_size=8, shuffle=True, num_workers=workers, seed=seed)
+        return [float(value) for _, targets in loader for value in targets["clarity"].nan_to_num(-1)]
+
+    assert order(0) == order(0)
+    assert order(0) != order(1)
+
+
+def test_augmentation_only_mirrors_and_recolours(tmp_path: Path) -> None:
+    """What the labels say stays true: mirrored back, edges are where they were and as sharp as they were."""
+    write_photos(tmp_path / "some.arrow", _photos())
+    image = PreparedSplit(tmp_path / "some.arrow", CLASSES).image(0)
+    flip = make_augmentation(AugmentationParams(horizontal_flip=True, color_jitter=0.0), seed=0)
+    seen = {flip(image).tobytes() for _ in range(20)}
+    assert seen == {image.tobytes(), image[:, ::-1].tobytes()}
+    colour = make_augmentation(AugmentationParams(horizontal_flip=False, color_jitter=0.1), seed=0)
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(float).ravel()
+    changed = [colour(image) for _ in range(20)]
+    assert len({other.tobytes() for other in changed}) > 10
+    for other in changed:
+        other_gray = cv2.cvtColor(other, cv2.COLOR_RGB2GRAY).astype(float).ravel()
+        assert np.corrcoef(gray, other_gray)[0, 1] > 0.98
+
+
+def test_augmentation_is_a_function_of_its_seed(tmp_path: Path) -> None:
+    write_photos(tmp_path / "some.arrow", _photos())
+    image = PreparedSplit(tmp_path / "some.arrow", CLASSES).image(0)
+    params = AugmentationParams(horizontal_flip=True, color_jitter=0.1)
+
+    def run(seed: int) -> list[bytes]:
+        augment = make_augmentation(params, seed)
+        return [augment(image).tobytes() for _ in range(5)]
+
+    assert run(0) == run(0)
+    assert run(0) != run(1)
