@@ -1,0 +1,1 @@
+"""Backbones: image in, one feature vector out. A backbone does not know how it is trained."""

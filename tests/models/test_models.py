@@ -1,0 +1,131 @@
+"""The contract that every model obeys, over every architecture."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from aerofuse.data.labels import TASKS, ClassLists
+from aerofuse.models.architecture import Architecture, baseline_architecture, hybrid_architecture
+from aerofuse.models.fusion import FUSIONS
+from aerofuse.models.parts import AircraftModel
+
+CLASSES = ClassLists(tuple("abcdefg"), tuple("uvw"))
+ARCHITECTURES: dict[str, Architecture] = {
+    "single_task": baseline_architecture("convnext_thin", ("type",), 0.5, 0.3, 96),
+    "multi_task": baseline_architecture("convnext_thin", TASKS, 0.5, 0.3, 96),
+} | {f"hybrid_{method}": hybrid_architecture("convnext_thin", "swin_thin", method, 0.5, 0.3, 96) for method in FUSIONS}
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def architecture(request: pytest.FixtureRequest) -> Architecture:
+    return ARCHITECTURES[request.param]
+
+
+@pytest.fixture
+def model(architecture: Architecture) -> AircraftModel:
+    torch.manual_seed(0)
+    return architecture.build(CLASSES)
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_outputs_have_the_shapes_of_their_tasks(
+    model: AircraftModel, architecture: Architecture, images: Tensor
+) -> None:
+    outputs = model.eval()(images)
+    assert tuple(outputs) == architecture.tasks
+    shapes = {"type": (2, 7), "airline": (2, 3), "clarity": (2,), "block": (2,)}
+    assert {task: tuple(output.shape) for task, output in outputs.items()} == {
+        task: shapes[task] for task in architecture.tasks
+    }
+    for task in {"clarity", "block"} & set(outputs):
+        assert ((outputs[task] >= 0) & (outputs[task] <= 1)).all()
+
+
+def test_heads_read_exactly_the_features(model: AircraftModel, images: Tensor) -> None:
+    model.eval()
+    heads = model.parts()["heads"]
+    for task, output in heads(model.get_features(images)).items():
+        assert torch.equal(output, model(images)[task])
+
+
+def test_parts_hold_every_parameter_once(model: AircraftModel) -> None:
+    of_parts = [id(parameter) for part in model.parts().values() for parameter in part.parameters()]
+    assert sorted(of_parts) == sorted(id(parameter) for parameter in model.parameters())
+
+
+def _changed_parts(model: AircraftModel, images: Tensor) -> set[str]:
+    """The parts whose state a step of training changes."""
+    model.zero_grad(set_to_none=True)
+    before = {name: copy.deepcopy(part.state_dict()) for name, part in model.parts().items()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    loss = torch.stack([output.float().square().mean() for output in model.train()(images).values()]).sum()
+    loss.backward()
+    optimizer.step()
+    return {
+        name
+        for name, part in model.parts().items()
+        if any(not torch.equal(before[name][key], value) for key, value in part.state_dict().items())
+    }
+
+
+def test_only_the_chosen_parts_change(model: AircraftModel, images: Tensor) -> None:
+    # BatchNorm has state that changes without gradients: it must not in a frozen part.
+    backbone = nn.Sequential(nn.BatchNorm2d(3), model.parts()["cnn"])
+    backbone.num_features = model.parts()["cnn"].num_features
+    model.cnn = backbone
+    for chosen in ({"heads"}, set(model.parts()), {"cnn", "heads"}):
+        model.train_only(chosen)
+        expected = set(chosen)
+        if not any(True for _ in model.parts().get("fusion", nn.Identity()).parameters()):
+            expected -= {"fusion"}
+        assert _changed_parts(model, images) == expected
+
+
+def test_frozen_parts_give_the_same_features_every_time(model: AircraftModel, images: Tensor) -> None:
+    """Drop-path and dropout of a frozen part are off, whatever the mode of the whole."""
+    model.train_only({"heads"}).train()
+    assert torch.equal(model.get_features(images), model.get_features(images))
+    model.train_only(model.parts().keys()).train()
+    assert not torch.equal(model.get_features(images), model.get_features(images))
+
+
+def test_frozen_parts_save_nothing_for_the_backward_pass(model: AircraftModel, images: Tensor) -> None:
+    model.train_only({"heads"}).train()
+    assert not model.run_part("cnn", images.float()).requires_grad
+    frozen = _saved_elements(model, images)
+    model.train_only(model.parts().keys()).train()
+    assert frozen < 0.05 * _saved_elements(model, images)
+
+
+def _saved_elements(model: AircraftModel, images: Tensor) -> int:
+    """How many numbers a forward pass saves for the backward pass."""
+    saved: list[int] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        saved.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model(images)
+    return sum(saved)
+
+
+def test_unknown_part_is_refused(model: AircraftModel) -> None:
+    with pytest.raises(ValueError, match="no part wings; this model has cnn"):
+        model.train_only({"wings"})
+
+
+def test_freezing_survives_pickle_and_deepcopy(model: AircraftModel) -> None:
+    model.train_only({"heads"}).train()
+    for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert other.frozen_parts == model.frozen_parts
+        assert not other.parts()["cnn"].training
