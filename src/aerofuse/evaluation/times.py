@@ -1,0 +1,72 @@
+"""What was timed, as the stages write it down. It differs from run to run, so it stays out of the metrics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class EvaluationTimes:
+    """`reports/times/evaluate_<model>.json`: the size of a model and its time per image at batch 1."""
+
+    latency_ms: float
+    latency_p95_ms: float
+    device: str
+    parameters: int
+    image_size: int
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Raises `FileNotFoundError`, or `ValueError` where the file holds anything else."""
+        return cls(**_read(path, [field.name for field in fields(cls)]))
+
+
+@dataclass(frozen=True)
+class TrainingTimes:
+    """`reports/times/<training stage>.json`; `images` are counted once per epoch.
+
+    `peak_memory_bytes` is the peak of the allocator of a GPU, None where there was none.
+    """
+
+    seconds: float
+    epochs: int
+    images: int
+    images_per_second: float
+    device: str
+    peak_memory_bytes: int | None
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Raises `FileNotFoundError`, or `ValueError` where the file holds anything else."""
+        return cls(**_read(path, [field.name for field in fields(cls)]))
+
+    @classmethod
+    def total(cls, phases: Sequence[TrainingTimes]) -> Self:
+        """Several phases of one model as one training; the peak is the highest of theirs."""
+        images = sum(phase.images for phase in phases)
+        # Not images / seconds: a stage's speed leaves out what it does besides training, such as validation.
+        training_seconds = sum(phase.images / phase.images_per_second for phase in phases)
+        peaks = [phase.peak_memory_bytes for phase in phases if phase.peak_memory_bytes is not None]
+        return cls(
+            seconds=sum(phase.seconds for phase in phases),
+            epochs=sum(phase.epochs for phase in phases),
+            images=images,
+            images_per_second=images / training_seconds,
+            device=", ".join(dict.fromkeys(phase.device for phase in phases)),
+            peak_memory_bytes=max(peaks, default=None),
+        )
+
+
+def _read(path: Path, names: Sequence[str]) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no times at {path}; `dvc repro {path.stem.replace('evaluate_', 'evaluate@')}` makes them"
+        )
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or set(content) != set(names):
+        raise ValueError(f"{path} must hold exactly {', '.join(names)}; it holds {', '.join(content)}")
+    return content

@@ -1,0 +1,175 @@
+"""The comparison as a Markdown page."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from aerofuse.evaluation.comparison import Comparison, ModelRow
+from aerofuse.evaluation.gates import GateResult
+from aerofuse.evaluation.statistics import Interval
+from aerofuse.reporting.wording import (
+    METRICS,
+    MODELS,
+    NONE,
+    write_duration,
+    write_p_value,
+    write_threshold,
+    write_value,
+)
+
+_SPEED_RATIO_AIM = 2.5  # phase A, with frozen backbones, should be at least so much faster than phase C
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
+    """A Markdown table; `align` has a letter per column: `l`, left, for words and `r`, right, for numbers.
+
+    Raises `ValueError` where a row, or `align`, is not as long as the header.
+    """
+    if len(align) != len(header) or set(align) - set("lr"):
+        raise ValueError(f"align is {align!r}; it must be {len(header)} letters, l or r, one per column")
+    for row in rows:
+        if len(row) != len(header):
+            raise ValueError(f"{len(row)} cells under {len(header)} headings: {list(row)}")
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in (header, *rows)]
+    widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        padded = [
+            cell.ljust(width) if side == "l" else cell.rjust(width)
+            for cell, width, side in zip(row, widths, align, strict=True)
+        ]
+        return f"| {' | '.join(padded)} |"
+
+    rule = ["-" * width if side == "l" else "-" * (width - 1) + ":" for width, side in zip(widths, align, strict=True)]
+    return "\n".join([line(cells[0]), line(rule), *map(line, cells[1:])])
+
+
+def comparison_page(comparison: Comparison) -> str:
+    """The whole page: how to read it, the models, their differences, the gates."""
+    of_hybrid = [gate for gate in comparison.gates if gate.model == "hybrid"]
+    of_baseline = [gate for gate in comparison.gates if gate.model != "hybrid"]
+    parts = [
+        "# Comparison of the three models",
+        *_introduction(comparison),
+        "## Models",
+        _models_table(comparison),
+        *_remarks_on_times(comparison),
+        "## Differences",
+        _differences_table(comparison),
+        "McNemar: how many images only the first and only the second model has right, and the exact p-value of "
+        "both being equally good.",
+        "## Gates",
+        _summary(of_hybrid),
+        _gates_table(of_hybrid),
+        "The gates of accuracy for the multi-task model, to compare:",
+        _gates_table(of_baseline),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _introduction(comparison: Comparison) -> list[str]:
+    settings = comparison.settings
+    return [
+        f"{comparison.test_images} test images, recipe `{settings.recipe}`. Every number of a model comes from its "
+        "one best checkpoint.",
+        f"How to read it: brackets hold the {settings.confidence_level:.0%} confidence interval, from "
+        f"{settings.resamples} resamples of the test images; where that of a difference contains 0, these images "
+        "do not tell the two models apart. What another training seed would change is not in the intervals. The "
+        "constant predictor always answers the median of the training labels: an MAE says something only below "
+        "its.",
+    ]
+
+
+def _remarks_on_times(comparison: Comparison) -> list[str]:
+    hybrid = comparison.rows[-1]
+    ratio = comparison.phase_speed_ratio
+    aim = "reached" if ratio >= _SPEED_RATIO_AIM else "not reached"
+    return [
+        f"Latency: median over single images of {hybrid.times.image_size} px, on {hybrid.times.device}. "
+        f"Training: on {hybrid.training.device}.",
+        f"The hybrid's phase A (backbones frozen) trains on {ratio:.2f} times as many images per second as phase C "
+        f"(everything); the aim of at least {_SPEED_RATIO_AIM} is {aim}.",
+    ]
+
+
+def _summary(gates: Sequence[GateResult]) -> str:
+    counts = Counter(gate.status for gate in gates)
+    return (
+        f"Of the hybrid's {len(gates)} gates, {counts['pass']} pass, {counts['fail']} fail, and "
+        f"{counts['not measurable here']} are not measurable here."
+    )
+
+
+def _models_table(comparison: Comparison) -> str:
+    header = ["", *(MODELS[row.model] for row in comparison.rows), "constant predictor"]
+    lines = []
+    for metric, (name, unit) in METRICS.items():
+        if any(metric in row.metrics for row in comparison.rows):
+            constant = comparison.rows[-1].metrics.get(f"{metric}_constant")
+            values = [_value_with_interval(row, metric, unit) for row in comparison.rows]
+            lines.append([name, *values, write_value(constant, unit)])
+    measured: dict[str, Callable[[ModelRow], str]] = {
+        "parameters": lambda row: f"{row.times.parameters / 1e6:.2f} M",
+        "latency, batch 1": lambda row: f"{row.times.latency_ms:.1f} ms",
+        "latency, 95th percentile": lambda row: f"{row.times.latency_p95_ms:.1f} ms",
+        "training time": lambda row: write_duration(row.training.seconds),
+        "epochs": lambda row: str(row.training.epochs),
+        "images trained per second": lambda row: f"{row.training.images_per_second:.0f}",
+        "peak training memory": lambda row: write_value(row.training.peak_memory_bytes, "GB"),
+    }
+    for name, write in measured.items():
+        lines.append([name, *(write(row) for row in comparison.rows), ""])
+    return markdown_table(header, lines, "l" + "r" * (len(header) - 1))
+
+
+def _value_with_interval(row: ModelRow, metric: str, unit: str) -> str:
+    value = write_value(row.metrics.get(metric), unit)
+    interval = row.intervals.get(metric)
+    if metric not in row.metrics or interval is None:
+        return value
+    return f"{value} {_write_interval(interval, unit)}"
+
+
+def _write_interval(interval: Interval, unit: str, *, signed: bool = False) -> str:
+    low, high = (write_value(end, unit, signed=signed).split()[0] for end in (interval.low, interval.high))
+    return f"[{low}, {high}]"
+
+
+def _differences_table(comparison: Comparison) -> str:
+    lines = []
+    for entry in comparison.differences:
+        name, unit = METRICS[entry.metric]
+        unit = "points" if unit == "%" else unit
+        found = entry.difference
+        counts, p_value = NONE, NONE
+        if entry.mcnemar is not None:
+            counts = f"{entry.mcnemar.only_a} / {entry.mcnemar.only_b}"
+            p_value = write_p_value(entry.mcnemar.p_value)
+        lines.append(
+            [
+                f"{MODELS[entry.model_a]} minus {MODELS[entry.model_b]}",
+                name,
+                write_value(found.estimate, unit, signed=True),
+                _write_interval(Interval(found.low, found.high), unit, signed=True),
+                str(entry.images),
+                counts,
+                p_value,
+            ]
+        )
+    header = ["models", "metric", "difference", "interval", "images", "McNemar", "p"]
+    return markdown_table(header, lines, "llrrrrr")
+
+
+def _gates_table(gates: Sequence[GateResult]) -> str:
+    lines = [
+        [
+            gate.name,
+            write_value(gate.measured, gate.unit, signed=gate.unit == "points"),
+            f"{gate.direction} {write_threshold(gate.threshold, gate.unit)}",
+            f"**{gate.status}**" if gate.status == "fail" else gate.status,
+            gate.note,
+        ]
+        for gate in gates
+    ]
+    return markdown_table(["gate", "measured", "threshold", "status", "note"], lines, "lrrll")

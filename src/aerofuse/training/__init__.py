@@ -1,0 +1,1 @@
+"""Training: phases, losses, one loop."""

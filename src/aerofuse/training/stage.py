@@ -1,0 +1,153 @@
+"""What the five training stages of the pipeline share: read, build, train, keep the best, write."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from aerofuse.data.dataset import PreparedSplit, make_loader
+from aerofuse.data.labels import TASKS, ClassLists
+from aerofuse.data.transforms import make_augmentation
+from aerofuse.evaluation.collect import collect_outputs
+from aerofuse.evaluation.metrics import compute_metrics, validation_score
+from aerofuse.hardware import device_name
+from aerofuse.models.architecture import Architecture, baseline_architecture, hybrid_architecture
+from aerofuse.models.package import ModelRecord, load_model, save_model
+from aerofuse.models.parts import AircraftModel
+from aerofuse.params.loading import load_section, load_value
+from aerofuse.params.models import BackboneParams, Branch, HeadDropoutParams
+from aerofuse.params.tracking import TrackingParams
+from aerofuse.params.training import PhaseParams, TrainingParams
+from aerofuse.tracking import track_run
+from aerofuse.training.loop import Hooks, TrainingReport, train
+from aerofuse.training.phases import PHASES, Phase
+from aerofuse.weight_files import load_into, load_weights
+
+logger = logging.getLogger(__name__)
+
+PREPARED_FOLDER = Path("data/prepared")
+PRETRAINED_FOLDER = Path("models/pretrained")
+
+
+def train_stage(stage: str) -> TrainingReport:
+    """Run the training stage named `stage` from the root of the repository and write all its outputs.
+
+    The model folder `models/<output>`, `metrics/train/<stage>.json`, `plots/history/<stage>.csv` and
+    `reports/times/<stage>.json`.
+    """
+    phase = PHASES[stage]
+    phase_params = load_section(PhaseParams, f"recipes.{{recipe}}.{stage}")
+    params = load_section(TrainingParams, "recipes.{recipe}.training")
+    seed = load_value(int, "seed")
+    set_seed(seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    classes = ClassLists.load(PREPARED_FOLDER)
+    model, architecture = _start_model(phase, classes)
+    model.train_only(phase.trains)
+    accelerator = Accelerator(
+        mixed_precision=params.mixed_precision, gradient_accumulation_steps=phase_params.accumulation_steps
+    )
+    augment = make_augmentation(params.augmentation, seed)
+    loader = make_loader(
+        PreparedSplit(PREPARED_FOLDER / "train.arrow", classes, augment),
+        batch_size=phase_params.batch_size,
+        shuffle=True,
+        num_workers=params.num_workers,
+        seed=seed,
+    )
+    validation = accelerator.prepare(
+        make_loader(
+            PreparedSplit(PREPARED_FOLDER / "validation.arrow", classes),
+            batch_size=4 * phase_params.batch_size,
+            shuffle=False,
+            num_workers=params.num_workers,
+            seed=seed,
+        )
+    )
+
+    def evaluate(current: AircraftModel) -> dict[str, float]:
+        metrics = dict(compute_metrics(*collect_outputs(current, validation, accelerator)))
+        return {"score": validation_score(metrics)} | metrics
+
+    def keep_best(epoch: int, metrics: Mapping[str, float]) -> None:
+        record = ModelRecord(architecture, classes, stage, epoch, _rounded(metrics))
+        save_model(Path("models") / phase.output, model, record)
+
+    with track_run(stage, load_section(TrackingParams, "tracking")) as tracker:
+        tracker.log_params(
+            {
+                "seed": seed,
+                "architecture": vars(architecture),
+                stage: phase_params.model_dump(),
+                "training": params.model_dump(),
+            }
+        )
+        hooks = Hooks(evaluate, lambda epoch, metrics: tracker.log_metrics(metrics, epoch), keep_best)
+        report = train(model, loader, phase_params, params, accelerator, hooks)
+        for path in _write_reports(stage, report, phase_params, device_name(accelerator.device)):
+            tracker.log_artifact(path)
+    return report
+
+
+def _start_model(phase: Phase, classes: ClassLists) -> tuple[AircraftModel, Architecture]:
+    """The model that a phase starts from: the best of the phase before, or pretrained backbones and new heads."""
+    if phase.starts_from is not None:
+        model, record = load_model(Path("models") / phase.starts_from)
+        return model, record.architecture
+    backbones = load_section(BackboneParams, "recipes.{recipe}.backbones")
+    dropout = load_section(HeadDropoutParams, "recipes.{recipe}.head_dropout")
+    image_size_px = load_value(int, "recipes.{recipe}.image_size")
+    if phase.model == "hybrid":
+        architecture = hybrid_architecture(
+            backbones.cnn,
+            backbones.transformer,
+            load_value(str, "fusion_method"),
+            dropout.hybrid,
+            backbones.drop_path,
+            image_size_px,
+        )
+    else:
+        tasks = TASKS if phase.model == "multi_task" else ("type",)
+        architecture = baseline_architecture(
+            backbones.cnn, tasks, getattr(dropout, phase.model), backbones.drop_path, image_size_px
+        )
+    model = architecture.build(classes)
+    branches: tuple[Branch, ...] = ("cnn", "transformer")
+    for branch in branches:
+        if branch in model.parts():
+            path = PRETRAINED_FOLDER / f"{branch}.safetensors"
+            load_into(model.parts()[branch], load_weights(path), str(path))
+    return model, architecture
+
+
+def _write_reports(stage: str, report: TrainingReport, phase: PhaseParams, device: str) -> list[Path]:
+    """Write the metrics of the best epoch, the history and the times."""
+    metrics = Path("metrics/train") / f"{stage}.json"
+    history = Path("plots/history") / f"{stage}.csv"
+    times = Path("reports/times") / f"{stage}.json"
+    for path in (metrics, history, times):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    best = {"best_epoch": report.best_epoch} | _rounded(report.best_metrics)
+    metrics.write_text(json.dumps({stage: best}, indent=2) + "\n")
+    pd.DataFrame(report.history).round(6).to_csv(history, index=False)
+    spent = {
+        "seconds": round(report.seconds, 1),
+        "epochs": phase.epochs,
+        "images": report.images,
+        "images_per_second": round(report.images_per_second, 1),
+        "device": device,
+        "peak_memory_bytes": report.peak_memory_bytes,
+    }
+    times.write_text(json.dumps(spent, indent=2) + "\n")
+    return [metrics, history, times]
+
+
+def _rounded(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 6) for name, value in metrics.items()}

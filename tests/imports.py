@@ -1,0 +1,45 @@
+"""Which of the project's own files a Python file imports, directly or through others, read from the source."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def imported_files(page: Path) -> set[Path]:
+    """The project's files that `page` imports, itself included, relative to the root of the repository."""
+    found: set[Path] = set()
+    waiting = [page]
+    while waiting:
+        path = waiting.pop()
+        if path in found:
+            continue
+        found.add(path)
+        for module in _imports(path):
+            waiting.extend(_files_of(module))
+    return {path.relative_to(ROOT) for path in found}
+
+
+def _imports(path: Path) -> set[str]:
+    """Dotted names that a file imports anywhere, inside functions too; `from a import b` counts as a and a.b."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            raise AssertionError(f"{path}: a relative import; the house imports by full names")
+    return names
+
+
+def _files_of(module: str) -> list[Path]:
+    """The file of a project module and the packages around it that hold code."""
+    base = ROOT if module.split(".")[0] == "stages" else ROOT / "src"
+    parts = module.split(".")
+    files = [base.joinpath(*parts[:depth], "__init__.py") for depth in range(1, len(parts) + 1)]
+    files.append(base.joinpath(*parts).with_suffix(".py"))
+    return [path for path in files if path.is_file() and parts[0] in {"aerofuse", "stages"}]

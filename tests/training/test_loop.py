@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from aerofuse.data.dataset import PreparedSplit, make_loader
+from aerofuse.data.labels import TASKS, ClassLists
+from aerofuse.models.architecture import baseline_architecture
+from aerofuse.models.parts import AircraftModel
+from aerofuse.params.loading import load_section
+from aerofuse.params.training import PhaseParams, TrainingParams
+from aerofuse.training.loop import Hooks, TrainingReport, train
+
+PARAMS = load_section(TrainingParams, "recipes.{recipe}.training")
+
+
+def _phase(**changes: float) -> PhaseParams:
+    values = {"epochs": 2, "learning_rate": 1e-3, "batch_size": 32, "accumulation_steps": 1}
+    return PhaseParams.model_validate(values | changes)
+
+
+def _train(
+    folder: Path, classes: ClassLists, phase: PhaseParams, scores: Mapping[int, float] | None = None
+) -> tuple[AircraftModel, TrainingReport, list[int]]:
+    """Train a small multi-task model; the epochs that were kept as best."""
+    torch.manual_seed(0)
+    model = baseline_architecture("convnext_thin", TASKS, 0.1, 0.1, 96).build(classes)
+    kept: list[int] = []
+    epoch = iter(range(1, phase.epochs + 1))
+    hooks = Hooks(
+        evaluate=lambda _: {"score": (scores or {}).get(next(epoch), 0.0)},
+        on_epoch=lambda *_: None,
+        on_best=lambda epoch, _: kept.append(epoch),
+    )
+    loader = make_loader(
+        PreparedSplit(folder / "train.arrow", classes), batch_size=phase.batch_size, shuffle=True, num_workers=0, seed=0
+    )
+    accelerator = Accelerator(gradient_accumulation_steps=phase.accumulation_steps, cpu=True)
+    return model, train(model, loader, phase, PARAMS, accelerator, hooks), kept
+
+
+def test_the_loss_falls(prepared_folder: Path, classes: ClassLists) -> None:
+    _, report, _ = _train(prepared_folder, classes, _phase(epochs=4, learning_rate=3e-3))
+    losses = [row["train_loss"] for row in report.history]
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_twice_the_same_training_gives_the_same_weights(prepared_folder: Path, classes: ClassLists) -> None:
+    first, first_report, _ = _train(prepared_folder, classes, _phase())
+    second, second_report, _ = _train(prepared_folder, classes, _phase())
+    assert first_report.history == second_report.history
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name]), name
+
+
+def test_all_reported_numbers_are_of_the_epoch_with_the_best_score(prepared_folder: Path, classes: ClassLists) -> None:
+    _, report, kept = _train(prepared_folder, classes, _phase(epochs=3), scores={1: 0.2, 2: 0.6, 3: 0.4})
+    assert kept == [1, 2]
+    assert report.best_epoch == 2
+    assert report.best_metrics == {key: value for key, value in report.history[1].items() if key != "epoch"}
+
+
+def test_images_are_counted_whole(prepared_folder: Path, classes: ClassLists) -> None:
+    _, report, _ = _train(prepared_folder, classes, _phase(batch_size=7))
+    assert report.images == 2 * len(PreparedSplit(prepared_folder / "train.arrow", classes))
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(prepared_folder: Path, classes: ClassLists) -> None:
+    with pytest.raises(FloatingPointError, match=r"no longer finite .*type"):
+        _train(prepared_folder, classes, _phase(epochs=30, learning_rate=1.0))
