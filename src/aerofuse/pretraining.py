@@ -1,0 +1,183 @@
+"""How the bundled weights are made: `make pretrain`.
+
+Each thin backbone learns to name drawn airframes and liveries that the built-in data does not hold, and to judge
+clarity and block, all four heads at once: few identities with many photos each, since a wide pretext is barely
+learned in the time of a laptop. Then the heads are thrown away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from pydantic import Field
+from torch import nn
+from tqdm.auto import tqdm
+
+from aerofuse.backbones.create import THIN_BACKBONES, create_backbone, num_features
+from aerofuse.backbones.weights import BUNDLED_FOLDER, file_sha256
+from aerofuse.data.dataset import PreparedSplit, make_loader
+from aerofuse.data.labels import TASKS, ClassLists
+from aerofuse.data.sources.synthetic.fleet import random_fleet
+from aerofuse.data.sources.synthetic.photos import draw_photos
+from aerofuse.data.store import write_photos
+from aerofuse.data.transforms import make_augmentation
+from aerofuse.evaluation.collect import collect_outputs
+from aerofuse.evaluation.metrics import compute_metrics, validation_score
+from aerofuse.models.baseline import BaselineModel
+from aerofuse.models.heads import Heads
+from aerofuse.models.parts import AircraftModel
+from aerofuse.params.loading import read_params_file, validate
+from aerofuse.params.section import Section
+from aerofuse.params.synthetic import SyntheticParams
+from aerofuse.params.training import PhaseParams, TrainingParams
+from aerofuse.training.loop import Hooks, TrainingReport, train
+from aerofuse.weight_files import save_weights, write_atomically
+
+logger = logging.getLogger(__name__)
+
+RECIPE_FILE = BUNDLED_FOLDER / "pretraining.yaml"
+WORK_FOLDER = Path(".pretraining")
+
+
+class FleetParams(Section):
+    """The airframes and liveries of the pretext task."""
+
+    num_types: int = Field(ge=2)
+    num_airlines: int = Field(ge=2)
+    num_airframes: int = Field(ge=4)
+
+
+class LessonParams(Section):
+    """One lesson: its photos and how long they are studied. Lessons follow each other, from easy to hard."""
+
+    synthetic: SyntheticParams
+    num_validation_images: int = Field(ge=1)
+    phase: PhaseParams
+
+
+class PretrainingParams(Section):
+    """What `data/weights/pretraining.yaml` may say."""
+
+    seed: int = Field(ge=0)
+    image_size: int = Field(ge=32)
+    num_threads: int = Field(ge=1)
+    drop_path: float = Field(ge=0, lt=1)
+    fleet: FleetParams
+    training: TrainingParams
+    lessons: dict[str, LessonParams] = Field(min_length=1)
+
+
+def load_recipe(path: Path = RECIPE_FILE) -> PretrainingParams:
+    """The recipe of the bundled weights. Raises `ValueError` naming what cannot be used."""
+    return validate(PretrainingParams, read_params_file(path), str(path))
+
+
+def draw(params: PretrainingParams, folder: Path, processes: int) -> None:
+    """Draw the photos of every lesson to `<folder>/<lesson>/train.arrow` and `validation.arrow`."""
+    fleet = random_fleet(**params.fleet.model_dump(), seed=params.seed)
+    classes = ClassLists(
+        tuple(sorted(kind.name for kind in fleet.types)), tuple(sorted(livery.name for livery in fleet.liveries))
+    )
+    for number, (name, lesson) in enumerate(params.lessons.items()):
+        output = folder / name
+        output.mkdir(parents=True, exist_ok=True)
+        classes.save(output)
+        total = lesson.synthetic.num_images
+        first_validation = total - lesson.num_validation_images
+        for split, rows in (("train", range(first_validation)), ("validation", range(first_validation, total))):
+            # Each lesson shows photos of its own.
+            seed = params.seed + 1000 * number
+            photos = draw_photos(fleet, rows, lesson.synthetic, params.image_size, seed, processes)
+            write_photos(output / f"{split}.arrow", tqdm(photos, f"{name} {split}", len(rows), disable=None))
+
+
+class PretextBackbone(nn.Sequential):
+    """A backbone whose features are standardised over the batch before the pretext's heads.
+
+    The pooled features of a fresh network are nearly the same for every photo. Standardising makes what differs
+    visible to the heads from the first step, without which nothing is learned for the first ten thousand photos.
+    """
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__(backbone, nn.BatchNorm1d(num_features(backbone), affine=False))
+
+
+def pretrain(name: str, params: PretrainingParams, folder: Path, output: Path) -> None:
+    """Train backbone `name` through all lessons from random weights; write it, in half precision, to `output`."""
+    torch.set_num_threads(params.num_threads)
+    set_seed(params.seed)
+    output.mkdir(parents=True, exist_ok=True)
+    classes = ClassLists.load(folder / next(iter(params.lessons)))
+    backbone = create_backbone(name, image_size_px=params.image_size, drop_path=params.drop_path)
+    model = BaselineModel(PretextBackbone(backbone), Heads(num_features(backbone), classes, TASKS, dropout=0.0))
+    history: list[dict[str, object]] = []
+    for lesson_name, lesson in params.lessons.items():
+        logger.info("%s: lesson %s", name, lesson_name)
+        report = _teach(model, lesson, params, folder / lesson_name, classes)
+        history.extend({"lesson": lesson_name, **row} for row in report.history)
+        # The last epoch is taken, at the end of the cosine: nothing here is held out to choose by.
+        state = {key: value.half() for key, value in backbone.state_dict().items()}
+        save_weights(output / f"{name}.safetensors", state)
+        pd.DataFrame(history).round(4).to_csv(output / f"{name}.history.csv", index=False)
+    record = {
+        "backbone": name,
+        "made_by": "make pretrain",
+        "revision": hashlib.sha256(RECIPE_FILE.read_bytes()).hexdigest(),
+        "licence": "Apache-2.0",
+        "sha256": file_sha256(output / f"{name}.safetensors"),
+        "pretext_validation": history[-1],
+    }
+    write_atomically(output / f"{name}.json", (json.dumps(record, indent=2) + "\n").encode())
+
+
+def _teach(
+    model: AircraftModel, lesson: LessonParams, params: PretrainingParams, folder: Path, classes: ClassLists
+) -> TrainingReport:
+    """Train on the photos of one lesson."""
+    accelerator = Accelerator(mixed_precision=params.training.mixed_precision)
+    augment = make_augmentation(params.training.augmentation, params.seed)
+    loaders = {
+        split: make_loader(
+            PreparedSplit(folder / f"{split}.arrow", classes, augment if split == "train" else None),
+            batch_size=lesson.phase.batch_size,
+            shuffle=split == "train",
+            num_workers=params.training.num_workers,
+            seed=params.seed,
+        )
+        for split in ("train", "validation")
+    }
+    validation = accelerator.prepare(loaders["validation"])
+
+    def evaluate(current: AircraftModel) -> dict[str, float]:
+        metrics = dict(compute_metrics(*collect_outputs(current, validation, accelerator)))
+        return metrics | {"score": validation_score(metrics)}
+
+    hooks = Hooks(evaluate, on_epoch=lambda *_: None, on_best=lambda *_: None)
+    return train(model, loaders["train"], lesson.phase, params.training, accelerator, hooks)
+
+
+def main() -> None:
+    """Draw the pretext data once, then train one backbone or both."""
+    parser = argparse.ArgumentParser(prog="python -m aerofuse.pretraining", description=__doc__)
+    parser.add_argument("step", choices=("draw", *THIN_BACKBONES))
+    parser.add_argument("--processes", type=int, default=2, help="processes that draw (default: 2)")
+    parser.add_argument("--output", type=Path, default=BUNDLED_FOLDER, help="where the weights go")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    params = load_recipe()
+    if options.step == "draw":
+        draw(params, WORK_FOLDER, options.processes)
+    else:
+        pretrain(options.step, params, WORK_FOLDER, options.output)
+
+
+if __name__ == "__main__":
+    main()
