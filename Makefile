@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lint mlflow pretrain seeds
+.PHONY: help setup repro test lint mlflow pretrain seeds readme initialisation
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,4 +41,10 @@ pretrain: $(READY)  ## make the bundled weights again (about two hours on two co
 	python -m aerofuse.pretraining swin_thin
 
 seeds: $(READY)  ## the hybrid's gain over the multi-task baseline, for three seeds
-	python -m aerofuse.evaluation.seeds 0 1 2
+	python -m aerofuse.studies.seeds 0 1 2
+
+readme: $(READY)  ## put the pipeline's numbers into README.md
+	python -m aerofuse.reporting.readme
+
+initialisation: $(READY)  ## what the bundled weights bring against random ones
+	python -m aerofuse.studies.initialisation

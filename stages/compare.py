@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
+
 from aerofuse.evaluation.comparison import TRAINING_STAGES, ModelResults, Settings, compare_models
 from aerofuse.evaluation.predictions import read_predictions
 from aerofuse.evaluation.times import EvaluationTimes, TrainingTimes
@@ -12,7 +14,9 @@ from aerofuse.params.loading import load_section, load_value
 from aerofuse.params.training import PhaseParams
 from aerofuse.reporting.comparison_picture import draw_comparison
 from aerofuse.reporting.json_files import read_json, write_json
+from aerofuse.reporting.learning_curves import draw_learning_curves
 from aerofuse.reporting.tables import comparison_page
+from aerofuse.reporting.wording import MODELS
 from stages import run
 
 REPORTS = Path("reports")
@@ -33,6 +37,11 @@ def compare() -> None:
     write_json(REPORTS / "comparison.json", comparison.to_json())
     (REPORTS / "comparison.md").write_text(comparison_page(comparison), encoding="utf-8")
     draw_comparison(comparison, REPORTS / "comparison.png")
+    histories = {
+        stage.removeprefix("train_"): pd.read_csv(Path("plots/history") / f"{stage}.csv")
+        for stage in TRAINING_STAGES["hybrid"]
+    }
+    draw_learning_curves(histories, MODELS["hybrid"], Path("plots/learning_curves.png"))
     failed = [gate.name for gate in comparison.failed_gates]
     if failed and params.stop_on_failed_gate:
         raise ValueError(

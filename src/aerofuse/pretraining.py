@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
 import torch
@@ -39,7 +40,7 @@ from aerofuse.params.section import Section
 from aerofuse.params.synthetic import SyntheticParams
 from aerofuse.params.training import PhaseParams, TrainingParams
 from aerofuse.training.loop import Hooks, TrainingReport, train
-from aerofuse.weight_files import save_weights, write_atomically
+from aerofuse.weight_files import load_into, load_weights, save_weights, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,9 @@ class LessonParams(Section):
 
     synthetic: SyntheticParams
     num_validation_images: int = Field(ge=1)
-    phase: PhaseParams
+    epochs: dict[str, Annotated[int, Field(ge=1)]] = Field(description="per backbone")
+    learning_rate: float = Field(gt=0, le=1)
+    batch_size: int = Field(ge=1)
 
 
 class PretrainingParams(Section):
@@ -110,44 +113,65 @@ class PretextBackbone(nn.Sequential):
         super().__init__(backbone, nn.BatchNorm1d(num_features(backbone), affine=False))
 
 
-def pretrain(name: str, params: PretrainingParams, folder: Path, output: Path) -> None:
-    """Train backbone `name` through all lessons from random weights; write it, in half precision, to `output`."""
+def pretrain(name: str, params: PretrainingParams, folder: Path, output: Path, first_lesson: str | None = None) -> None:
+    """Train backbone `name` through the lessons; write it, in half precision, to `output`.
+
+    Each lesson starts from the file that the one before wrote, with new heads; so `first_lesson` continues where
+    an interrupted pretraining stopped, to the same result. Raises `ValueError` for an unknown lesson.
+    """
+    lessons = list(params.lessons)
+    if first_lesson is not None and first_lesson not in lessons:
+        raise ValueError(f"no lesson {first_lesson!r}; there are {', '.join(lessons)}")
     torch.set_num_threads(params.num_threads)
-    set_seed(params.seed)
     output.mkdir(parents=True, exist_ok=True)
-    classes = ClassLists.load(folder / next(iter(params.lessons)))
-    backbone = create_backbone(name, image_size_px=params.image_size, drop_path=params.drop_path)
-    model = BaselineModel(PretextBackbone(backbone), Heads(num_features(backbone), classes, TASKS, dropout=0.0))
-    history: list[dict[str, object]] = []
-    for lesson_name, lesson in params.lessons.items():
-        logger.info("%s: lesson %s", name, lesson_name)
-        report = _teach(model, lesson, params, folder / lesson_name, classes)
-        history.extend({"lesson": lesson_name, **row} for row in report.history)
+    start = lessons.index(first_lesson) if first_lesson else 0
+    for lesson in lessons[start:]:
+        logger.info("%s: lesson %s", name, lesson)
+        set_seed(params.seed)
+        backbone = create_backbone(name, image_size_px=params.image_size, drop_path=params.drop_path)
+        if lesson != lessons[0]:
+            before = folder / lessons[lessons.index(lesson) - 1] / f"{name}.safetensors"
+            load_into(backbone, {key: value.float() for key, value in load_weights(before).items()}, str(before))
+        report = _teach(backbone, name, params.lessons[lesson], params, folder / lesson)
         # The last epoch is taken, at the end of the cosine: nothing here is held out to choose by.
         state = {key: value.half() for key, value in backbone.state_dict().items()}
-        save_weights(output / f"{name}.safetensors", state)
-        pd.DataFrame(history).round(4).to_csv(output / f"{name}.history.csv", index=False)
+        save_weights(folder / lesson / f"{name}.safetensors", state)
+        pd.DataFrame(report.history).round(4).to_csv(folder / lesson / f"{name}.csv", index=False)
+    _publish(name, params, folder, output)
+
+
+def _publish(name: str, params: PretrainingParams, folder: Path, output: Path) -> None:
+    """Write the weights of the last lesson, the history of all lessons, and a record, to `output`."""
+    histories = {lesson: pd.read_csv(folder / lesson / f"{name}.csv") for lesson in params.lessons}
+    history = pd.concat(histories, names=["lesson", "row"]).reset_index("lesson")
+    history.to_csv(output / f"{name}.history.csv", index=False)
+    save_weights(
+        output / f"{name}.safetensors", load_weights(folder / list(params.lessons)[-1] / f"{name}.safetensors")
+    )
     record = {
         "backbone": name,
         "made_by": "make pretrain",
         "revision": hashlib.sha256(RECIPE_FILE.read_bytes()).hexdigest(),
         "licence": "Apache-2.0",
         "sha256": file_sha256(output / f"{name}.safetensors"),
-        "pretext_validation": history[-1],
+        "pretext_validation": {key: value for key, value in history.iloc[-1].items() if key not in {"lesson", "epoch"}},
     }
     write_atomically(output / f"{name}.json", (json.dumps(record, indent=2) + "\n").encode())
 
 
 def _teach(
-    model: AircraftModel, lesson: LessonParams, params: PretrainingParams, folder: Path, classes: ClassLists
+    backbone: nn.Module, name: str, lesson: LessonParams, params: PretrainingParams, folder: Path
 ) -> TrainingReport:
-    """Train on the photos of one lesson."""
+    """Train the backbone, under new heads, on the photos of one lesson."""
+    classes = ClassLists.load(folder)
+    heads = Heads(num_features(backbone), classes, TASKS, dropout=0.0)
+    model = BaselineModel(PretextBackbone(backbone), heads)
     accelerator = Accelerator(mixed_precision=params.training.mixed_precision)
     augment = make_augmentation(params.training.augmentation, params.seed)
     loaders = {
         split: make_loader(
             PreparedSplit(folder / f"{split}.arrow", classes, augment if split == "train" else None),
-            batch_size=lesson.phase.batch_size,
+            batch_size=lesson.batch_size,
             shuffle=split == "train",
             num_workers=params.training.num_workers,
             seed=params.seed,
@@ -160,14 +184,21 @@ def _teach(
         metrics = dict(compute_metrics(*collect_outputs(current, validation, accelerator)))
         return metrics | {"score": validation_score(metrics)}
 
+    phase = PhaseParams(
+        epochs=lesson.epochs[name],
+        learning_rate=lesson.learning_rate,
+        batch_size=lesson.batch_size,
+        accumulation_steps=1,
+    )
     hooks = Hooks(evaluate, on_epoch=lambda *_: None, on_best=lambda *_: None)
-    return train(model, loaders["train"], lesson.phase, params.training, accelerator, hooks)
+    return train(model, loaders["train"], phase, params.training, accelerator, hooks)
 
 
 def main() -> None:
     """Draw the pretext data once, then train one backbone or both."""
     parser = argparse.ArgumentParser(prog="python -m aerofuse.pretraining", description=__doc__)
     parser.add_argument("step", choices=("draw", *THIN_BACKBONES))
+    parser.add_argument("--from", dest="first_lesson", help="continue an interrupted pretraining from this lesson")
     parser.add_argument("--processes", type=int, default=2, help="processes that draw (default: 2)")
     parser.add_argument("--output", type=Path, default=BUNDLED_FOLDER, help="where the weights go")
     options = parser.parse_args()
@@ -176,7 +207,7 @@ def main() -> None:
     if options.step == "draw":
         draw(params, WORK_FOLDER, options.processes)
     else:
-        pretrain(options.step, params, WORK_FOLDER, options.output)
+        pretrain(options.step, params, WORK_FOLDER, options.output, options.first_lesson)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import get_args
 
+import torch
 from torch import nn
 
 from aerofuse.backbones.create import THIN_BACKBONES, create_backbone
@@ -59,6 +60,8 @@ def _find(
             name, getattr(params, f"{branch}_revision"), image_size_px
         )
         return backbone, WeightRecord(name, "hub", location, commit, licence)
+    if params.source == "none":
+        torch.manual_seed(0)
     backbone = create_backbone(name, image_size_px=image_size_px)
     if params.source == "none":
         return backbone, WeightRecord(name, "none", "random initialisation", "none", "none")

@@ -9,17 +9,15 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from aerofuse.params.loading import load_value
+from aerofuse.studies.experiments import Metrics, metrics_by_name, run_experiment
 
 BASELINE, HYBRID = "multi_task", "hybrid"
 
@@ -56,11 +54,10 @@ def summarise(results: Sequence[SeedResult], confidence_level: float = 0.95) -> 
     return SeedSummary(tuple(results), mean, mean - float(half), mean + float(half))
 
 
-def read_result(seed: int, metrics: Mapping[str, Any]) -> SeedResult:
-    """One seed's result from the metrics of its experiment, `{file: {"data": {...}}}` as DVC shows them."""
-    data = {name: content["data"] for name, content in metrics.items()}
-    scores = {model: data[f"metrics/evaluate/{model}.json"][model]["type_top1"] for model in (BASELINE, HYBRID)}
-    compared = data["metrics/compare.json"]["compare"]
+def read_result(seed: int, metrics: Metrics) -> SeedResult:
+    """One seed's result from the metrics files of its experiment."""
+    scores = {model: metrics[f"metrics/evaluate/{model}.json"][model]["type_top1"] for model in (BASELINE, HYBRID)}
+    compared = metrics["metrics/compare.json"]["compare"]
     return SeedResult(
         seed,
         scores[BASELINE],
@@ -73,21 +70,12 @@ def read_result(seed: int, metrics: Mapping[str, Any]) -> SeedResult:
 
 def run_seeds(seeds: Sequence[int]) -> list[SeedResult]:
     """The result of each seed: the workspace's own, and one experiment `seed-N` for every other."""
-    own = load_value(int, "seed")
-    for seed in seeds:
-        if seed != own:
-            name = f"seed-{seed}"
-            _dvc("exp", "run", "--temp", "--force", "--name", name, "--set-param", f"seed={seed}")
-    shown = json.loads(_dvc("exp", "show", "--json", capture=True))
-    workspace = next(row for row in shown if row["rev"] == "workspace")
-    of_name = {
-        experiment["name"]: experiment["revs"][0]["data"]["metrics"]
-        for row in shown
-        for experiment in row["experiments"] or []
-    }
-    return [
-        read_result(seed, workspace["data"]["metrics"] if seed == own else of_name[f"seed-{seed}"]) for seed in seeds
-    ]
+    names = {seed: "workspace" if seed == load_value(int, "seed") else f"seed-{seed}" for seed in seeds}
+    for seed, name in names.items():
+        if name != "workspace":
+            run_experiment(name, {"seed": seed})
+    metrics = metrics_by_name()
+    return [read_result(seed, metrics[name]) for seed, name in names.items()]
 
 
 def seeds_page(summary: SeedSummary) -> str:
@@ -107,16 +95,9 @@ def seeds_page(summary: SeedSummary) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _dvc(*arguments: str, capture: bool = False) -> str:
-    done = subprocess.run(["dvc", *arguments], check=False, text=True, stdout=subprocess.PIPE if capture else None)
-    if done.returncode != 0:
-        sys.exit(f"dvc {' '.join(arguments)} failed; see its output above")
-    return done.stdout or ""
-
-
 def main() -> None:
     """Run the experiments that are needed and write the summary."""
-    parser = argparse.ArgumentParser(prog="python -m aerofuse.evaluation.seeds", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m aerofuse.studies.seeds", description=__doc__)
     parser.add_argument("seeds", type=int, nargs="+", help="training seeds; data and test split stay the same")
     summary = summarise(run_seeds(parser.parse_args().seeds))
     reports = Path("reports")

@@ -1,0 +1,1 @@
+"""Questions that take several DVC experiments to answer."""

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import pytest
+
+from aerofuse.reporting.readme import readme_blocks, replace_blocks, section
+from tests.imports import ROOT
+
+TEXT = "before\n<!-- one -->\nold\n<!-- /one -->\nbetween\n<!-- two -->\n<!-- /two -->\nafter\n"
+
+
+def test_only_the_blocks_change() -> None:
+    replaced = replace_blocks(TEXT, {"one": "new \\1\n", "two": "| a |"})
+    assert replaced == (
+        "before\n<!-- one -->\nnew \\1\n<!-- /one -->\nbetween\n<!-- two -->\n| a |\n<!-- /two -->\nafter\n"
+    )
+    assert replace_blocks(replaced, {"one": "new \\1\n", "two": "| a |"}) == replaced
+
+
+def test_a_missing_block_is_named() -> None:
+    with pytest.raises(ValueError, match="<!-- three -->"):
+        replace_blocks(TEXT, {"three": ""})
+
+
+def test_a_section_ends_at_the_next_heading() -> None:
+    page = "# Title\n\n## One\n\ntext\n\n### Part\n\nmore\n\n## Two\n\nother\n"
+    assert section(page, "One") == "text\n\n### Part\n\nmore"
+    assert section(page, "Two") == "other"
+    with pytest.raises(ValueError, match="no section 'Three'"):
+        section(page, "Three")
+
+
+def test_the_readme_holds_what_the_pipeline_wrote(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert replace_blocks(readme, readme_blocks()) == readme

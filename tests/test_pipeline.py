@@ -1,0 +1,202 @@
+"""The real pipeline on a shrunken recipe, in a clone of the repository, through DVC."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.imports import ROOT
+
+pytestmark = pytest.mark.slow
+
+ENVIRONMENT = os.environ | {
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "OMP_NUM_THREADS": "1",
+    "GIT_AUTHOR_NAME": "Test",
+    "GIT_AUTHOR_EMAIL": "test@example.invalid",
+    "GIT_COMMITTER_NAME": "Test",
+    "GIT_COMMITTER_EMAIL": "test@example.invalid",
+}
+STAGES_OF_FUSION = {
+    "check_params",
+    "train_stage_a",
+    "train_stage_b",
+    "train_stage_c",
+    "evaluate@hybrid",
+    "compare",
+}
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def _shrink(params_file: Path, **changes: object) -> None:
+    """Make the committed recipe small enough for a test: fewer photos, one epoch a stage, fewer resamples."""
+    yaml = YAML()
+    params = yaml.load(params_file.read_text(encoding="utf-8"))
+    params["data"]["synthetic"] |= {"num_images": 300, "num_airframes": 90}
+    params["compare"]["bootstrap_samples"] = 200
+    quick = params["recipes"]["quick"]
+    for name, section in quick.items():
+        if name.startswith("train_"):
+            section["epochs"] = 1
+    quick["evaluate"]["latency_runs"] = 2
+    params |= changes
+    with params_file.open("w", encoding="utf-8") as file:
+        yaml.dump(params, file)
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone of the repository as it is in the working tree, on a shrunken recipe, committed."""
+    folder = tmp_path_factory.mktemp("clone") / "aerofuse"
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    for name in listed.stdout.decode().split("\0"):
+        if name and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    (folder / "dvc.lock").unlink(missing_ok=True)
+    _shrink(folder / "params.yaml")
+    _git(folder, "add", "--all")
+    _git(folder, "commit", "--quiet", "--message", "a shrunken recipe")
+    return folder
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=folder, env=ENVIRONMENT, check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+def _dvc(folder: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        ["dvc", *arguments],
+        cwd=folder,
+        env=ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert not check or done.returncode == 0, done.stdout
+    return done
+
+
+def _ran(output: str) -> set[str]:
+    return {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage '")}
+
+
+@pytest.fixture(scope="module")
+def reproduced(clone: Path) -> Path:
+    """The clone after `dvc repro`, its results committed."""
+    _dvc(clone, "repro")
+    _git(clone, "add", "--all")
+    _git(clone, "commit", "--quiet", "--message", "results")
+    return clone
+
+
+def test_the_pipeline_compares_three_models(reproduced: Path) -> None:
+    comparison = json.loads((reproduced / "reports/comparison.json").read_text())
+    page = (reproduced / "reports/comparison.md").read_text()
+    for model in ("single-task", "multi-task", "hybrid"):
+        assert model in page
+    for model in ("single_task", "multi_task", "hybrid"):
+        metrics = json.loads((reproduced / f"metrics/evaluate/{model}.json").read_text())[model]
+        assert 0 <= metrics["type_top1"] <= 1
+        assert metrics["type_labelled"] > 20
+    assert comparison
+
+
+def test_a_second_run_does_nothing(reproduced: Path) -> None:
+    output = _dvc(reproduced, "repro").stdout
+    assert _ran(output) == set()
+    assert "up to date" in output
+    assert _git(reproduced, "status", "--short") == ""
+
+
+def test_every_training_stage_is_an_mlflow_run_under_one_parent(reproduced: Path) -> None:
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{reproduced / 'mlflow.db'}")
+    runs = mlflow.search_runs(experiment_names=["aerofuse"], output_format="list")
+    stages = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    assert {run.info.run_name for run in stages} == {
+        f"train_{name}" for name in ("single_task", "multi_task", "stage_a", "stage_b", "stage_c")
+    }
+    assert len({run.data.tags["mlflow.parentRunId"] for run in stages}) == 1
+    for run in stages:
+        written = json.loads((reproduced / f"metrics/train/{run.info.run_name}.json").read_text())
+        assert run.data.metrics["score"] == pytest.approx(written[run.info.run_name]["score"], abs=1e-6)
+
+
+def test_another_fusion_method_runs_the_hybrid_again_and_nothing_else(reproduced: Path) -> None:
+    output = _dvc(reproduced, "exp", "run", "--name", "attention", "-S", "fusion_method=attention").stdout
+    assert _ran(output) == STAGES_OF_FUSION
+    record = json.loads((reproduced / "models/hybrid/model.json").read_text())
+    assert record["architecture"]["fusion_method"] == "attention"
+    difference = json.loads(_dvc(reproduced, "metrics", "diff", "--json").stdout)
+    assert "metrics/evaluate/multi_task.json" not in difference
+    assert "type_top1" in difference["metrics/evaluate/hybrid.json"]["hybrid"]
+    _git(reproduced, "checkout", "--quiet", "--force", "HEAD")
+    _dvc(reproduced, "checkout", "--force")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            "fusion_method=bogus",
+            "fusion_method: 'bogus' is not allowed: Input should be 'concat', 'add' or 'attention'",
+        ),
+        ("recipe=enormous", "enormous"),
+        ("recipes.quick.train_stage_a.epochs=0", "recipes.quick.train_stage_a.epochs: 0 is not allowed"),
+        ("recipes.quick.backbones.cnn=convnext_tinny", "near names: convnext_tiny"),
+        ("data.split.train=0.9", "train + validation + test must be 1"),
+    ],
+)
+def test_a_bad_value_stops_before_any_output_is_lost(reproduced: Path, setting: str, message: str) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (reproduced / "models").rglob("*.safetensors")}
+    done = _dvc(reproduced, "exp", "run", "-S", setting, check=False)
+    assert done.returncode != 0
+    assert message in done.stdout
+    assert {path: path.stat().st_mtime_ns for path in (reproduced / "models").rglob("*.safetensors")} == before
+    _git(reproduced, "checkout", "--quiet", "--force", "HEAD")
+    assert _ran(_dvc(reproduced, "repro").stdout) <= {"check_params"}
+    assert _git(reproduced, "status", "--short") == ""
+
+
+@pytest.mark.parametrize("stage", ["prepare", "train_multi_task"])
+def test_after_ctrl_c_the_next_run_is_clean(reproduced: Path, stage: str) -> None:
+    metrics = (reproduced / "metrics/evaluate/multi_task.json").read_bytes()
+    process = subprocess.Popen(
+        ["dvc", "repro", "--force", "--single-item", stage],
+        cwd=reproduced,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    while "> python" not in process.stdout.readline():
+        assert process.poll() is None
+    time.sleep(4)  # into the work of the stage
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=60) != 0
+    _dvc(reproduced, "repro")
+    assert (reproduced / "metrics/evaluate/multi_task.json").read_bytes() == metrics
+    assert _git(reproduced, "status", "--short", "metrics", "params.yaml", "data") == ""

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from aerofuse.backbones.create import THIN_BACKBONES, create_backbone
+from aerofuse.backbones.weights import BUNDLED_FOLDER, file_sha256
+from aerofuse.pretraining import PretrainingParams, draw, load_recipe, pretrain
+from aerofuse.weight_files import load_weights
+
+
+@pytest.fixture(scope="module")
+def recipe() -> PretrainingParams:
+    """The real recipe with few photos, one epoch a lesson and one thread."""
+    params = load_recipe()
+    lessons = {
+        name: lesson.model_copy(
+            update={
+                "synthetic": lesson.synthetic.model_copy(update={"num_images": 80}),
+                "num_validation_images": 16,
+                "epochs": dict.fromkeys(lesson.epochs, 1),
+            }
+        )
+        for name, lesson in params.lessons.items()
+    }
+    return params.model_copy(update={"lessons": lessons, "num_threads": 1})
+
+
+@pytest.fixture(scope="module")
+def photos(recipe: PretrainingParams, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pretraining")
+    draw(recipe, folder, processes=1)
+    return folder
+
+
+def test_the_recipe_names_every_thin_backbone() -> None:
+    for lesson in load_recipe().lessons.values():
+        assert set(lesson.epochs) == set(THIN_BACKBONES)
+
+
+@pytest.mark.parametrize("name", THIN_BACKBONES)
+def test_weights_fit_their_backbone_and_are_no_longer_random(
+    name: str, recipe: PretrainingParams, photos: Path, tmp_path: Path
+) -> None:
+    pretrain(name, recipe, photos, tmp_path)
+    state = load_weights(tmp_path / f"{name}.safetensors")
+    assert {tensor.dtype for tensor in state.values() if tensor.is_floating_point()} == {torch.float16}
+    torch.manual_seed(recipe.seed)
+    fresh = create_backbone(name, image_size_px=recipe.image_size).state_dict()
+    assert {key: tensor.shape for key, tensor in state.items()} == {key: t.shape for key, t in fresh.items()}
+    record = json.loads((tmp_path / f"{name}.json").read_text())
+    assert record["sha256"] == file_sha256(tmp_path / f"{name}.safetensors")
+
+
+def test_continued_from_a_lesson_the_result_is_the_same(
+    recipe: PretrainingParams, photos: Path, tmp_path: Path
+) -> None:
+    name, last = THIN_BACKBONES[0], list(recipe.lessons)[-1]
+    pretrain(name, recipe, photos, tmp_path / "whole")
+    pretrain(name, recipe, photos, tmp_path / "continued", first_lesson=last)
+    for path in (tmp_path / "whole").iterdir():
+        assert (tmp_path / "continued" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_an_unknown_lesson_is_refused(recipe: PretrainingParams, photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no lesson 'calculus'; there are easy"):
+        pretrain(THIN_BACKBONES[0], recipe, photos, tmp_path, first_lesson="calculus")
+
+
+def test_the_bundled_weights_were_made_by_the_recipe_in_the_repository() -> None:
+    for name in THIN_BACKBONES:
+        record = json.loads((BUNDLED_FOLDER / f"{name}.json").read_text())
+        assert record["revision"] == file_sha256(BUNDLED_FOLDER / "pretraining.yaml")
