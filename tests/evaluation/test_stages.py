@@ -44,9 +44,11 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, prepared_folder: Path, c
         save_model(root / "models" / name, architecture.build(classes), ModelRecord(architecture, classes, "", 1, {}))
     (root / "reports" / "times").mkdir(parents=True)
     spent = {"seconds": 9.0, "epochs": 1, "images": 90, "images_per_second": 10.0, "device": "CPU"}
+    (root / "plots" / "history").mkdir(parents=True)
     for stage in (stage for stages in TRAINING_STAGES.values() for stage in stages):
         content = json.dumps(spent | {"peak_memory_bytes": None})
         (root / "reports" / "times" / f"{stage}.json").write_text(content)
+        (root / "plots" / "history" / f"{stage}.csv").write_text("epoch,train_loss,score\n1,3.0,0.2\n2,2.5,0.3\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         run_both()
@@ -67,8 +69,9 @@ def test_every_output_is_there(workspace: Path) -> None:
         assert f"plots/evaluate/{name}/predictions.csv" in written
         assert f"plots/evaluate/{name}/confusion.png" in written
         assert (f"plots/evaluate/{name}/regression.png" in written) == (name != "single_task")
-    for name in ("comparison.json", "comparison.md", "comparison.png"):
-        assert (workspace / "reports" / name).stat().st_size > 0
+    for name in ("reports/comparison.json", "reports/comparison.md", "reports/comparison.png"):
+        assert (workspace / name).stat().st_size > 0
+    assert "plots/learning_curves.png" in written
 
 
 def test_metrics_and_predictions_agree(workspace: Path) -> None:

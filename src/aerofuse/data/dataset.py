@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -70,10 +69,4 @@ def make_loader(
         persistent_workers=num_workers > 0,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(seed),
-        worker_init_fn=_one_thread,
     )
-
-
-def _one_thread(_worker: int) -> None:
-    # OpenCV would start as many threads as there are cores in each of the workers.
-    cv2.setNumThreads(1)

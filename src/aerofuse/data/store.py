@@ -18,6 +18,10 @@ import pyarrow as pa
 
 from aerofuse.data.photo import Photo
 
+# Photos are read side by side by processes, not by threads; and a worker that is forked while OpenCV has a pool
+# of threads would wait for them for ever.
+cv2.setNumThreads(1)
+
 _SCHEMA = pa.schema(
     [
         pa.field("filename", pa.string(), nullable=False),

@@ -128,7 +128,7 @@ class _EpochRunner:
             losses = task_losses(outputs, targets)
             loss = weighted_sum(losses, weights)
             if not torch.isfinite(loss):
-                values = ", ".join(f"{task} {float(value):.4g}" for task, value in losses.items())
+                values = ", ".join(f"{task} {float(value.detach()):.4g}" for task, value in losses.items())
                 raise FloatingPointError(f"the loss is no longer finite ({values}); lower the learning rate")
             self.accelerator.backward(loss)
             if self.accelerator.sync_gradients:
