@@ -11,8 +11,9 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from torch.utils.data import DataLoader
 
-from aerofuse.data.dataset import PreparedSplit, make_loader
+from aerofuse.data.dataset import PreparedSplit, Sample, make_loader
 from aerofuse.data.labels import TASKS, ClassLists
 from aerofuse.data.transforms import make_augmentation
 from aerofuse.evaluation.collect import collect_outputs
@@ -25,6 +26,7 @@ from aerofuse.params.loading import load_section, load_value
 from aerofuse.params.models import BackboneParams, Branch, HeadDropoutParams
 from aerofuse.params.tracking import TrackingParams
 from aerofuse.params.training import PhaseParams, TrainingParams
+from aerofuse.reporting.learning_curves import draw_learning_curves
 from aerofuse.tracking import track_run
 from aerofuse.training.loop import Hooks, TrainingReport, train
 from aerofuse.training.phases import PHASES, Phase
@@ -39,7 +41,7 @@ PRETRAINED_FOLDER = Path("models/pretrained")
 def train_stage(stage: str) -> TrainingReport:
     """Run the training stage named `stage` from the root of the repository and write all its outputs.
 
-    The model folder `models/<output>`, `metrics/train/<stage>.json`, `plots/history/<stage>.csv` and
+    The model folder `models/<output>`, `metrics/train/<stage>.json`, `plots/history/<stage>.csv` and `.png`, and
     `reports/times/<stage>.json`.
     """
     phase = PHASES[stage]
@@ -54,23 +56,8 @@ def train_stage(stage: str) -> TrainingReport:
     accelerator = Accelerator(
         mixed_precision=params.mixed_precision, gradient_accumulation_steps=phase_params.accumulation_steps
     )
-    augment = make_augmentation(params.augmentation, seed)
-    loader = make_loader(
-        PreparedSplit(PREPARED_FOLDER / "train.arrow", classes, augment),
-        batch_size=phase_params.batch_size,
-        shuffle=True,
-        num_workers=params.num_workers,
-        seed=seed,
-    )
-    validation = accelerator.prepare(
-        make_loader(
-            PreparedSplit(PREPARED_FOLDER / "validation.arrow", classes),
-            batch_size=4 * phase_params.batch_size,
-            shuffle=False,
-            num_workers=params.num_workers,
-            seed=seed,
-        )
-    )
+    loader, validation = _make_loaders(classes, phase_params, params, seed)
+    validation = accelerator.prepare(validation)
 
     def evaluate(current: AircraftModel) -> dict[str, float]:
         metrics = dict(compute_metrics(*collect_outputs(current, validation, accelerator)))
@@ -94,6 +81,21 @@ def train_stage(stage: str) -> TrainingReport:
         for path in _write_reports(stage, report, phase_params, device_name(accelerator.device)):
             tracker.log_artifact(path)
     return report
+
+
+def _make_loaders(
+    classes: ClassLists, phase: PhaseParams, params: TrainingParams, seed: int
+) -> tuple[DataLoader[Sample], DataLoader[Sample]]:
+    """Augmented training batches in a shuffled order, and validation batches as they are."""
+    augment = make_augmentation(params.augmentation, seed)
+    train_split = PreparedSplit(PREPARED_FOLDER / "train.arrow", classes, augment)
+    validation_split = PreparedSplit(PREPARED_FOLDER / "validation.arrow", classes)
+    size, workers = phase.batch_size, params.num_workers
+    return (
+        make_loader(train_split, batch_size=size, shuffle=True, num_workers=workers, seed=seed),
+        # Without gradients there is room for more at once.
+        make_loader(validation_split, batch_size=4 * size, shuffle=False, num_workers=workers, seed=seed),
+    )
 
 
 def _start_model(phase: Phase, classes: ClassLists) -> tuple[AircraftModel, Architecture]:
@@ -128,7 +130,7 @@ def _start_model(phase: Phase, classes: ClassLists) -> tuple[AircraftModel, Arch
 
 
 def _write_reports(stage: str, report: TrainingReport, phase: PhaseParams, device: str) -> list[Path]:
-    """Write the metrics of the best epoch, the history and the times."""
+    """Write the metrics of the best epoch, the history as a table and a picture, and the times."""
     metrics = Path("metrics/train") / f"{stage}.json"
     history = Path("plots/history") / f"{stage}.csv"
     times = Path("reports/times") / f"{stage}.json"
@@ -136,7 +138,10 @@ def _write_reports(stage: str, report: TrainingReport, phase: PhaseParams, devic
         path.parent.mkdir(parents=True, exist_ok=True)
     best = {"best_epoch": report.best_epoch} | _rounded(report.best_metrics)
     metrics.write_text(json.dumps({stage: best}, indent=2) + "\n")
-    pd.DataFrame(report.history).round(6).to_csv(history, index=False)
+    table = pd.DataFrame(report.history).round(6)
+    table.to_csv(history, index=False)
+    curves = history.with_suffix(".png")
+    draw_learning_curves({stage: table}, stage, curves)
     spent = {
         "seconds": round(report.seconds, 1),
         "epochs": phase.epochs,
@@ -146,7 +151,7 @@ def _write_reports(stage: str, report: TrainingReport, phase: PhaseParams, devic
         "peak_memory_bytes": report.peak_memory_bytes,
     }
     times.write_text(json.dumps(spent, indent=2) + "\n")
-    return [metrics, history, times]
+    return [metrics, history, curves, times]
 
 
 def _rounded(metrics: Mapping[str, float]) -> dict[str, float]:
