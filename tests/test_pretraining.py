@@ -16,17 +16,17 @@ from aerofuse.weight_files import load_weights
 def recipe() -> PretrainingParams:
     """The real recipe with few photos, one epoch a lesson and one thread."""
     params = load_recipe()
-    lessons = {
-        name: lesson.model_copy(
-            update={
-                "synthetic": lesson.synthetic.model_copy(update={"num_images": 80}),
-                "num_validation_images": 16,
-                "epochs": dict.fromkeys(lesson.epochs, 1),
-            }
+    photos = {
+        name: its.model_copy(
+            update={"synthetic": its.synthetic.model_copy(update={"num_images": 80}), "num_validation_images": 16}
         )
+        for name, its in params.photos.items()
+    }
+    lessons = {
+        name: lesson.model_copy(update={"epochs": dict.fromkeys(lesson.epochs, 1)})
         for name, lesson in params.lessons.items()
     }
-    return params.model_copy(update={"lessons": lessons, "num_threads": 1})
+    return params.model_copy(update={"photos": photos, "lessons": lessons, "num_threads": 1})
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +36,15 @@ def photos(recipe: PretrainingParams, tmp_path_factory: pytest.TempPathFactory) 
     return folder
 
 
-def test_the_recipe_names_every_thin_backbone() -> None:
-    for lesson in load_recipe().lessons.values():
-        assert set(lesson.epochs) == set(THIN_BACKBONES)
+def test_the_recipe_teaches_every_thin_backbone_and_no_other() -> None:
+    assert {name for lesson in load_recipe().lessons.values() for name in lesson.epochs} == set(THIN_BACKBONES)
+
+
+def test_a_lesson_without_its_photos_is_refused(recipe: PretrainingParams) -> None:
+    content = recipe.model_dump()
+    content["lessons"]["find"]["photos"] = "holiday"
+    with pytest.raises(ValueError, match="lesson 'find' wants photos 'holiday'; there are easy, full"):
+        PretrainingParams.model_validate(content)
 
 
 @pytest.mark.parametrize("name", THIN_BACKBONES)
@@ -66,7 +72,7 @@ def test_continued_from_a_lesson_the_result_is_the_same(
 
 
 def test_an_unknown_lesson_is_refused(recipe: PretrainingParams, photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no lesson 'calculus'; there are easy"):
+    with pytest.raises(ValueError, match="no lesson 'calculus'; there are find"):
         pretrain(THIN_BACKBONES[0], recipe, photos, tmp_path, first_lesson="calculus")
 
 

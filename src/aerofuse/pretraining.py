@@ -12,13 +12,13 @@ import hashlib
 import json
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 from tqdm.auto import tqdm
 
@@ -38,7 +38,7 @@ from aerofuse.models.parts import AircraftModel
 from aerofuse.params.loading import read_params_file, validate
 from aerofuse.params.section import Section
 from aerofuse.params.synthetic import SyntheticParams
-from aerofuse.params.training import PhaseParams, TrainingParams
+from aerofuse.params.training import PhaseParams, TaskWeights, TrainingParams
 from aerofuse.training.loop import Hooks, TrainingReport, train
 from aerofuse.weight_files import load_into, load_weights, save_weights, write_atomically
 
@@ -56,12 +56,19 @@ class FleetParams(Section):
     num_airframes: int = Field(ge=4)
 
 
-class LessonParams(Section):
-    """One lesson: its photos and how long they are studied. Lessons follow each other, from easy to hard."""
+class PhotosParams(Section):
+    """A set of photos that lessons use."""
 
     synthetic: SyntheticParams
     num_validation_images: int = Field(ge=1)
-    epochs: dict[str, Annotated[int, Field(ge=1)]] = Field(description="per backbone")
+
+
+class LessonParams(Section):
+    """One lesson: which photos are studied, for how long and for what. Lessons follow each other."""
+
+    photos: str = Field(description="the name of a set of photos")
+    epochs: dict[str, Annotated[int, Field(ge=1)]] = Field(description="per backbone; one not named skips the lesson")
+    task_weights: TaskWeights
     learning_rate: float = Field(gt=0, le=1)
     batch_size: int = Field(ge=1)
 
@@ -75,7 +82,15 @@ class PretrainingParams(Section):
     drop_path: float = Field(ge=0, lt=1)
     fleet: FleetParams
     training: TrainingParams
+    photos: dict[str, PhotosParams] = Field(min_length=1)
     lessons: dict[str, LessonParams] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _lessons_have_photos(self) -> Self:
+        for name, lesson in self.lessons.items():
+            if lesson.photos not in self.photos:
+                raise ValueError(f"lesson {name!r} wants photos {lesson.photos!r}; there are {', '.join(self.photos)}")
+        return self
 
 
 def load_recipe(path: Path = RECIPE_FILE) -> PretrainingParams:
@@ -84,21 +99,21 @@ def load_recipe(path: Path = RECIPE_FILE) -> PretrainingParams:
 
 
 def draw(params: PretrainingParams, folder: Path, processes: int) -> None:
-    """Draw the photos of every lesson to `<folder>/<lesson>/train.arrow` and `validation.arrow`."""
+    """Draw every set of photos to `<folder>/photos/<set>/train.arrow` and `validation.arrow`."""
     fleet = random_fleet(**params.fleet.model_dump(), seed=params.seed)
     classes = ClassLists(
         tuple(sorted(kind.name for kind in fleet.types)), tuple(sorted(livery.name for livery in fleet.liveries))
     )
-    for number, (name, lesson) in enumerate(params.lessons.items()):
-        output = folder / name
+    for number, (name, photos_params) in enumerate(params.photos.items()):
+        output = folder / "photos" / name
         output.mkdir(parents=True, exist_ok=True)
         classes.save(output)
-        total = lesson.synthetic.num_images
-        first_validation = total - lesson.num_validation_images
+        total = photos_params.synthetic.num_images
+        first_validation = total - photos_params.num_validation_images
         for split, rows in (("train", range(first_validation)), ("validation", range(first_validation, total))):
-            # Each lesson shows photos of its own.
+            # No set shows a photo of another.
             seed = params.seed + 1000 * number
-            photos = draw_photos(fleet, rows, lesson.synthetic, params.image_size, seed, processes)
+            photos = draw_photos(fleet, rows, photos_params.synthetic, params.image_size, seed, processes)
             write_photos(output / f"{split}.arrow", tqdm(photos, f"{name} {split}", len(rows), disable=None))
 
 
@@ -119,7 +134,7 @@ def pretrain(name: str, params: PretrainingParams, folder: Path, output: Path, f
     Each lesson starts from the file that the one before wrote, with new heads; so `first_lesson` continues where
     an interrupted pretraining stopped, to the same result. Raises `ValueError` for an unknown lesson.
     """
-    lessons = list(params.lessons)
+    lessons = [lesson for lesson, its in params.lessons.items() if name in its.epochs]
     if first_lesson is not None and first_lesson not in lessons:
         raise ValueError(f"no lesson {first_lesson!r}; there are {', '.join(lessons)}")
     torch.set_num_threads(params.num_threads)
@@ -132,9 +147,10 @@ def pretrain(name: str, params: PretrainingParams, folder: Path, output: Path, f
         if lesson != lessons[0]:
             before = folder / lessons[lessons.index(lesson) - 1] / f"{name}.safetensors"
             load_into(backbone, {key: value.float() for key, value in load_weights(before).items()}, str(before))
-        report = _teach(backbone, name, params.lessons[lesson], params, folder / lesson)
+        report = _teach(backbone, name, params.lessons[lesson], params, folder / "photos")
         # The last epoch is taken, at the end of the cosine: nothing here is held out to choose by.
         state = {key: value.half() for key, value in backbone.state_dict().items()}
+        (folder / lesson).mkdir(parents=True, exist_ok=True)
         save_weights(folder / lesson / f"{name}.safetensors", state)
         pd.DataFrame(report.history).round(4).to_csv(folder / lesson / f"{name}.csv", index=False)
     _publish(name, params, folder, output)
@@ -142,27 +158,27 @@ def pretrain(name: str, params: PretrainingParams, folder: Path, output: Path, f
 
 def _publish(name: str, params: PretrainingParams, folder: Path, output: Path) -> None:
     """Write the weights of the last lesson, the history of all lessons, and a record, to `output`."""
-    histories = {lesson: pd.read_csv(folder / lesson / f"{name}.csv") for lesson in params.lessons}
+    lessons = [lesson for lesson, its in params.lessons.items() if name in its.epochs]
+    histories = {lesson: pd.read_csv(folder / lesson / f"{name}.csv") for lesson in lessons}
     history = pd.concat(histories, names=["lesson", "row"]).reset_index("lesson")
     history.to_csv(output / f"{name}.history.csv", index=False)
-    save_weights(
-        output / f"{name}.safetensors", load_weights(folder / list(params.lessons)[-1] / f"{name}.safetensors")
-    )
+    save_weights(output / f"{name}.safetensors", load_weights(folder / lessons[-1] / f"{name}.safetensors"))
     record = {
         "backbone": name,
         "made_by": "make pretrain",
         "revision": hashlib.sha256(RECIPE_FILE.read_bytes()).hexdigest(),
         "licence": "Apache-2.0",
         "sha256": file_sha256(output / f"{name}.safetensors"),
-        "pretext_validation": {key: value for key, value in history.iloc[-1].items() if key not in {"lesson", "epoch"}},
+        "pretext_validation": history.drop(columns=["lesson", "epoch"]).astype(float).iloc[-1].to_dict(),
     }
     write_atomically(output / f"{name}.json", (json.dumps(record, indent=2) + "\n").encode())
 
 
 def _teach(
-    backbone: nn.Module, name: str, lesson: LessonParams, params: PretrainingParams, folder: Path
+    backbone: nn.Module, name: str, lesson: LessonParams, params: PretrainingParams, photos: Path
 ) -> TrainingReport:
     """Train the backbone, under new heads, on the photos of one lesson."""
+    folder = photos / lesson.photos
     classes = ClassLists.load(folder)
     heads = Heads(num_features(backbone), classes, TASKS, dropout=0.0)
     model = BaselineModel(PretextBackbone(backbone), heads)
@@ -191,7 +207,8 @@ def _teach(
         accumulation_steps=1,
     )
     hooks = Hooks(evaluate, on_epoch=lambda *_: None, on_best=lambda *_: None)
-    return train(model, loaders["train"], phase, params.training, accelerator, hooks)
+    training = params.training.model_copy(update={"task_weights": lesson.task_weights})
+    return train(model, loaders["train"], phase, training, accelerator, hooks)
 
 
 def main() -> None:

@@ -17,27 +17,27 @@ class SyntheticParams(Section):
         default=1_800, ge=1, description="Registrations; each recurs in num_images / num_airframes photos on average."
     )
     azimuth_spread_deg: float = Field(
-        default=50.0, ge=0, le=80, description="Farthest the view turns from side-on towards the nose or tail, degrees."
+        default=30.0, ge=0, le=80, description="Farthest the view turns from side-on towards the nose or tail, degrees."
     )
     elevation_range_deg: tuple[float, float] = Field(
-        default=(-24.0, 9.0),
+        default=(-15.0, 7.0),
         strict=False,
         description="Lowest and highest view, degrees; below 0: overhead.",
     )
     framing_range: tuple[float, float] = Field(
-        default=(0.80, 0.95),
+        default=(0.86, 0.95),
         strict=False,
         description="Least and largest share of the photo's side that it fills.",
     )
     flying_fraction: float = Field(default=0.4, ge=0, le=1, description="Share of photos taken in flight.")
     occluded_fraction: float = Field(
-        default=0.5, ge=0, le=1, description="Share of photos with a block of 0.05 to max_block; the rest is below."
+        default=0.35, ge=0, le=1, description="Share of photos with a block of 0.05 to max_block; the rest is below."
     )
-    max_block: float = Field(default=0.75, ge=0.05, le=0.8, description="Largest hidden share of an aircraft.")
+    max_block: float = Field(default=0.6, ge=0.05, le=0.8, description="Largest hidden share of an aircraft.")
     degradation: float = Field(
-        default=1.0, ge=0, le=1, description="Largest loss of clarity: labels spread evenly over 1 - degradation .. 1."
+        default=0.9, ge=0, le=1, description="Largest loss of clarity: labels spread evenly over 1 - degradation .. 1."
     )
-    haze: float = Field(default=0.25, ge=0, le=0.8, description="Largest share of contrast lost to haze.")
+    haze: float = Field(default=0.15, ge=0, le=0.8, description="Largest share of contrast lost to haze.")
 
     @model_validator(mode="after")
     def _ranges_are_ordered(self) -> Self:

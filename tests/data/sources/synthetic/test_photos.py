@@ -88,7 +88,7 @@ def test_clarity_and_block_are_spread() -> None:
     clarity, block = np.array([[photo.clarity, photo.block] for photo in photos]).T
     assert np.histogram(clarity, 5, (0, 1))[0].min() > 24
     assert np.histogram(block, [0.05, 0.25, 0.5, 0.8])[0].min() > 12
-    assert (block < 0.05).mean() == pytest.approx(0.5, abs=0.12)
+    assert (block < 0.05).mean() == pytest.approx(1 - SyntheticParams().occluded_fraction, abs=0.12)
     assert block.max() <= CONFIG.max_block
 
 
