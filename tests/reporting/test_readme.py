@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from aerofuse.reporting.readme import readme_blocks, replace_blocks, section
+from aerofuse.reporting.readme import readme_blocks, replace_blocks, section, weights_page_blocks
 from tests.imports import ROOT
 
 TEXT = "before\n<!-- one -->\nold\n<!-- /one -->\nbetween\n<!-- two -->\n<!-- /two -->\nafter\n"
@@ -29,7 +29,8 @@ def test_a_section_ends_at_the_next_heading() -> None:
         section(page, "Three")
 
 
-def test_the_readme_holds_what_the_pipeline_wrote(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pages_hold_what_the_pipeline_wrote(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert replace_blocks(readme, readme_blocks()) == readme
+    for page, blocks in (("README.md", readme_blocks()), ("docs/weights.md", weights_page_blocks())):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        assert replace_blocks(text, blocks) == text

@@ -33,5 +33,5 @@ def test_every_model_stands_with_both_weights() -> None:
     def metrics(top1: float) -> dict[str, dict[str, Any]]:
         return {f"metrics/evaluate/{model}.json": {model: {"type_top1": top1}} for model in MODELS}
 
-    page = initialisation_page(metrics(0.9), metrics(0.4))
+    page = initialisation_page(metrics(0.9), metrics(0.4), list(MODELS))
     assert page.count("90.00 %") == page.count("40.00 %") == len(MODELS)

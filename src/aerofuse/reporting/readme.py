@@ -41,12 +41,17 @@ def readme_blocks() -> dict[str, str]:
     }
 
 
+def weights_page_blocks() -> dict[str, str]:
+    """The blocks of docs/weights.md."""
+    return {"initialisation": (REPORTS / "initialisation.md").read_text(encoding="utf-8")}
+
+
 def main() -> None:
-    """Rewrite README.md, with the pipeline's graph as DVC draws it."""
+    """Rewrite README.md, with the pipeline's graph as DVC draws it, and docs/weights.md."""
     graph = subprocess.run(["dvc", "dag", "--mermaid"], check=True, capture_output=True, text=True).stdout
     blocks = readme_blocks() | {"graph": f"```mermaid\n{graph.strip()}\n```"}
-    readme = Path("README.md")
-    readme.write_text(replace_blocks(readme.read_text(encoding="utf-8"), blocks), encoding="utf-8")
+    for page, its_blocks in ((Path("README.md"), blocks), (Path("docs/weights.md"), weights_page_blocks())):
+        page.write_text(replace_blocks(page.read_text(encoding="utf-8"), its_blocks), encoding="utf-8")
 
 
 if __name__ == "__main__":

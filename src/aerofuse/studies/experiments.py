@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Metrics = Mapping[str, Mapping[str, Any]]
 
 
-def run_experiment(name: str, settings: Mapping[str, object]) -> None:
+def run_experiment(name: str, settings: Mapping[str, object], targets: Sequence[str] = ()) -> None:
     """Run the committed pipeline with changed parameters, in a copy of the repository; the workspace stays as it is.
 
-    An experiment of the same name is replaced; what has not changed comes from DVC's run cache. Raises
-    `RuntimeError` where the pipeline fails.
+    `targets` are the stages to stop at; none means the whole pipeline. An experiment of the same name is replaced;
+    what has not changed comes from DVC's run cache. Raises `RuntimeError` where the pipeline fails.
     """
     changes = [f"--set-param={key}={value}" for key, value in settings.items()]
-    command = ["dvc", "exp", "run", "--temp", "--force", "--name", name, *changes]
+    command = ["dvc", "exp", "run", "--temp", "--force", "--name", name, *changes, *targets]
     if subprocess.run(command, check=False).returncode != 0:
         raise RuntimeError(f"{' '.join(command)} failed; its output above says why")
 

@@ -6,6 +6,8 @@ random ones (an experiment). `reports/initialisation.md` is the result.
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from aerofuse.params.loading import load_value
@@ -17,25 +19,28 @@ RANDOM = "random-weights"
 SHOWN = ("type_top1", "type_top5", "airline_top1", "clarity_mae", "block_mae")
 
 
-def initialisation_page(bundled: Metrics, random: Metrics) -> str:
-    """Both results of every model side by side, as Markdown."""
+def initialisation_page(bundled: Metrics, random: Metrics, models: Sequence[str]) -> str:
+    """Both results of each model side by side, as Markdown."""
     rows = []
-    for model, model_name in MODELS.items():
+    for model in models:
         for weights_name, metrics in (("bundled", bundled), ("random", random)):
             values = metrics[f"metrics/evaluate/{model}.json"][model]
-            rows.append(
-                [model_name, weights_name, *(write_value(values.get(name), METRICS[name][1]) for name in SHOWN)]
-            )
+            shown = [write_value(values.get(name), METRICS[name][1]) for name in SHOWN]
+            rows.append([MODELS[model], weights_name, *shown])
     header = ["model", "weights at the start", *(METRICS[name][0] for name in SHOWN)]
     return markdown_table(header, rows, "ll" + "r" * len(SHOWN)) + "\n"
 
 
 def main() -> None:
     """Run the experiment and write the table."""
+    parser = argparse.ArgumentParser(prog="python -m aerofuse.studies.initialisation", description=__doc__)
+    parser.add_argument("models", nargs="*", choices=MODELS, help="models to train again (default: multi_task)")
+    models: list[str] = parser.parse_args().models or ["multi_task"]
     weights = f"recipes.{load_value(str, 'recipe')}.weights"
-    run_experiment(RANDOM, {f"{weights}.source": "none", f"+{weights}.allow_random": "true"})
+    settings = {f"{weights}.source": "none", f"+{weights}.allow_random": "true"}
+    run_experiment(RANDOM, settings, [f"evaluate@{model}" for model in models])
     metrics = metrics_by_name()
-    page = initialisation_page(metrics["workspace"], metrics[RANDOM])
+    page = initialisation_page(metrics["workspace"], metrics[RANDOM], models)
     Path("reports/initialisation.md").write_text(page, encoding="utf-8")
 
 
