@@ -175,6 +175,12 @@ def test_a_bad_value_stops_before_any_output_is_lost(reproduced: Path, setting: 
     assert message in done.stdout
     assert {path: path.stat().st_mtime_ns for path in (reproduced / "models").rglob("*.safetensors")} == before
     _git(reproduced, "checkout", "--quiet", "--force", "HEAD")
+    assert _git(reproduced, "status", "--short") == ""
+
+
+def test_after_a_bad_value_is_mended_nothing_is_run_again(reproduced: Path) -> None:
+    assert _dvc(reproduced, "exp", "run", "-S", "seed=-1", check=False).returncode != 0
+    _git(reproduced, "checkout", "--quiet", "--force", "HEAD")
     assert _ran(_dvc(reproduced, "repro").stdout) <= {"check_params"}
     assert _git(reproduced, "status", "--short") == ""
 
