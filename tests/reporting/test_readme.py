@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from aerofuse.reporting.readme import readme_blocks, replace_blocks, section, weights_page_blocks
+from aerofuse.reporting.readme import page_blocks, replace_blocks, section
 from tests.imports import ROOT
 
 TEXT = "before\n<!-- one -->\nold\n<!-- /one -->\nbetween\n<!-- two -->\n<!-- /two -->\nafter\n"
@@ -31,6 +31,6 @@ def test_a_section_ends_at_the_next_heading() -> None:
 
 def test_the_pages_hold_what_the_pipeline_wrote(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    for page, blocks in (("README.md", readme_blocks()), ("docs/weights.md", weights_page_blocks())):
+    for page, blocks in page_blocks().items():
         text = (ROOT / page).read_text(encoding="utf-8")
         assert replace_blocks(text, blocks) == text

@@ -31,27 +31,31 @@ def section(page: str, heading: str) -> str:
     return found[1].strip()
 
 
-def readme_blocks() -> dict[str, str]:
-    """The blocks of README.md from the reports in the working folder."""
-    page = (REPORTS / "comparison.md").read_text(encoding="utf-8")
-    return {
-        "models": section(page, "Models"),
-        "gates": section(page, "Gates"),
-        "seeds": (REPORTS / "seeds.md").read_text(encoding="utf-8"),
+def page_blocks() -> dict[str, dict[str, str]]:
+    """The blocks of each page, from those reports in the working folder that there are.
+
+    The studies over several experiments take long and are run less often than the pipeline.
+    """
+    comparison = (REPORTS / "comparison.md").read_text(encoding="utf-8")
+    blocks = {
+        "README.md": {"models": section(comparison, "Models"), "gates": section(comparison, "Gates")},
+        "docs/weights.md": {},
     }
-
-
-def weights_page_blocks() -> dict[str, str]:
-    """The blocks of docs/weights.md."""
-    return {"initialisation": (REPORTS / "initialisation.md").read_text(encoding="utf-8")}
+    for page, name in (("README.md", "seeds"), ("docs/weights.md", "initialisation")):
+        report = REPORTS / f"{name}.md"
+        if report.is_file():
+            blocks[page][name] = report.read_text(encoding="utf-8")
+    return blocks
 
 
 def main() -> None:
-    """Rewrite README.md, with the pipeline's graph as DVC draws it, and docs/weights.md."""
+    """Rewrite the blocks of README.md, with the pipeline's graph as DVC draws it, and of docs/weights.md."""
     graph = subprocess.run(["dvc", "dag", "--mermaid"], check=True, capture_output=True, text=True).stdout
-    blocks = readme_blocks() | {"graph": f"```mermaid\n{graph.strip()}\n```"}
-    for page, its_blocks in ((Path("README.md"), blocks), (Path("docs/weights.md"), weights_page_blocks())):
-        page.write_text(replace_blocks(page.read_text(encoding="utf-8"), its_blocks), encoding="utf-8")
+    pages = page_blocks()
+    pages["README.md"]["graph"] = f"```mermaid\n{graph.strip()}\n```"
+    for name, blocks in pages.items():
+        page = Path(name)
+        page.write_text(replace_blocks(page.read_text(encoding="utf-8"), blocks), encoding="utf-8")
 
 
 if __name__ == "__main__":
