@@ -35,10 +35,9 @@ lint: $(READY)  ## check style and types
 mlflow: $(READY)  ## the tracking page over the runs just made, at http://127.0.0.1:5000
 	mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --port 5000
 
-pretrain: $(READY)  ## make the bundled weights again (about two hours on two cores)
+pretrain: $(READY)  ## make the bundled weights again (about an hour on two cores)
 	python -m aerofuse.pretraining draw
-	python -m aerofuse.pretraining convnext_thin
-	python -m aerofuse.pretraining swin_thin
+	python -m aerofuse.pretraining convnext_thin & convnext=$$!; python -m aerofuse.pretraining swin_thin && wait $$convnext
 
 seeds: $(READY)  ## the hybrid's gain over the multi-task baseline, for three seeds
 	python -m aerofuse.studies.seeds 0 1 2
