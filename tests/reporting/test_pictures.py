@@ -58,8 +58,7 @@ def test_a_picture_is_small_and_the_same_each_time(name: str, tmp_path: Path) ->
         PICTURES[name](second)
         assert matplotlib.rcParams["font.size"] == 25
     assert first.read_bytes() == second.read_bytes()
-    # Photos keep their colours, which a palette small enough for a chart would spoil.
-    assert first.stat().st_size <= (800_000 if name == "photos" else 150_000)
+    assert first.stat().st_size <= 150_000
     with Image.open(first) as image:
         assert image.format == "PNG"
         assert min(image.size) >= 300
@@ -100,7 +99,7 @@ def test_photos_need_labels(tmp_path: Path) -> None:
 
 def test_contact_sheet_of_a_prepared_split(prepared_folder: Path, tmp_path: Path) -> None:
     draw_contact_sheet(prepared_folder / "test.arrow", tmp_path / "sheet.png")
-    assert 10_000 < (tmp_path / "sheet.png").stat().st_size <= 800_000
+    assert 10_000 < (tmp_path / "sheet.png").stat().st_size <= 150_000
 
 
 def test_a_picture_that_is_too_large_is_reduced_or_refused(tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ from aerofuse.reporting.style import GREY, new_figure, save_figure, styled
 
 _COLUMNS = 6
 _PHOTOS = 24
-_MAX_BYTES = 800_000  # photos need their colours, which a palette would spoil
 _CAPTION_CHARACTERS = 22
 
 
@@ -52,7 +51,7 @@ def draw_photos(images: Sequence[npt.NDArray[np.uint8]], labels: Sequence[Mappin
         axes.imshow(image)
         axes.set_title(_shortened(label["typename"]), fontsize=9, loc="center", pad=3)
         axes.set_xlabel(_details(label), fontsize=8, color=GREY, labelpad=3)
-    save_figure(figure, path, _MAX_BYTES)
+    save_figure(figure, path)
 
 
 def _details(label: Mapping[str, Any]) -> str:
