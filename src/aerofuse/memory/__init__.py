@@ -1,0 +1,1 @@
+"""Counting the bytes that are alive in a training step, by kind."""

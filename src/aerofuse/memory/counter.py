@@ -1,0 +1,128 @@
+"""Counting the bytes that are alive while any code runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from itertools import chain
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from aerofuse.memory.kinds import Kind
+from aerofuse.memory.location import Location, Phase
+from aerofuse.memory.report import MemoryReport
+from aerofuse.memory.storages import LiveStorages
+from aerofuse.memory.torch_private import TorchDispatchMode
+
+_SUM = torch.ops.aten.add.Tensor
+
+
+class LiveBytes(TorchDispatchMode):
+    """A context manager that counts the bytes of the tensors alive, now and at most, by kind.
+
+    It sees every operation's results, on the CPU, on CUDA or under a `FakeTensorMode` that was entered before it.
+    A storage counts once, at its full size, from birth to death; one that was there before and is neither of the
+    model, the optimiser nor the inputs counts from when an operation first returns it. What a kernel allocates for
+    itself inside one operation is not seen.
+
+    torch's own `MemTracker` (torch.distributed._tools) is not used: it wants a torch built with distributed, takes
+    a recomputation for activations only where a module runs its forward, has no peak of activations and
+    temporaries together, and counts a sum of gradients as a further tensor.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer | None = None, inputs: Iterable[Tensor] = ()) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's, as the two below
+        self._model = model
+        self._optimizer = optimizer
+        self._inputs = list(inputs)
+        self._location = Location(model, optimizer)
+        self._storages = LiveStorages()
+        self._undo = ExitStack()
+        self.reset_peak()
+
+    @property
+    def bytes_by_kind(self) -> Mapping[Kind, int]:
+        """Bytes alive now, or when the context ended."""
+        return self._storages.bytes_by_kind
+
+    def reset_peak(self) -> None:
+        """Forget the peaks so far: they start again from what is alive now."""
+        self._peak_bytes = self._storages.total_bytes
+        self._at_peak = self._storages.bytes_by_kind
+        self._where = "start of the counting"
+        self._peak_activation_bytes = self._storages.activation_bytes
+
+    def report(self, source: str = "counted") -> MemoryReport:
+        """The peaks since the context began, or since `reset_peak`."""
+        return MemoryReport(self._peak_bytes, self._at_peak, self._where, self._peak_activation_bytes, source)
+
+    def __enter__(self) -> Self:
+        self._storages = LiveStorages()
+        self._note_what_exists()
+        self.reset_peak()
+        with ExitStack() as undo:
+            undo.enter_context(self._location)
+            for parameter in self._model.parameters():
+                if parameter.requires_grad:
+                    undo.enter_context(parameter.register_post_accumulate_grad_hook(self._note_gradient))
+            if self._optimizer is not None:
+                undo.enter_context(self._optimizer.register_step_post_hook(self._note_optimizer_state))
+            super().__enter__()  # type: ignore[no-untyped-call]
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
+        self._undo.close()
+        self._storages.stop()
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Run an operation and count what it returns."""
+        results = func(*args, **(kwargs or {}))
+        phase = self._location.phase
+        backwards = phase in (Phase.BACKWARD, Phase.OPTIMIZER)
+        grown = False
+        for result in results if isinstance(results, tuple | list) else (results,):
+            if isinstance(result, Tensor):
+                grown |= self._storages.note(result, Kind.TEMPORARIES if backwards else Kind.ACTIVATIONS)
+        # autograd sums the gradients of a tensor that was used twice in place, but not under a dispatch mode:
+        # here the operands die right after, and no moment with all three is real.
+        if grown and not (phase is Phase.BACKWARD and func is _SUM):
+            self._note_peaks()
+        return results
+
+    def _note_peaks(self) -> None:
+        total_bytes = self._storages.total_bytes
+        if total_bytes > self._peak_bytes:
+            self._peak_bytes = total_bytes
+            self._at_peak = self._storages.bytes_by_kind
+            self._where = self._location.describe()
+        self._peak_activation_bytes = max(self._peak_activation_bytes, self._storages.activation_bytes)
+
+    def _note_what_exists(self) -> None:
+        for tensor in self._inputs:
+            self._storages.reclassify(tensor, Kind.INPUTS)
+        for tensor in chain(self._model.parameters(), self._model.buffers()):
+            self._storages.reclassify(tensor, Kind.PARAMETERS)
+            self._note_gradient(tensor)
+        if self._optimizer is not None:
+            self._note_optimizer_state(self._optimizer)
+
+    def _note_gradient(self, tensor: Tensor) -> None:
+        if tensor.grad is not None:
+            self._storages.reclassify(tensor.grad, Kind.GRADIENTS)
+
+    def _note_optimizer_state(self, optimizer: Optimizer, *_: Any) -> None:
+        for state in optimizer.state.values():
+            for value in state.values():
+                if isinstance(value, Tensor):
+                    self._storages.reclassify(value, Kind.OPTIMIZER_STATE)

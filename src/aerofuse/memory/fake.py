@@ -1,0 +1,63 @@
+"""Models of fake tensors, which have shapes and no memory."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from aerofuse.memory.torch_private import FakeTensorMode, TorchDispatchMode
+
+
+@contextmanager
+def fake_copy(model: nn.Module) -> Iterator[nn.Module]:
+    """A deep copy of `model` on fake tensors, and a context in which every new tensor is a fake one.
+
+    Operations then compute shapes and types alone, those that they have on real tensors. Parameters and buffers
+    are on the devices of the originals; those of a model on the device `meta` are on the CPU. Tensors that are
+    neither parameters nor buffers are copied as they are, and may take part.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with mode:
+        # A deep copy takes from its memo what it would otherwise copy.
+        memo = {id(tensor): _fake_twin(tensor) for tensor in chain(model.parameters(), model.buffers())}
+    fake_model = copy.deepcopy(model, memo)
+    with mode, _MixedPrecisionNorms():  # type: ignore[no-untyped-call]  # torch's constructor
+        yield fake_model
+
+
+def _fake_twin(tensor: Tensor) -> Tensor:
+    device = torch.device("cpu") if tensor.is_meta else tensor.device
+    twin = torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device=device)
+    return nn.Parameter(twin, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else twin
+
+
+class _MixedPrecisionNorms(TorchDispatchMode):
+    """Gives norms the statistics in float32 that they save on real tensors where their weights are float32.
+
+    On fake tensors of the CPU they have the type of the input, half as many bytes under autocast.
+    """
+
+    _NORMS = (
+        torch.ops.aten.native_batch_norm.default,
+        torch.ops.aten.native_layer_norm.default,
+        torch.ops.aten.native_group_norm.default,
+    )
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        results = func(*args, **(kwargs or {}))
+        if func in self._NORMS and any(isinstance(arg, Tensor) and arg.dtype is torch.float32 for arg in args):
+            output, *statistics = results
+            return output, *(statistic.to(torch.float32) for statistic in statistics)
+        return results

@@ -1,0 +1,47 @@
+"""What the counting of a training step found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aerofuse.memory.kinds import Kind
+
+_BYTES_PER_MB = 1e6
+
+
+@dataclass(frozen=True)
+class MemoryReport:
+    """The most memory that a training step held at once.
+
+    `peak_bytes` is the largest sum over all kinds, reached at `where` (such as `backward of stages.2.blocks.1`),
+    and `at_peak` how it was shared then. `peak_activation_bytes` is the largest sum of activations and
+    temporaries: what checkpointing lowers, reached at a moment of its own. `source` says how it was found:
+    `counted`, `counted on fake tensors`, or `allocator of <device>`. An allocator's peak holds the work space of
+    kernels too, so it may be above the sum of `at_peak`, which is always counted.
+    """
+
+    peak_bytes: int
+    at_peak: Mapping[Kind, int]
+    where: str
+    peak_activation_bytes: int
+    source: str
+
+    def __str__(self) -> str:
+        rows = {kind.replace("_", " "): num_bytes for kind, num_bytes in self.at_peak.items()}
+        rows |= {"peak": self.peak_bytes, "peak of activations and temporaries": self.peak_activation_bytes}
+        amounts = {name: f"{num_bytes / _BYTES_PER_MB:,.1f}" for name, num_bytes in rows.items()}
+        name_width, amount_width = max(map(len, amounts)), max(map(len, amounts.values()))
+        lines = [f"{name:<{name_width}}  {amount:>{amount_width}} MB" for name, amount in amounts.items()]
+        return "\n".join([f"{self.where}, {self.source}", *lines])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain values, for JSON."""
+        return {
+            "peak_bytes": self.peak_bytes,
+            "at_peak": {str(kind): num_bytes for kind, num_bytes in self.at_peak.items()},
+            "where": self.where,
+            "peak_activation_bytes": self.peak_activation_bytes,
+            "source": self.source,
+        }

@@ -1,0 +1,37 @@
+"""The private parts of torch that this project leans on, all of them; no other file imports any."""
+
+from __future__ import annotations
+
+import torch
+
+# Tensors of the device `meta` are the public ones without memory, but they do not know the device that they stand
+# for; and a mode is the only thing that sees every operation, those of the backward included.
+from torch._subclasses import FakeTensorMode
+from torch.autograd.graph import Node
+from torch.utils._python_dispatch import TorchDispatchMode
+
+__all__ = ["FakeTensorMode", "TorchDispatchMode", "in_backward", "next_node_number", "node_number", "running_node"]
+
+
+def in_backward() -> bool:
+    """Whether this thread is inside a backward pass."""
+    # Public hooks can tell it, but they would have to be attached to the model's graph.
+    return torch._C._current_graph_task_id() != -1
+
+
+def running_node() -> Node | None:
+    """The node of the graph whose backward runs now, or `None` outside of a backward pass."""
+    # Public hooks can tell it, but they would have to be attached to every node.
+    return torch._C._current_autograd_node()
+
+
+def node_number(node: Node) -> int:
+    """The number that a node of the graph got when the forward made it; one thread's numbers rise."""
+    # A node's public attributes say what it computes, but not when it was made.
+    return node._sequence_nr()
+
+
+def next_node_number() -> int:
+    """The number that the next node made by this thread will get."""
+    # It has no public name, as the number of a node has none.
+    return torch._C._autograd._get_sequence_nr()

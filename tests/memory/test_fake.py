@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from aerofuse.memory.fake import fake_copy
+
+
+class _WithConstant(nn.Module):
+    """A model that keeps a tensor which is neither parameter nor buffer, and uses one parameter twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.second = nn.Linear(4, 4)
+        self.second.weight = self.first.weight
+        self.second.bias.requires_grad_(False)
+        self.register_buffer("scale", torch.ones(4, dtype=torch.float64))
+        self.constant = torch.ones(4)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.second(self.first(inputs)) * self.scale + self.constant
+        return outputs
+
+
+def test_a_fake_copy_has_the_shape_of_its_original() -> None:
+    model = _WithConstant()
+    with fake_copy(model) as copy:
+        outputs = copy(torch.rand(2, 4))
+    assert outputs.shape == (2, 4)
+    assert outputs.dtype == torch.float64
+    assert isinstance(copy, _WithConstant)
+    assert copy.second.weight is copy.first.weight
+    assert not copy.second.bias.requires_grad
+    assert model.state_dict().keys() == copy.state_dict().keys()
+    for original, fake in zip(model.parameters(), copy.parameters(), strict=True):
+        assert isinstance(fake, nn.Parameter)
+        assert fake.untyped_storage().nbytes() == original.untyped_storage().nbytes()
+        assert type(original.data) is Tensor
+
+
+def test_a_model_on_meta_becomes_one_on_the_cpu() -> None:
+    with fake_copy(nn.Linear(4, 4, device="meta")) as copy:
+        assert copy.weight.device == torch.device("cpu")
+
+
+def test_a_layout_is_kept() -> None:
+    model = nn.Conv2d(8, 8, 3)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with fake_copy(model) as copy:
+        assert isinstance(copy, nn.Conv2d)
+        assert copy.weight.stride() == model.weight.stride()
+
+
+def _statistics_types(make_norm: Callable[[], nn.Module]) -> list[torch.dtype]:
+    inputs = torch.rand(2, 4, 3, 3).to(torch.bfloat16)
+    node = make_norm()(inputs.requires_grad_()).grad_fn
+    saved = [getattr(node, name) for name in dir(node) if name.startswith("_saved_result")]
+    return [tensor.dtype for tensor in saved if tensor is not None]
+
+
+@pytest.mark.parametrize(
+    "make_norm",
+    [
+        lambda: nn.BatchNorm2d(4),
+        lambda: nn.BatchNorm2d(4, affine=False),
+        lambda: nn.BatchNorm2d(4, affine=False, track_running_stats=False),
+        lambda: nn.LayerNorm(3),
+        lambda: nn.LayerNorm(3, elementwise_affine=False),
+        lambda: nn.LayerNorm(3, dtype=torch.bfloat16),
+        lambda: nn.GroupNorm(2, 4),
+    ],
+)
+def test_norms_save_the_same_types_on_fake_tensors(make_norm: Callable[[], nn.Module]) -> None:
+    real = _statistics_types(make_norm)
+    with fake_copy(nn.Identity()):
+        fake = _statistics_types(make_norm)
+    assert len(real) == 2
+    assert real == fake

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import json
+
+from aerofuse.memory.kinds import Kind
+from aerofuse.memory.report import MemoryReport
+
+REPORT = MemoryReport(
+    peak_bytes=1_234_500_000,
+    at_peak=dict.fromkeys(Kind, 0) | {Kind.ACTIVATIONS: 1_200_000_000, Kind.OPTIMIZER_STATE: 34_500_000},
+    where="backward of stages.2.blocks.1",
+    peak_activation_bytes=1_210_000_000,
+    source="counted",
+)
+
+
+def test_report_as_text() -> None:
+    lines = str(REPORT).splitlines()
+    assert lines[0] == "backward of stages.2.blocks.1, counted"
+    assert lines[3] == "optimizer state                         34.5 MB"
+    assert lines[-2] == "peak                                 1,234.5 MB"
+    assert len({len(line) for line in lines[1:]}) == 1
+
+
+def test_report_as_json() -> None:
+    values = json.loads(json.dumps(REPORT.to_dict()))
+    assert values["at_peak"]["optimizer_state"] == 34_500_000
+    assert MemoryReport(**values) == REPORT
