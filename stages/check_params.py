@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from aerofuse.backbones.create import check_backbone_name
+from aerofuse.backbones.create import create_backbone
+from aerofuse.backbones.families import family_of
 from aerofuse.params.loading import PARAMS_FILE, read_params_file, validate
 from aerofuse.params.schema import Params
 from stages import run
@@ -13,10 +14,21 @@ from stages import run
 def check_params() -> None:
     params = validate(Params, read_params_file(), str(PARAMS_FILE))
     for recipe in params.recipes.values():
-        check_backbone_name(recipe.backbones.cnn)
-        check_backbone_name(recipe.backbones.transformer)
+        family_of(recipe.backbones.cnn)
+        family_of(recipe.backbones.transformer)
+    _check_segments(params)
     # Constant, so that a change of parameters re-runs only the stages that read what changed.
     Path("data/params_checked").write_text("params.yaml can be used\n")
+
+
+def _check_segments(params: Params) -> None:
+    """A backbone must be built to know how many units it can be cut between."""
+    recipe = params.recipes[params.recipe]
+    checkpointing = recipe.training.gradient_checkpointing
+    if checkpointing.enabled and checkpointing.segments is not None:
+        for name in (recipe.backbones.cnn, recipe.backbones.transformer):
+            backbone = create_backbone(name, image_size_px=recipe.image_size)
+            backbone.enable_gradient_checkpointing(checkpointing.segments)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def test_weights_fit_their_backbone_and_are_no_longer_random(
     state = load_weights(tmp_path / f"{name}.safetensors")
     assert {tensor.dtype for tensor in state.values() if tensor.is_floating_point()} == {torch.float16}
     torch.manual_seed(recipe.seed)
-    fresh = create_backbone(name, image_size_px=recipe.image_size).state_dict()
+    fresh = create_backbone(name, image_size_px=recipe.image_size).model.state_dict()
     assert {key: tensor.shape for key, tensor in state.items()} == {key: t.shape for key, t in fresh.items()}
     record = json.loads((tmp_path / f"{name}.json").read_text())
     assert record["sha256"] == file_sha256(tmp_path / f"{name}.safetensors")

@@ -22,7 +22,8 @@ from pydantic import Field, model_validator
 from torch import nn
 from tqdm.auto import tqdm
 
-from aerofuse.backbones.create import THIN_BACKBONES, create_backbone, num_features
+from aerofuse.backbones.backbone import Backbone
+from aerofuse.backbones.create import THIN_BACKBONES, create_backbone
 from aerofuse.backbones.weights import BUNDLED_FOLDER, file_sha256
 from aerofuse.data.dataset import PreparedSplit, make_loader
 from aerofuse.data.labels import TASKS, ClassLists
@@ -124,8 +125,8 @@ class PretextBackbone(nn.Sequential):
     visible to the heads from the first step, without which nothing is learned for the first ten thousand photos.
     """
 
-    def __init__(self, backbone: nn.Module) -> None:
-        super().__init__(backbone, nn.BatchNorm1d(num_features(backbone), affine=False))
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__(backbone, nn.BatchNorm1d(backbone.num_features, affine=False))
 
 
 def pretrain(name: str, params: PretrainingParams, folder: Path, output: Path, first_lesson: str | None = None) -> None:
@@ -146,10 +147,10 @@ def pretrain(name: str, params: PretrainingParams, folder: Path, output: Path, f
         backbone = create_backbone(name, image_size_px=params.image_size, drop_path=params.drop_path)
         if lesson != lessons[0]:
             before = folder / lessons[lessons.index(lesson) - 1] / f"{name}.safetensors"
-            load_into(backbone, {key: value.float() for key, value in load_weights(before).items()}, str(before))
+            load_into(backbone.model, {key: value.float() for key, value in load_weights(before).items()}, str(before))
         report = _teach(backbone, name, params.lessons[lesson], params, folder / "photos")
         # The last epoch is taken, at the end of the cosine: nothing here is held out to choose by.
-        state = {key: value.half() for key, value in backbone.state_dict().items()}
+        state = {key: value.half() for key, value in backbone.model.state_dict().items()}
         (folder / lesson).mkdir(parents=True, exist_ok=True)
         save_weights(folder / lesson / f"{name}.safetensors", state)
         pd.DataFrame(report.history).round(4).to_csv(folder / lesson / f"{name}.csv", index=False)
@@ -175,12 +176,12 @@ def _publish(name: str, params: PretrainingParams, folder: Path, output: Path) -
 
 
 def _teach(
-    backbone: nn.Module, name: str, lesson: LessonParams, params: PretrainingParams, photos: Path
+    backbone: Backbone, name: str, lesson: LessonParams, params: PretrainingParams, photos: Path
 ) -> TrainingReport:
     """Train the backbone, under new heads, on the photos of one lesson."""
     folder = photos / lesson.photos
     classes = ClassLists.load(folder)
-    heads = Heads(num_features(backbone), classes, TASKS, dropout=0.0)
+    heads = Heads(backbone.num_features, classes, TASKS, dropout=0.0)
     model = BaselineModel(PretextBackbone(backbone), heads)
     accelerator = Accelerator(mixed_precision=params.training.mixed_precision)
     augment = make_augmentation(params.training.augmentation, params.seed)

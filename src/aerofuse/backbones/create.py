@@ -1,55 +1,35 @@
-"""Creating a backbone by its timm name."""
+"""Creating a backbone by the name of its variant."""
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
-from torch import nn
+from aerofuse.backbones.backbone import Backbone
+from aerofuse.backbones.families import FAMILIES, family_of
 
-from aerofuse.backbones import thin
-from aerofuse.torchvision_pairing import ensure_torchvision_imports
-
-ensure_torchvision_imports()
-
-import timm  # noqa: E402
-
-# Transformers hold tables whose size follows the image's; convolutional nets take any size.
-_SIZED_FAMILIES = ("swin_", "vit_", "maxvit_")
-
-THIN_BACKBONES = (thin.convnext_thin.__name__, thin.swin_thin.__name__)
-
-
-def check_backbone_name(name: str) -> None:
-    """Raises `ValueError` with near names where timm does not know `name`."""
-    if timm.is_model(name):
-        return
-    near = difflib.get_close_matches(name, timm.list_models(), n=4, cutoff=0.5)
-    hint = f"near names: {', '.join(near)}" if near else "timm.list_models() names all"
-    raise ValueError(f"backbone {name!r} is not known to timm {timm.__version__}; {hint}")
+# They come with the repository; all others have their weights on the hub.
+THIN_BACKBONES = tuple(sorted(name for family in FAMILIES.values() for name in family.thin))
 
 
 def create_backbone(
-    name: str, *, image_size_px: int, drop_path: float = 0.0, pretrained: bool = False, **pretrained_cfg: Any
-) -> nn.Module:
-    """A backbone `[B, 3, H, W] -> [B, num_features]` with random weights, or timm's from the hub.
+    name: str,
+    *,
+    pretrained: bool = False,
+    image_size_px: int = 224,
+    drop_path: float = 0.0,
+    dropout: float = 0.0,
+    **pretrained_cfg: Any,
+) -> Backbone:
+    """A backbone with random weights, or with timm's or torchvision's from the network where `pretrained`.
 
-    `drop_path` is the rate of stochastic depth (arXiv 1603.09382). `pretrained_cfg` overlays timm's record of
-    where its weights are.
+    `name` is a variant that `list_backbones` names, with or without the tag of its weights
+    (`convnext_base.fb_in22k`). `drop_path` is the rate of stochastic depth (arXiv 1603.09382), `dropout` that of the
+    network's own dropout. `pretrained_cfg` overlays timm's record of where its weights are. Transformers are built
+    for images of `image_size_px`; convolutional networks and `swin3d` take any size.
 
-    Raises `ValueError` where timm does not know `name`.
+    Raises `ValueError` with near names for an unknown one.
     """
-    check_backbone_name(name)
-    settings: dict[str, Any] = {"num_classes": 0, "drop_path_rate": drop_path}
-    if name.startswith(_SIZED_FAMILIES):
-        settings["img_size"] = image_size_px
-    if pretrained:
-        settings["pretrained"] = True
-        settings["pretrained_cfg_overlay"] = pretrained_cfg
-    backbone: nn.Module = timm.create_model(name, **settings)
-    return backbone
-
-
-def num_features(backbone: nn.Module) -> int:
-    """The length of the vector that a backbone gives per image."""
-    return int(backbone.num_features)  # type: ignore[arg-type]  # timm's models publish it, untyped
+    family = FAMILIES[family_of(name)]
+    settings: dict[str, Any] = {"pretrained": True, **pretrained_cfg} if pretrained else {}
+    model = family.build(name, image_size_px=image_size_px, drop_rate=dropout, drop_path_rate=drop_path, **settings)
+    return Backbone(name, model)

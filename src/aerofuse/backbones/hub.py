@@ -5,9 +5,10 @@ from __future__ import annotations
 import huggingface_hub.errors
 from huggingface_hub import HfApi
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
-from torch import nn
 
-from aerofuse.backbones.create import check_backbone_name, create_backbone
+from aerofuse.backbones.backbone import Backbone
+from aerofuse.backbones.create import create_backbone
+from aerofuse.backbones.families import family_of
 from aerofuse.torchvision_pairing import ensure_torchvision_imports
 
 ensure_torchvision_imports()
@@ -18,7 +19,7 @@ import timm  # noqa: E402
 _HTTP_ERROR: type[Exception] = huggingface_hub.errors.HTTPError  # type: ignore[attr-defined]
 
 
-def download_backbone(name: str, revision: str | None, image_size_px: int) -> tuple[nn.Module, str, str, str]:
+def download_backbone(name: str, revision: str | None, image_size_px: int) -> tuple[Backbone, str, str, str]:
     """The backbone with timm's default weights, and their repository, commit and licence.
 
     `revision` is a commit, branch or tag of the repository (`None`: its main branch). It is resolved to a commit
@@ -26,7 +27,7 @@ def download_backbone(name: str, revision: str | None, image_size_px: int) -> tu
 
     Raises `ValueError` where timm has no weights for `name`, `ConnectionError` where the hub does not answer.
     """
-    check_backbone_name(name)
+    family_of(name)
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.hf_hub_id:
         raise ValueError(f"timm has no weights on the hub for {name!r}; set weights.source to file or bundled")

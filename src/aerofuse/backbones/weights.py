@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import get_args
 
 import torch
-from torch import nn
 
+from aerofuse.backbones.backbone import Backbone
 from aerofuse.backbones.create import THIN_BACKBONES, create_backbone
 from aerofuse.backbones.hub import download_backbone
 from aerofuse.params.models import BackboneParams, Branch, WeightParams
@@ -43,7 +43,7 @@ def prepare_weights(
     records: dict[Branch, WeightRecord] = {}
     for branch, (backbone, record) in found.items():
         path = folder / f"{branch}.safetensors"
-        save_weights(path, backbone.state_dict())
+        save_weights(path, backbone.model.state_dict())
         records[branch] = WeightRecord(**asdict(record) | {"sha256": file_sha256(path)})
     content = {branch: asdict(record) for branch, record in records.items()}
     write_atomically(folder / "record.json", (json.dumps(content, indent=2) + "\n").encode())
@@ -52,7 +52,7 @@ def prepare_weights(
 
 def _find(
     branch: Branch, backbones: BackboneParams, params: WeightParams, image_size_px: int
-) -> tuple[nn.Module, WeightRecord]:
+) -> tuple[Backbone, WeightRecord]:
     """The backbone of a branch with its pretrained weights, and where they came from."""
     name: str = getattr(backbones, branch)
     if params.source == "hub":
@@ -74,7 +74,7 @@ def _find(
     state = {
         key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in load_weights(path).items()
     }
-    load_into(backbone, state, f"{path} (weights.source: {params.source})")
+    load_into(backbone.model, state, f"{path} (weights.source: {params.source})")
     return backbone, record
 
 

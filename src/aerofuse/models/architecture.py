@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import nn
-
-from aerofuse.backbones.create import create_backbone, num_features
+from aerofuse.backbones.backbone import Backbone
+from aerofuse.backbones.create import create_backbone
 from aerofuse.data.labels import TASKS, ClassLists
 from aerofuse.models.baseline import BaselineModel
 from aerofuse.models.fusion import create_fusion
@@ -32,15 +31,15 @@ class Architecture:
         """The model with random weights. Raises `ValueError` for an unknown backbone, fusion or task."""
         if self.transformer is None or self.fusion_method is None:
             cnn = self._backbone(self.cnn)
-            return BaselineModel(cnn, Heads(num_features(cnn), classes, self.tasks, self.head_dropout))
+            return BaselineModel(cnn, Heads(cnn.num_features, classes, self.tasks, self.head_dropout))
         # An unknown method is refused before anything is loaded.
         create_fusion(self.fusion_method, 1, 1)
         cnn, transformer = self._backbone(self.cnn), self._backbone(self.transformer)
-        fusion = create_fusion(self.fusion_method, num_features(cnn), num_features(transformer))
+        fusion = create_fusion(self.fusion_method, cnn.num_features, transformer.num_features)
         heads = Heads(fusion.num_features, classes, self.tasks, self.head_dropout)
         return HybridModel(cnn, transformer, fusion, heads)
 
-    def _backbone(self, name: str) -> nn.Module:
+    def _backbone(self, name: str) -> Backbone:
         return create_backbone(name, image_size_px=self.image_size_px, drop_path=self.drop_path)
 
 

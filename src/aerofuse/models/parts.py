@@ -9,6 +9,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from aerofuse.backbones.backbone import Backbone
+
 
 class AircraftModel(nn.Module, ABC):
     """uint8 images `[B, 3, H, W]` to `{task: logits [B, C] or value [B]}`.
@@ -33,6 +35,22 @@ class AircraftModel(nn.Module, ABC):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         outputs: dict[str, Tensor] = self.parts()["heads"](self.get_features(images))
         return outputs
+
+    def backbones(self) -> dict[str, Backbone]:
+        """The parts that are backbones."""
+        return {name: part for name, part in self.parts().items() if isinstance(part, Backbone)}
+
+    def enable_gradient_checkpointing(self, segments: int | None = None) -> Self:
+        """Switch gradient checkpointing on in every backbone, each cut into `segments` ranges where given.
+
+        A frozen backbone keeps nothing anyway. Raises `ValueError` where a backbone has fewer units than
+        `segments`, or where the model has no backbone of ours.
+        """
+        if not self.backbones():
+            raise ValueError("no part of this model is a backbone made by create_backbone, so none can be checkpointed")
+        for backbone in self.backbones().values():
+            backbone.enable_gradient_checkpointing(segments)
+        return self
 
     @property
     def frozen_parts(self) -> frozenset[str]:

@@ -25,6 +25,13 @@ class AugmentationParams(Section):
     color_jitter: float = Field(ge=0, le=0.5, description="largest relative change of brightness, contrast, saturation")
 
 
+class CheckpointingParams(Section):
+    """Gradient checkpointing: less memory for more time, the same result."""
+
+    enabled: bool
+    segments: int | None = Field(ge=1, description="ranges of a backbone; null: every unit is computed again")
+
+
 class TrainingParams(Section):
     """What all training stages of a recipe share."""
 
@@ -36,6 +43,7 @@ class TrainingParams(Section):
     )
     task_weights: TaskWeights
     augmentation: AugmentationParams
+    gradient_checkpointing: CheckpointingParams
     num_workers: int = Field(ge=0)
 
 

@@ -23,7 +23,7 @@ from aerofuse.models.architecture import Architecture, baseline_architecture, hy
 from aerofuse.models.package import ModelRecord, load_model, save_model
 from aerofuse.models.parts import AircraftModel
 from aerofuse.params.loading import load_section, load_value
-from aerofuse.params.models import BackboneParams, Branch, HeadDropoutParams
+from aerofuse.params.models import BackboneParams, HeadDropoutParams
 from aerofuse.params.tracking import TrackingParams
 from aerofuse.params.training import PhaseParams, TrainingParams
 from aerofuse.reporting.learning_curves import draw_learning_curves
@@ -53,6 +53,8 @@ def train_stage(stage: str) -> TrainingReport:
     classes = ClassLists.load(PREPARED_FOLDER)
     model, architecture = _start_model(phase, classes)
     model.train_only(phase.trains)
+    if params.gradient_checkpointing.enabled:
+        model.enable_gradient_checkpointing(params.gradient_checkpointing.segments)
     accelerator = Accelerator(
         mixed_precision=params.mixed_precision, gradient_accumulation_steps=phase_params.accumulation_steps
     )
@@ -121,11 +123,9 @@ def _start_model(phase: Phase, classes: ClassLists) -> tuple[AircraftModel, Arch
             backbones.cnn, tasks, getattr(dropout, phase.model), backbones.drop_path, image_size_px
         )
     model = architecture.build(classes)
-    branches: tuple[Branch, ...] = ("cnn", "transformer")
-    for branch in branches:
-        if branch in model.parts():
-            path = PRETRAINED_FOLDER / f"{branch}.safetensors"
-            load_into(model.parts()[branch], load_weights(path), str(path))
+    for branch, backbone in model.backbones().items():
+        path = PRETRAINED_FOLDER / f"{branch}.safetensors"
+        load_into(backbone.model, load_weights(path), str(path))
     return model, architecture
 
 
@@ -136,7 +136,8 @@ def _write_reports(stage: str, report: TrainingReport, phase: PhaseParams, devic
     times = Path("reports/times") / f"{stage}.json"
     for path in (metrics, history, times):
         path.parent.mkdir(parents=True, exist_ok=True)
-    best = {"best_epoch": report.best_epoch} | _rounded(report.best_metrics)
+    # All metrics of every epoch are in the history; here, two short columns for `dvc metrics diff`.
+    best = {"best_epoch": report.best_epoch, "score": round(report.best_metrics["score"], 6)}
     metrics.write_text(json.dumps({stage: best}, indent=2) + "\n")
     table = pd.DataFrame(report.history).round(6)
     table.to_csv(history, index=False)

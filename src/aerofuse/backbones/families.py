@@ -1,0 +1,173 @@
+"""The ten families of backbones: their variants, how one is built, and how its chain of units is read."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from aerofuse.backbones import thin
+from aerofuse.backbones.chains import (
+    convnext_chain,
+    efficientnet_chain,
+    maxvit_chain,
+    mobilenet_chain,
+    regnet_chain,
+    resnet_chain,
+    swin3d_chain,
+    swin_chain,
+    vit_chain,
+)
+from aerofuse.checkpointing.chain import Unit
+from aerofuse.torchvision_pairing import ensure_torchvision_imports
+
+ensure_torchvision_imports()
+
+import timm  # noqa: E402
+from torchvision.models import video  # noqa: E402
+from torchvision.ops import StochasticDepth  # noqa: E402
+
+Build = Callable[..., nn.Module]
+ReadChain = Callable[[Any], Iterator[Unit]]
+
+
+def _build_timm(
+    name: str,
+    *,
+    image_size_px: int,
+    drop_rate: float,
+    drop_path_rate: float,
+    sized: bool = False,
+    pretrained: bool = False,
+    **pretrained_cfg: Any,
+) -> nn.Module:
+    settings: dict[str, Any] = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
+    if sized:
+        # It holds tables whose size follows the image's.
+        settings["img_size"] = image_size_px
+    if pretrained:
+        settings |= {"pretrained": True, "pretrained_cfg_overlay": pretrained_cfg}
+    model: nn.Module = timm.create_model(name, num_classes=0, **settings)
+    return model
+
+
+def _build_swin3d(
+    name: str,
+    *,
+    image_size_px: int,  # noqa: ARG001  # takes any
+    drop_rate: float,
+    drop_path_rate: float,
+    pretrained: bool = False,
+) -> nn.Module:
+    """torchvision's model, its own weights (Kinetics-400) where `pretrained`."""
+    model: nn.Module = getattr(video, name)(weights="DEFAULT" if pretrained else None, dropout=drop_rate)
+    model.head = nn.Identity()
+    depths = [module for module in model.modules() if isinstance(module, StochasticDepth)]
+    for number, depth in enumerate(depths):
+        depth.p = drop_path_rate * number / (len(depths) - 1)
+    return model
+
+
+@dataclass(frozen=True)
+class Family:
+    """Networks of one design.
+
+    `sized`: the network is built for one image size. `smallest_image_px` is the least side that all its variants
+    take, `input_dims` 4 for images `[B, 3, H, W]` and 5 for clips `[B, 3, T, H, W]`.
+    """
+
+    variants: tuple[str, ...]
+    read_chain: ReadChain
+    build: Build = _build_timm
+    # Variants of our own, for two CPU cores.
+    thin: tuple[str, ...] = ()
+    input_dims: int = 4
+    smallest_image_px: int = 32
+    paper: str = field(kw_only=True)
+
+
+FAMILIES: Mapping[str, Family] = {
+    "resnet": Family(
+        ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"), resnet_chain, paper="arXiv 1512.03385"
+    ),
+    "mobilenet": Family(
+        ("mobilenetv2_100", "mobilenetv3_small_100", "mobilenetv3_large_100"),
+        mobilenet_chain,
+        paper="arXiv 1801.04381, 1905.02244",
+    ),
+    "efficientnet": Family(
+        tuple(f"efficientnet_b{size}" for size in range(5)), efficientnet_chain, paper="arXiv 1905.11946"
+    ),
+    "efficientnetv2": Family(
+        tuple(f"tf_efficientnetv2_{size}" for size in "sml"), efficientnet_chain, paper="arXiv 2104.00298"
+    ),
+    "regnet": Family(
+        tuple(f"regnety_{size}" for size in ("004", "008", "016", "032", "080", "160", "320")),
+        regnet_chain,
+        paper="arXiv 2003.13678",
+    ),
+    "vit": Family(
+        (
+            "vit_tiny_patch16_224",
+            "vit_small_patch16_224",
+            "vit_base_patch16_224",
+            "vit_base_patch32_224",
+            "vit_large_patch16_224",
+            "vit_large_patch32_224",
+        ),
+        vit_chain,
+        partial(_build_timm, sized=True),
+        paper="arXiv 2010.11929",
+    ),
+    "swin": Family(
+        tuple(f"swin_{size}_patch4_window7_224" for size in ("tiny", "small", "base", "large")),
+        swin_chain,
+        partial(_build_timm, sized=True),
+        thin=(thin.swin_thin.__name__,),
+        paper="arXiv 2103.14030",
+    ),
+    "swin3d": Family(
+        ("swin3d_t", "swin3d_s", "swin3d_b"), swin3d_chain, _build_swin3d, input_dims=5, paper="arXiv 2106.13230"
+    ),
+    "maxvit": Family(
+        tuple(f"maxvit_{size}_tf_224" for size in ("tiny", "small", "base")),
+        maxvit_chain,
+        partial(_build_timm, sized=True),
+        smallest_image_px=64,
+        paper="arXiv 2204.01697",
+    ),
+    "convnext": Family(
+        tuple(f"convnext_{size}" for size in ("atto", "tiny", "small", "base", "large")),
+        convnext_chain,
+        thin=(thin.convnext_thin.__name__,),
+        paper="arXiv 2201.03545",
+    ),
+}
+
+
+def list_backbones() -> dict[str, list[str]]:
+    """The published variants of every family, small to large."""
+    return {name: list(family.variants) for name, family in FAMILIES.items()}
+
+
+def family_of(variant: str) -> str:
+    """The family of a variant, named with or without the tag of its weights (`convnext_base.fb_in22k`).
+
+    Raises `ValueError` with near names for an unknown one.
+    """
+    plain = variant.partition(".")[0]
+    for name, family in FAMILIES.items():
+        if plain in family.variants or plain in family.thin:
+            return name
+    raise ValueError(f"unknown backbone {variant!r}; {near_variants(plain)}")
+
+
+def near_variants(name: str) -> str:
+    """A hint at what may have been meant."""
+    known = [variant for family in FAMILIES.values() for variant in (*family.variants, *family.thin)]
+    near = difflib.get_close_matches(name, known, n=4, cutoff=0.5)
+    return f"near names: {', '.join(near)}" if near else f"families are {', '.join(FAMILIES)}; list_backbones() has all"

@@ -1,0 +1,185 @@
+"""What stands in for a saved tensor: the tensor, or how to compute it from others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aerofuse.checkpointing.recompute import refuse_second_derivatives
+from aerofuse.checkpointing.surroundings import Autocast, RandomState
+
+
+class Kept:
+    """A tensor that is held as it is."""
+
+    __slots__ = ("key", "tensor", "version")
+
+    def __init__(self, tensor: Tensor) -> None:
+        # Detached: a graph that holds its own outputs is never freed.
+        self.tensor = tensor.detach()
+        self.key = storage_key(tensor)
+        self.version = tensor._version
+
+    def get(self) -> Tensor:
+        if self.tensor._version != self.version:
+            raise RuntimeError("a tensor that the backward pass needs was changed in place after it was saved")
+        return self.tensor
+
+
+class Recipe:
+    """How one storage is computed, and for as long as it is worth it, its value."""
+
+    __slots__ = (
+        "arguments",
+        "autocast",
+        "copies_first",
+        "function",
+        "keywords",
+        "num_bytes",
+        "random",
+        "value",
+        "waiting",
+    )
+
+    def __init__(
+        self,
+        function: Callable[..., Tensor],
+        arguments: Sequence[Any],
+        keywords: Mapping[str, Any],
+        autocast: Autocast,
+        value: Tensor,
+        random: RandomState | None = None,
+        copies_first: bool = False,
+    ) -> None:
+        self.function = function
+        self.arguments: Sequence[Any] = arguments
+        self.keywords: Mapping[str, Any] = keywords
+        self.autocast = autocast
+        self.random = random
+        # The function works in place on its first argument.
+        self.copies_first = copies_first
+        self.value: Tensor | None = value.detach()
+        self.num_bytes = value.untyped_storage().nbytes()
+        # Saved tensors that want this value and have not been asked for yet.
+        self.waiting = 0
+
+    def keep(self) -> None:
+        """Hold the value and forget how it was made."""
+        assert self.value is not None
+        self.arguments, self.keywords, self.random = (), {}, None
+
+    @property
+    def is_kept(self) -> bool:
+        return self.value is not None and not self.arguments
+
+    def get(self) -> Tensor:
+        if self.value is not None:
+            return self.value
+        arguments = [resolve(argument) for argument in self.arguments]
+        if self.copies_first and self.arguments[0].source.value is not None:
+            # Somebody else reads what the function is about to change.
+            arguments[0] = arguments[0].clone()
+        keywords = {name: resolve(argument) for name, argument in self.keywords.items()}
+        if self.random is None:
+            value = self.function(*arguments, **keywords)
+        else:
+            with self.random.replayed():
+                value = self.function(*arguments, **keywords)
+        if self.waiting:
+            self.value = value
+        return value
+
+    def sources(self) -> Iterator[Kept | Recipe]:
+        for argument in (*self.arguments, *self.keywords.values()):
+            for item in argument if isinstance(argument, (list, tuple)) else (argument,):
+                if isinstance(item, View):
+                    yield item.source
+                elif isinstance(item, Kept):
+                    yield item
+
+
+class View:
+    """A tensor over the storage of a recipe."""
+
+    __slots__ = ("layout", "source")
+
+    def __init__(self, source: Recipe, tensor: Tensor) -> None:
+        self.source = source
+        self.layout = (tensor.size(), tensor.stride(), tensor.storage_offset())
+
+    def get(self) -> Tensor:
+        base = self.source.get()
+        if self.layout == (base.size(), base.stride(), base.storage_offset()):
+            return base
+        return base.as_strided(*self.layout)
+
+
+def resolve(argument: Any) -> Any:
+    if isinstance(argument, (Kept, View)):
+        return argument.get()
+    if isinstance(argument, (list, tuple)):
+        return type(argument)(resolve(item) for item in argument)
+    return argument
+
+
+class Saved:
+    """What autograd holds in place of a tensor."""
+
+    __slots__ = ("content", "taken")
+
+    def __init__(self, content: Kept | View) -> None:
+        self.content = content
+        self.taken = False
+        if isinstance(content, View):
+            content.source.waiting += 1
+
+    def replace(self, recipe: Recipe) -> None:
+        """A recipe has been found for what was to be kept."""
+        assert isinstance(self.content, Kept)
+        self.content = View(recipe, self.content.tensor)
+        recipe.waiting += 1
+
+
+def storage_key(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+def depends_on(recipe: Recipe, root: int, unless: Recipe | None = None) -> bool:
+    """Whether computing `recipe` reads the storage `root`, other than through `unless`."""
+    if recipe is unless:
+        return False
+    for source in recipe.sources():
+        if isinstance(source, Kept):
+            if source.key == root:
+                return True
+        elif depends_on(source, root, unless):
+            return True
+    return False
+
+
+def unpack(saved: Saved) -> Tensor:
+    """The tensor that autograd saved. Raises `RuntimeError` where it was changed since, or for second derivatives."""
+    refuse_second_derivatives()
+    content = saved.content
+    if isinstance(content, Kept):
+        return content.get()
+    recipe = content.source
+    if not saved.taken:
+        saved.taken = True
+        recipe.waiting -= 1
+    with torch.no_grad(), recipe.autocast.restored(cache=False):
+        tensor = content.get()
+    if not recipe.waiting and not recipe.is_kept:
+        recipe.value = None
+    return tensor
+
+
+def same_layout(first: Tensor, second: Tensor) -> bool:
+    return (first.size(), first.stride(), first.storage_offset()) == (
+        second.size(),
+        second.stride(),
+        second.storage_offset(),
+    )

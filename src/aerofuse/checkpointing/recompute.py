@@ -1,0 +1,165 @@
+"""Computing a range of units again in the backward pass.
+
+While a range runs forward, every tensor that autograd wants to save is replaced by an empty slot. The first slot
+that the backward pass opens makes the range run again, from its input; what autograd saves then, in the same order,
+fills the slots. This is the non-reentrant scheme of `torch.utils.checkpoint`, which is not used itself because it
+cannot be combined with other ways of saving inside a range: here the second run may follow a plan of its own, whose
+thinned units and inner ranges put their own promises into the slots.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from aerofuse.checkpointing.surroundings import Autocast, RandomState, statistics_untouched
+
+Unpack = Callable[[Any], Tensor]
+
+
+class _Slot:
+    """The place of one saved tensor of a range."""
+
+    __slots__ = ("__weakref__", "dtype", "filled", "promise", "range", "shape", "unpack")
+
+    def __init__(self, owner: _Range, tensor: Tensor) -> None:
+        self.range = owner
+        self.shape, self.dtype = tensor.shape, tensor.dtype
+        self.filled = False
+        self.promise: Any = None
+        self.unpack: Unpack | None = None
+
+
+class _Enough(Exception):  # noqa: N818  # no error: the second run may stop here
+    """All slots are filled."""
+
+
+class _Threads(threading.local):
+    """The ranges that are being computed again in this thread, innermost last: autograd has a thread per device."""
+
+    def __init__(self) -> None:
+        self.running: list[_Range] = []
+
+
+_threads = _Threads()
+
+
+def hand_over(promise: Any, unpack: Unpack, tensor: Tensor) -> Any:
+    """Tell a range that is being computed again, if one is, what was saved in place of `tensor`. Returns `promise`.
+
+    Whoever packs saved tensors inside a range calls this for each, in the order of saving.
+    """
+    if _threads.running:
+        _threads.running[-1].receive(promise, unpack, tensor)
+    return promise
+
+
+def refuse_second_derivatives() -> None:
+    """Raises `RuntimeError` in a backward pass that is itself being recorded."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "gradient checkpointing has no second derivatives: call backward without create_graph=True, or "
+            "disable_gradient_checkpointing() first"
+        )
+
+
+class _Range:
+    """One run of consecutive units, of which only the input is kept."""
+
+    def __init__(self, again: Callable[[Tensor], Tensor], modules: Callable[[], Iterator[nn.Module]], x: Tensor):
+        self._again = again
+        self._modules = modules
+        self._input = x.detach()
+        self._input_version = x._version
+        self._requires_grad = x.requires_grad
+        self._autocast = Autocast.capture(x.device)
+        self._random = RandomState.capture(x.device)
+        # Weak: a tensor that the backward pass never asks for is not worth filling.
+        self._slots: list[weakref.ref[_Slot]] = []
+        self._received = 0
+
+    def pack(self, tensor: Tensor) -> Any:
+        slot = _Slot(self, tensor)
+        self._slots.append(weakref.ref(slot))
+        return hand_over(slot, self.unpack, tensor)
+
+    def unpack(self, slot: _Slot) -> Tensor:
+        refuse_second_derivatives()
+        if not slot.filled:
+            self._run_again()
+        promise, unpack = slot.promise, slot.unpack
+        # Taken: a second backward pass over the same graph computes again.
+        slot.filled, slot.promise, slot.unpack = False, None, None
+        return unpack(promise) if unpack is not None else promise
+
+    def receive(self, promise: Any, unpack: Unpack | None, tensor: Tensor) -> None:
+        if self._received == len(self._slots):
+            raise RuntimeError("a checkpointed range saved more tensors when it ran again: it is not deterministic")
+        slot = self._slots[self._received]()
+        self._received += 1
+        if slot is not None:
+            if (slot.shape, slot.dtype) != (tensor.shape, tensor.dtype):
+                raise RuntimeError(
+                    f"a checkpointed range saved {list(tensor.shape)} {tensor.dtype} when it ran again, "
+                    f"{list(slot.shape)} {slot.dtype} at first: it is not deterministic"
+                )
+            slot.filled, slot.promise, slot.unpack = True, promise, unpack
+        if self._received == len(self._slots):
+            raise _Enough
+
+    def _run_again(self) -> None:
+        if self._input._version != self._input_version:
+            raise RuntimeError("the input of a checkpointed range was changed in place before the backward pass")
+        self._received = 0
+        x = self._input.detach().requires_grad_(self._requires_grad)
+        with (
+            torch.enable_grad(),
+            self._autocast.restored(cache=True),
+            self._random.replayed(),
+            statistics_untouched(self._modules()),
+            self._receiving(),
+            saved_tensors_hooks(self._collect, _never),
+        ):
+            try:
+                self._again(x)
+            except _Enough:
+                return
+        raise RuntimeError("a checkpointed range saved fewer tensors when it ran again: it is not deterministic")
+
+    def _collect(self, tensor: Tensor) -> None:
+        # Nothing is returned: the second run's graph is thrown away, the slots alone hold the tensors.
+        self.receive(tensor.detach(), None, tensor)
+
+    @contextmanager
+    def _receiving(self) -> Iterator[None]:
+        _threads.running.append(self)
+        try:
+            yield
+        finally:
+            _threads.running.pop()
+
+
+def _never(_: None) -> Tensor:
+    raise AssertionError("the graph of a second run is never walked")
+
+
+def run_recomputed(
+    once: Callable[[Tensor], Tensor],
+    again: Callable[[Tensor], Tensor],
+    modules: Callable[[], Iterator[nn.Module]],
+    x: Tensor,
+) -> Tensor:
+    """`once(x)`, keeping nothing but `x`; in the backward pass `again(x)`, the same function, supplies the rest.
+
+    `modules` lists those whose running statistics must advance only once.
+    """
+    current = _Range(again, modules, x)
+    with saved_tensors_hooks(current.pack, current.unpack):
+        return once(x)

@@ -1,0 +1,96 @@
+"""What a computation depends on besides its inputs, captured so that it can be done again with the same bits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Autocast:
+    """Which automatic casts were on, per type of device."""
+
+    settings: tuple[tuple[str, bool, torch.dtype], ...]
+
+    @classmethod
+    def capture(cls, device: torch.device) -> Self:
+        """The casts in force now, on `device` and on the CPU."""
+        kinds = dict.fromkeys(("cpu", device.type))
+        return cls(tuple((kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in kinds))
+
+    def lower_precision(self, device: torch.device) -> torch.dtype | None:
+        """The type that matrix products on `device` are cast to; `None` where they are not."""
+        for kind, enabled, dtype in self.settings:
+            if kind == device.type and enabled:
+                return dtype
+        return None
+
+    @contextmanager
+    def restored(self, *, cache: bool) -> Iterator[None]:
+        """The casts as they were. `cache`: keep cast weights for the length of the block."""
+        with ExitStack() as stack:
+            for kind, enabled, dtype in self.settings:
+                if enabled or torch.is_autocast_enabled(kind):
+                    stack.enter_context(torch.autocast(kind, dtype=dtype, enabled=enabled, cache_enabled=cache))
+            yield
+
+
+@dataclass(frozen=True)
+class RandomState:
+    """The state of the random generators of the CPU and of one device."""
+
+    cpu: Tensor
+    device: torch.device
+    device_state: Tensor | None
+
+    @classmethod
+    def capture(cls, device: torch.device) -> Self:
+        """The state now."""
+        other = None if device.type in ("cpu", "meta") else torch.get_device_module(device).get_rng_state(device)
+        return cls(torch.get_rng_state(), device, other)
+
+    @contextmanager
+    def replayed(self) -> Iterator[None]:
+        """Draw again what was drawn from here on; afterwards the generators go on as if nothing had been drawn."""
+        before = RandomState.capture(self.device)
+        self._set()
+        try:
+            yield
+        finally:
+            before._set()
+
+    def _set(self) -> None:
+        torch.set_rng_state(self.cpu)
+        if self.device_state is not None:
+            torch.get_device_module(self.device).set_rng_state(self.device_state, self.device)
+
+
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+@contextmanager
+def statistics_untouched(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Run normalisation layers in training mode without a second update of their running statistics.
+
+    They update copies. (A momentum of 0 would still count the batch, and turn an infinite statistic into NaN;
+    without statistics a layer saves two tensors less for its backward pass than it did at first.)
+    """
+    replaced = [
+        (module._buffers, name, buffer)
+        for module in modules
+        if getattr(module, "track_running_stats", False)
+        for name in _STATISTICS
+        if (buffer := module._buffers.get(name)) is not None
+    ]
+    for buffers, name, buffer in replaced:
+        buffers[name] = buffer.clone()
+    try:
+        yield
+    finally:
+        for buffers, name, buffer in replaced:
+            buffers[name] = buffer

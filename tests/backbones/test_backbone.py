@@ -1,0 +1,302 @@
+"""The switch, wherever a backbone goes: copied, pickled, saved, frozen, distributed."""
+
+from __future__ import annotations
+
+import copy
+import io
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, distributed, nn
+from torch.multiprocessing.spawn import spawn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
+
+from aerofuse.backbones.backbone import Backbone
+from aerofuse.backbones.create import create_backbone
+from aerofuse.backbones.families import FAMILIES, family_of, list_backbones
+from aerofuse.checkpointing.plan import Policy
+from tests.backbones.conftest import SMALLEST, small_backbone, small_batch
+
+
+def gradients(backbone: nn.Module, images: Tensor) -> list[Tensor]:
+    """The gradients of one step from seed 2."""
+    torch.manual_seed(2)
+    backbone.zero_grad()
+    backbone(images).square().mean().backward()
+    return [parameter.grad for parameter in backbone.parameters() if parameter.grad is not None]
+
+
+def saved_bytes(backbone: nn.Module, images: Tensor) -> int:
+    """Bytes of distinct storages that are alive because of the graph of one forward pass."""
+    storages: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storages[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = backbone(images)
+    total = sum(storages.values())
+    del output
+    return total
+
+
+def same(first: list[Tensor], second: list[Tensor]) -> bool:
+    return len(first) == len(second) and all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_every_family_of_the_specification_is_there() -> None:
+    assert list(list_backbones()) == [
+        "resnet", "mobilenet", "efficientnet", "efficientnetv2", "regnet",
+        "vit", "swin", "swin3d", "maxvit", "convnext",
+    ]  # fmt: skip
+    assert [len(variants) for variants in list_backbones().values()] == [5, 3, 5, 3, 7, 6, 4, 3, 3, 5]
+
+
+def test_a_backbone_saves_less_when_checkpointed(variant: str) -> None:
+    backbone, images = small_backbone(variant), small_batch(variant)
+    unchecked = saved_bytes(backbone, images)
+    backbone.enable_gradient_checkpointing()
+    # Only this test's own hooks are replaced by inner ones: nothing passes them any more.
+    assert saved_bytes(backbone, images) == 0 < unchecked
+
+
+def test_on_off_on(variant: str) -> None:
+    backbone, images = small_backbone(variant), small_batch(variant)
+    expected = gradients(backbone, images)
+    assert not backbone.is_gradient_checkpointing_enabled()
+    for switch in (backbone.enable_gradient_checkpointing, backbone.disable_gradient_checkpointing) * 2:
+        switch()
+        assert backbone.is_gradient_checkpointing_enabled() is (switch == backbone.enable_gradient_checkpointing)
+        assert same(gradients(small_again(backbone), images), expected)
+
+
+def small_again(backbone: Backbone) -> Backbone:
+    """The same weights and statistics as at first, with the switch as it stands."""
+    backbone.load_state_dict(small_backbone(backbone.variant).state_dict())
+    return backbone
+
+
+def by_pickle(backbone: Backbone) -> Backbone:
+    return pickle.loads(pickle.dumps(backbone))  # type: ignore[no-any-return]
+
+
+def by_torch(backbone: Backbone) -> Backbone:
+    buffer = io.BytesIO()
+    torch.save(backbone, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=False)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, by_pickle, by_torch])
+@pytest.mark.parametrize("policy", [Policy.RECOMPUTE_ALL, Policy.KEEP_DEAR])
+def test_a_copy_computes_with_its_own_weights(
+    variant: str, duplicate: Callable[[Backbone], Backbone], policy: Policy
+) -> None:
+    backbone, images = small_backbone(variant), small_batch(variant)
+    backbone.enable_gradient_checkpointing(policy=policy)
+    gradients(backbone, images)  # a copy after use, too
+    twin = duplicate(backbone)
+    assert twin.is_gradient_checkpointing_enabled()
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            parameter.zero_()
+    expected = gradients(small_again(small_backbone(variant)), images)
+    assert same(gradients(small_again(twin), images), expected)
+    assert all(not parameter.any() for parameter in backbone.parameters())
+
+
+def test_an_average_of_weights_computes_with_its_own(variant: str) -> None:
+    backbone, images = small_backbone(variant).eval(), small_batch(variant)
+    backbone.enable_gradient_checkpointing()
+    average = AveragedModel(backbone)
+    average.update_parameters(backbone)
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            parameter.mul_(2)
+    average.update_parameters(backbone)
+    expected = copy.deepcopy(backbone)
+    expected.load_state_dict(average.module.state_dict())
+    with torch.no_grad():
+        assert torch.equal(average(images), expected(images))
+        assert not torch.equal(average(images), backbone(images))
+
+
+def test_state_dict_with_the_switch_on_one_side(variant: str) -> None:
+    backbone = small_backbone(variant)
+    names = list(backbone.state_dict())
+    backbone.enable_gradient_checkpointing()
+    assert list(backbone.state_dict()) == names
+    small_backbone(variant).load_state_dict(backbone.state_dict(), strict=True)
+    backbone.load_state_dict(small_backbone(variant).state_dict(), strict=True)
+
+
+def test_accumulated_gradients(variant: str) -> None:
+    backbone, images = small_backbone(variant), small_batch(variant, batch=4)
+
+    def accumulated() -> list[Tensor]:
+        torch.manual_seed(2)
+        small_again(backbone).zero_grad()
+        for part in images.split(2):
+            (backbone(part).square().mean() / 2).backward()
+        return [parameter.grad for parameter in backbone.parameters() if parameter.grad is not None] + [
+            buffer.clone() for buffer in backbone.buffers()
+        ]
+
+    expected = [tensor.clone() for tensor in accumulated()]
+    for policy in (Policy.RECOMPUTE_ALL, Policy.KEEP_DEAR):
+        backbone.enable_gradient_checkpointing(policy=policy)
+        assert same(accumulated(), expected)
+
+
+def test_a_frozen_backbone_saves_nothing(variant: str) -> None:
+    backbone, images = small_backbone(variant).requires_grad_(False), small_batch(variant)
+    for policy in Policy:
+        backbone.enable_gradient_checkpointing(policy=policy)
+        assert not backbone(images).requires_grad
+        assert saved_bytes(backbone, images) == 0
+
+
+def test_a_half_frozen_backbone(variant: str) -> None:
+    backbone, images = small_backbone(variant), small_batch(variant)
+    for parameter in list(backbone.parameters())[::2]:
+        parameter.requires_grad_(False)
+    expected = [tensor.clone() for tensor in gradients(backbone, images)]
+    for policy in (Policy.RECOMPUTE_ALL, Policy.KEEP_DEAR):
+        backbone.enable_gradient_checkpointing(policy=policy)
+        assert same(gradients(small_again(backbone), images), expected)
+
+
+def test_in_evaluation_mode_with_gradients_nothing_is_computed_again(variant: str) -> None:
+    backbone, images = small_backbone(variant).eval(), small_batch(variant)
+    expected = [tensor.clone() for tensor in gradients(backbone, images)]
+    unchecked = saved_bytes(backbone, images)
+    backbone.enable_gradient_checkpointing()
+    assert same(gradients(backbone, images), expected)
+    assert saved_bytes(backbone, images) == unchecked
+
+
+def test_without_gradients(variant: str) -> None:
+    backbone, images = small_backbone(variant), small_batch(variant)
+    torch.manual_seed(2)
+    expected = backbone(images).detach()
+    backbone.enable_gradient_checkpointing()
+    torch.manual_seed(2)
+    with torch.no_grad():
+        output = backbone(images)
+    assert torch.equal(output, expected)
+    assert output.grad_fn is None
+
+
+def test_gradients_of_the_images_alone(variant: str) -> None:
+    backbone, images = small_backbone(variant).requires_grad_(False), small_batch(variant).requires_grad_()
+    expected = []
+    for policy in Policy:
+        backbone.enable_gradient_checkpointing(policy=policy)
+        torch.manual_seed(2)
+        expected.append(torch.autograd.grad(backbone(images).square().mean(), images)[0])
+    assert torch.equal(expected[0], expected[1])
+    assert torch.equal(expected[0], expected[2])
+
+
+def test_two_backward_passes_over_one_graph(variant: str) -> None:
+    backbone, images = small_backbone(variant), small_batch(variant)
+    for policy in (Policy.RECOMPUTE_ALL, Policy.KEEP_DEAR):
+        backbone.enable_gradient_checkpointing(policy=policy)
+        loss = backbone(images).square().mean()
+        parameters = list(backbone.parameters())
+        first = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        second = torch.autograd.grad(loss, parameters, allow_unused=True)
+        for one, other in zip(first, second, strict=True):
+            assert one is other is None or torch.equal(one, other)
+
+
+def test_second_derivatives_are_refused(variant: str) -> None:
+    backbone, images = small_backbone(variant), small_batch(variant)
+    for policy in (Policy.RECOMPUTE_ALL, Policy.KEEP_DEAR):
+        backbone.enable_gradient_checkpointing(policy=policy)
+        with pytest.raises(RuntimeError, match=r"no second derivatives.*create_graph"):
+            backbone(images).square().mean().backward(create_graph=True)
+
+
+def _distributed_gradients(rank: int, folder: str) -> None:
+    """One of two processes: the gradients of each family, on against off."""
+    torch.set_num_threads(1)
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    for variant in SMALLEST.values():
+        found = {}
+        images = small_batch(variant, batch=4)[rank::2]
+        for policy in Policy:
+            backbone = small_backbone(variant)
+            backbone.enable_gradient_checkpointing(policy=policy)
+            parallel = DistributedDataParallel(backbone)
+            found[policy] = [tensor.clone() for tensor in gradients(parallel, images)] + list(backbone.buffers())
+        torch.save([found[policy] for policy in Policy], f"{folder}/{variant}-{rank}.pt")
+    distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("gloo")
+    spawn(_distributed_gradients, args=(str(folder),), nprocs=2)
+    return folder
+
+
+def test_two_processes_share_their_gradients(variant: str, two_processes: Path) -> None:
+    results = [torch.load(two_processes / f"{variant}-{rank}.pt", weights_only=True) for rank in (0, 1)]
+    for unchecked, *checked in results:
+        assert all(same(unchecked, found) for found in checked)
+    parameters = len(list(small_backbone(variant).parameters()))
+    count = len([1 for parameter in small_backbone(variant).parameters() if parameter.requires_grad])
+    assert count == parameters
+    # Averaged over both: each has the same.
+    assert same(results[0][0][:count], results[1][0][:count])
+
+
+@pytest.mark.parametrize(
+    ("segments", "message"),
+    [
+        (0, r"segments is 0; this chain has \d+ units, so 1 to \d+ are possible"),
+        (-3, r"segments is -3; this chain has \d+ units"),
+        (2.0, r"segments must be a whole number from 1 to \d+, not 2\.0"),
+        (True, r"whole number"),
+        ("4", r"whole number from 1 to \d+, not '4'"),
+        (1000, r"segments is 1000; this chain has \d+ units"),
+    ],
+)
+def test_impossible_segments(variant: str, segments: int, message: str) -> None:
+    backbone = small_backbone(variant)
+    backbone.enable_gradient_checkpointing(2)
+    with pytest.raises(ValueError, match=message):
+        backbone.enable_gradient_checkpointing(segments)
+    assert backbone.is_gradient_checkpointing_enabled()
+    assert backbone._segments == 2
+
+
+def test_unknown_policies_and_two_ways_at_once() -> None:
+    backbone = small_backbone("resnet18")
+    with pytest.raises(ValueError, match=r"unknown policy 'keep_some'; known are keep_all, keep_dear, recompute_all"):
+        backbone.enable_gradient_checkpointing(policy="keep_some")
+    with pytest.raises(ValueError, match="give one of them"):
+        backbone.enable_gradient_checkpointing(2, policy="keep_dear")
+    assert not backbone.is_gradient_checkpointing_enabled()
+
+
+def test_an_unknown_variant_has_near_names() -> None:
+    with pytest.raises(ValueError, match=r"unknown backbone 'convnext_smal'; near names: convnext_small"):
+        create_backbone("convnext_smal")
+    with pytest.raises(ValueError, match=r"unknown backbone 'qqq'; families are resnet, .*list_backbones"):
+        create_backbone("qqq")
+    assert family_of("convnext_base.fb_in22k") == "convnext"
+
+
+def test_images_for_clips_and_the_reverse(variant: str) -> None:
+    wrong = torch.zeros(1, 3, 32, 32) if FAMILIES[family_of(variant)].input_dims == 5 else torch.zeros(1, 3, 2, 32, 32)
+    with pytest.raises(ValueError, match=rf"{variant} takes (images|clips) \[B, 3, .*\], not \[1, 3, "):
+        small_backbone(variant)(wrong)

@@ -1,0 +1,72 @@
+"""Checkpointing changes no bit: every variant, every policy, several numbers of segments, float32 and bf16."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from aerofuse.backbones.backbone import Backbone
+from aerofuse.checkpointing.plan import Policy
+from tests.backbones.conftest import VARIANTS, small_backbone, small_batch
+
+
+def two_steps(backbone: Backbone, images: Tensor, autocast: bool) -> list[Tensor]:
+    """Loss, gradients, buffers and random state of two training steps; the backbone is left as it was."""
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    optimizer = torch.optim.SGD(backbone.parameters(), lr=1e-3)
+    torch.manual_seed(2)
+    seen: list[Tensor] = []
+    for _ in range(2):
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            loss = backbone(images).float().square().mean()
+        loss.backward()
+        seen.append(loss.detach())
+        optimizer.step()
+    # After the second step's gradients; the first step's went into the weights that these were computed with.
+    seen += [parameter.grad.clone() for parameter in backbone.parameters() if parameter.grad is not None]
+    seen += [buffer.clone() for buffer in backbone.buffers()]
+    seen.append(torch.get_rng_state())
+    optimizer.zero_grad()
+    backbone.load_state_dict(before)
+    return seen
+
+
+def settings(backbone: Backbone) -> list[Mapping[str, Any]]:
+    policies: list[Mapping[str, Any]] = [{"policy": policy} for policy in Policy]
+    return policies + [{"segments": segments} for segments in (1, 2, 4, len(backbone.chain()))]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_two_steps_are_the_same_bit_for_bit(variant: str, precision: str) -> None:
+    backbone, images = small_backbone(variant), small_batch(variant)
+    expected = two_steps(backbone, images, precision == "bf16")
+    assert len(expected) > len(list(backbone.parameters()))
+    for setting in settings(backbone):
+        backbone.enable_gradient_checkpointing(**setting)
+        found = two_steps(backbone, images, precision == "bf16")
+        assert len(found) == len(expected), setting
+        different = [index for index, pair in enumerate(zip(expected, found, strict=True)) if not torch.equal(*pair)]
+        assert different == [], setting
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_chain_is_the_network(variant: str) -> None:
+    backbone, images = small_backbone(variant), small_batch(variant)
+    torch.manual_seed(3)
+    expected = backbone.model(images)
+    torch.manual_seed(3)
+    # BatchNorm: in training mode running statistics are not read.
+    assert torch.equal(backbone(images), expected)
+    assert expected.shape == (len(images), backbone.num_features)
+    names = [unit.name for unit in backbone.chain()]
+    assert len(set(names)) == len(names) >= 8
+    used = {id(parameter) for unit in backbone.chain() for part in unit.modules for parameter in part.parameters()}
+    stray = [name for name, parameter in backbone.model.named_parameters() if id(parameter) not in used]
+    # The class token and the position table of a vision transformer are no module's.
+    assert set(stray) <= {"cls_token", "pos_embed"}

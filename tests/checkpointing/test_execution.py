@@ -1,0 +1,183 @@
+"""Nested plans on small chains: the same bits, the promised work, clear errors."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from aerofuse.checkpointing.chain import Unit, run_units
+from aerofuse.checkpointing.execution import run_planned
+from aerofuse.checkpointing.plan import Keep, Plan, Policy, Recompute, Thin
+
+FEATURES = 6
+
+
+class Block(nn.Module):
+    """A bit of everything that has gone wrong somewhere: normalisation, activation in place, dropout, a shortcut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(FEATURES, FEATURES)
+        self.norm = nn.BatchNorm1d(FEATURES, momentum=None)
+        self.scale = nn.Parameter(torch.ones(FEATURES))
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        y = functional.silu(self.norm(self.linear(x)), inplace=True)
+        y = functional.dropout(y, 0.3, self.training) * self.scale
+        y += x
+        return y.relu_()
+
+
+def blocks(count: int) -> nn.ModuleList:
+    torch.manual_seed(0)
+    return nn.ModuleList(Block() for _ in range(count)).train()
+
+
+def chain_of(modules: nn.ModuleList) -> list[Unit]:
+    return [Unit.of(str(number), module) for number, module in enumerate(modules)]
+
+
+def step(modules: nn.ModuleList, plan: Plan | None) -> list[Tensor]:
+    x = torch.randn(8, FEATURES, generator=torch.Generator().manual_seed(1))
+    torch.manual_seed(2)
+    chain = chain_of(modules)
+    output = run_units(chain, x) if plan is None else run_planned(chain, plan, x)
+    output.square().sum().backward()
+    gradients = [parameter.grad for parameter in modules.parameters() if parameter.grad is not None]
+    return [output.detach(), *gradients, *modules.buffers(), torch.get_rng_state()]
+
+
+PLANS = {
+    "thin": Plan.uniform(Policy.KEEP_DEAR, 6),
+    "recompute": Plan.uniform(Policy.RECOMPUTE_ALL, 6),
+    "one range": Plan((Recompute(tuple(Keep(unit) for unit in range(6))),)),
+    "thin in a range": Plan((Keep(0), Recompute((Thin(1), Keep(2), Thin(3))), Thin(4), Keep(5))),
+    "range in a range": Plan((Recompute((Keep(0), Recompute((Keep(1), Keep(2))), Keep(3))), Keep(4), Keep(5))),
+    "three deep": Plan(
+        (Recompute((Keep(0), Recompute((Thin(1), Recompute((Keep(2), Thin(3))), Keep(4))), Recompute((Thin(5),)))),)
+    ),
+}
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+def test_a_nested_plan_changes_no_bit(plan: Plan) -> None:
+    expected = step(blocks(6), None)
+    found = step(blocks(6), plan)
+    assert len(found) == len(expected) == 1 + 6 * 5 + 6 * 3 + 1
+    for number, (one, other) in enumerate(zip(expected, found, strict=True)):
+        assert torch.equal(one, other), number
+
+
+@pytest.mark.parametrize(
+    ("name", "calls"),
+    [
+        ("thin", [1] * 6),
+        ("recompute", [2] * 6),
+        ("one range", [2] * 6),
+        ("thin in a range", [1, 2, 2, 2, 1, 1]),
+        ("range in a range", [2, 3, 3, 2, 1, 1]),
+        # A range's last tensors are all that it wants of its second run: the run of an inner range may be cut short.
+        ("three deep", [2, 3, 4, 4, 3, 3]),
+    ],
+)
+def test_a_unit_runs_as_often_as_ranges_hold_it(name: str, calls: list[int]) -> None:
+    modules = blocks(6)
+    step(modules, PLANS[name])
+    assert [module.calls for module in modules] == calls
+
+
+def test_a_graph_that_is_dropped_frees_everything() -> None:
+    for plan in PLANS.values():
+        x = torch.randn(8, FEATURES)
+        chain = chain_of(blocks(6))
+        output = run_planned(chain, plan, x)
+        inner = weakref.ref(x)
+        del x, output
+        assert inner() is None
+
+
+def test_a_thinned_unit_computes_only_what_is_asked_for() -> None:
+    seen: list[str] = []
+
+    def cheap(x: Tensor) -> Tensor:
+        seen.append("cheap")
+        return x
+
+    class Counted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(FEATURES, FEATURES)
+
+        def forward(self, x: Tensor) -> Tensor:
+            output: Tensor = self.linear(functional.gelu(self.linear(cheap(x))))
+            return output
+
+    module = Counted()
+    output = run_planned([Unit.of("0", module)], Plan((Thin(0),)), torch.randn(3, FEATURES))
+    output.sum().backward()
+    assert seen == ["cheap"]
+
+
+def linear_unit(function: Callable[[Tensor], Tensor]) -> list[Unit]:
+    return [Unit("0", function, ())]
+
+
+def test_a_range_that_is_not_deterministic_is_named() -> None:
+    runs: list[int] = []
+
+    def fickle(x: Tensor) -> Tensor:
+        runs.append(1)
+        return x.exp().exp() if len(runs) == 1 else x.exp()[:2].exp()
+
+    output = run_planned(linear_unit(fickle), Plan((Recompute((Keep(0),)),)), torch.randn(4, requires_grad=True))
+    with pytest.raises(RuntimeError, match=r"saved \[2\].* ran again, .*\[4\].* at first: it is not deterministic"):
+        output.sum().backward()
+
+
+def test_a_range_that_saves_less_the_second_time_is_named() -> None:
+    runs: list[int] = []
+
+    def fickle(x: Tensor) -> Tensor:
+        runs.append(1)
+        return x.exp().exp() if len(runs) == 1 else x.exp()
+
+    output = run_planned(linear_unit(fickle), Plan((Recompute((Keep(0),)),)), torch.randn(4, requires_grad=True))
+    with pytest.raises(RuntimeError, match="saved fewer tensors"):
+        output.sum().backward()
+
+
+@pytest.mark.parametrize("step_type", [Thin, lambda unit: Recompute((Keep(unit),))])
+def test_what_is_changed_in_place_before_the_backward_pass_is_named(step_type: Callable[[int], Keep]) -> None:
+    weight = torch.ones(4, requires_grad=True)
+    x = torch.randn(4)
+    output = run_planned(linear_unit(lambda x: x * weight), Plan((step_type(0),)), x)
+    x.add_(1)
+    with pytest.raises(RuntimeError, match="changed in place"):
+        output.sum().backward()
+
+
+def test_an_input_that_is_changed_in_place_inside_a_thinned_unit() -> None:
+    """Recipes written before the change still see what was there before."""
+
+    def run(x: Tensor) -> Tensor:
+        kept = x.clone().matmul(torch.eye(4))
+        first = kept.sigmoid()
+        kept.mul_(3)
+        return first.matmul(first.t()) + kept.sigmoid().matmul(first.t())
+
+    x = torch.randn(4, 4, requires_grad=True)
+    (expected,) = torch.autograd.grad(run(x).square().sum(), x)
+    (found,) = torch.autograd.grad(run_planned(linear_unit(run), Plan((Thin(0),)), x).square().sum(), x)
+    assert torch.equal(found, expected)
+
+
+def test_a_plan_for_another_chain_is_refused() -> None:
+    with pytest.raises(ValueError, match="a plan for 6 units cannot be followed by a chain of 1"):
+        run_planned(chain_of(blocks(1)), PLANS["thin"], torch.randn(8, FEATURES))
