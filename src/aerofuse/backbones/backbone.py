@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -30,7 +28,7 @@ class Backbone(nn.Module):
         self.model = model
         self._policy: Policy | None = None
         self._segments: int | None = None
-        self._plans: dict[Any, Plan] = {}
+        self._plans: dict[tuple[int, ...], Plan] = {}
 
     @property
     def num_features(self) -> int:
@@ -67,12 +65,10 @@ class Backbone(nn.Module):
             check_segments(segments, len(self.chain()))
         self._policy = None if segments is not None else _as_policy(policy or Policy.RECOMPUTE_ALL)
         self._segments = segments
-        self._plans = {}
 
     def disable_gradient_checkpointing(self) -> None:
         """Keep everything again."""
         self._policy = self._segments = None
-        self._plans = {}
 
     def is_gradient_checkpointing_enabled(self) -> bool:
         """Whether a training step of this backbone would compute anything again."""
@@ -84,7 +80,7 @@ class Backbone(nn.Module):
             return Plan.uniform(self._policy, len(chain))
         assert self._segments is not None
         # What a unit holds beside another does not depend on the batch.
-        key = tuple(images.shape[1:])
+        key = (self._segments, *images.shape[1:])
         if key not in self._plans:
             self._plans[key] = Plan.segmented(held_bytes(chain, images[:2]), self._segments)
         return self._plans[key]
