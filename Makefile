@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lint mlflow pretrain seeds readme initialisation
+.PHONY: help setup repro test lint mlflow pretrain seeds readme benchmark initialisation
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -44,6 +44,9 @@ seeds: $(READY)  ## the hybrid's gain over the multi-task baseline, for three se
 
 readme: $(READY)  ## put the pipeline's numbers into README.md
 	python -m aerofuse.reporting.readme
+
+benchmark: $(READY)  ## what gradient checkpointing saves and costs, for every family (about half an hour on two cores)
+	python -m aerofuse.benchmarks.checkpointing
 
 initialisation: $(READY)  ## what the bundled weights bring against random ones
 	python -m aerofuse.studies.initialisation

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from aerofuse.data.labels import TASKS, ClassLists
 from aerofuse.models.architecture import Architecture, baseline_architecture, hybrid_architecture
+from aerofuse.models.baseline import BaselineModel
 from aerofuse.models.fusion import FUSIONS
+from aerofuse.models.heads import Heads
 from aerofuse.models.parts import AircraftModel
 
 CLASSES = ClassLists(tuple("abcdefg"), tuple("uvw"))
@@ -129,3 +131,17 @@ def test_freezing_survives_pickle_and_deepcopy(model: AircraftModel) -> None:
     for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
         assert other.frozen_parts == model.frozen_parts
         assert not other.parts()["cnn"].training
+
+
+def test_checkpointing_reaches_every_backbone(model: AircraftModel, images: Tensor) -> None:
+    model.enable_gradient_checkpointing(segments=2)
+    assert model.backbones()
+    assert all(backbone.is_gradient_checkpointing_enabled() for backbone in model.backbones().values())
+    with pytest.raises(ValueError, match=r"segments is 500; this chain has \d+ units"):
+        model.enable_gradient_checkpointing(segments=500)
+
+
+def test_a_model_without_backbones_of_ours_cannot_be_checkpointed() -> None:
+    model = BaselineModel(nn.Flatten(), Heads(12, CLASSES, ("type",), 0.0))
+    with pytest.raises(ValueError, match="no part of this model is a backbone made by create_backbone"):
+        model.enable_gradient_checkpointing()

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -24,11 +24,16 @@ def _phase(**changes: float) -> PhaseParams:
 
 
 def _train(
-    folder: Path, classes: ClassLists, phase: PhaseParams, scores: Mapping[int, float] | None = None
+    folder: Path,
+    classes: ClassLists,
+    phase: PhaseParams,
+    scores: Mapping[int, float] | None = None,
+    prepare: Callable[[AircraftModel], object] = lambda model: model,
 ) -> tuple[AircraftModel, TrainingReport, list[int]]:
     """Train a small multi-task model; the epochs that were kept as best."""
     torch.manual_seed(0)
     model = baseline_architecture("convnext_thin", TASKS, 0.1, 0.1, 96).build(classes)
+    prepare(model)
     kept: list[int] = []
     epoch = iter(range(1, phase.epochs + 1))
     hooks = Hooks(
@@ -55,6 +60,20 @@ def test_twice_the_same_training_gives_the_same_weights(prepared_folder: Path, c
     assert first_report.history == second_report.history
     for name, value in first.state_dict().items():
         assert torch.equal(value, second.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("segments", [None, 3])
+def test_gradient_checkpointing_trains_the_same_weights(
+    segments: int | None, prepared_folder: Path, classes: ClassLists
+) -> None:
+    phase = _phase(epochs=1)
+    expected, report, _ = _train(prepared_folder, classes, phase)
+    found, checkpointed, _ = _train(
+        prepared_folder, classes, phase, prepare=lambda model: model.enable_gradient_checkpointing(segments)
+    )
+    assert report.history == checkpointed.history
+    for name, value in expected.state_dict().items():
+        assert torch.equal(value, found.state_dict()[name]), name
 
 
 def test_all_reported_numbers_are_of_the_epoch_with_the_best_score(prepared_folder: Path, classes: ClassLists) -> None:

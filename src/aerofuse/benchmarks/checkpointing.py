@@ -33,7 +33,7 @@ from aerofuse.hardware import device_name
 from aerofuse.memory.step import count_training_step
 
 FOLDER = Path("reports/benchmarks")
-# Of one training step; memory hardly depends on it beside the batch.
+# Drop-path on, as in training: it adds operations.
 DROP_PATH = 0.1
 # What the system that this one replaces promised to save.
 PROMISED = {
@@ -63,6 +63,8 @@ class Row:
 
     family: str
     variant: str
+    variants: int
+    promised: str
     way: str
     input_shape: str
     peak_bytes: int
@@ -152,6 +154,8 @@ def measure(family: str, *, count_batch: int, time_batch: int, rounds: int, devi
         row = Row(
             family,
             variant,
+            len(FAMILIES[family].variants),
+            PROMISED[family],
             name,
             "x".join(map(str, shape)),
             peaks[name],

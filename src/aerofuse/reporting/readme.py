@@ -10,6 +10,8 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from aerofuse.reporting.benchmark_tables import checkpointing_table, exactness_table, newest_benchmark
+
 REPORTS = Path("reports")
 
 
@@ -41,6 +43,12 @@ def page_blocks() -> dict[str, dict[str, str]]:
         "README.md": {"models": section(comparison, "Models"), "gates": section(comparison, "Gates")},
         "docs/weights.md": {},
     }
+    benchmark = newest_benchmark(REPORTS / "benchmarks")
+    if benchmark is not None:
+        blocks["docs/checkpointing.md"] = {
+            "checkpointing": checkpointing_table(benchmark),
+            "exactness": exactness_table(benchmark),
+        }
     for page, name in (("README.md", "seeds"), ("docs/weights.md", "initialisation")):
         report = REPORTS / f"{name}.md"
         if report.is_file():
@@ -49,7 +57,7 @@ def page_blocks() -> dict[str, dict[str, str]]:
 
 
 def main() -> None:
-    """Rewrite the blocks of README.md, with the pipeline's graph as DVC draws it, and of docs/weights.md."""
+    """Rewrite the blocks of README.md, with the pipeline's graph as DVC draws it, and of the pages in docs."""
     graph = subprocess.run(["dvc", "dag", "--mermaid"], check=True, capture_output=True, text=True).stdout
     pages = page_blocks()
     pages["README.md"]["graph"] = f"```mermaid\n{graph.strip()}\n```"

@@ -1,0 +1,41 @@
+"""How much less is held: counted on fake tensors at full size, so for the largest variants too."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from aerofuse.backbones.create import create_backbone
+from aerofuse.backbones.families import FAMILIES, family_of
+from aerofuse.benchmarks.checkpointing import input_shape, middle_variant
+from aerofuse.checkpointing.plan import Policy
+from aerofuse.memory.step import count_training_step
+from tests.backbones.conftest import VARIANTS
+
+BATCH = 8
+MIDDLE = {middle_variant(family): family for family in FAMILIES}
+
+
+def peak_activation_bytes(variant: str, policy: Policy) -> int:
+    with torch.device("meta"):
+        backbone = create_backbone(variant, drop_path=0.1)
+    backbone.enable_gradient_checkpointing(policy=policy)
+    shape = input_shape(family_of(variant), BATCH)
+    return count_training_step(backbone, shape, optimizer=None, fake=True).peak_activation_bytes
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_checkpointing_never_holds_more(variant: str) -> None:
+    unchecked = peak_activation_bytes(variant, Policy.KEEP_ALL)
+    assert peak_activation_bytes(variant, Policy.KEEP_DEAR) <= unchecked
+    recomputed = peak_activation_bytes(variant, Policy.RECOMPUTE_ALL)
+    assert recomputed <= unchecked
+    if variant in MIDDLE:
+        assert recomputed <= 0.5 * unchecked
+
+
+@pytest.mark.parametrize("family", ["convnext", "vit", "swin"])
+def test_keeping_what_is_dear_holds_a_quarter_less(family: str) -> None:
+    variant = middle_variant(family)
+    unchecked = peak_activation_bytes(variant, Policy.KEEP_ALL)
+    assert peak_activation_bytes(variant, Policy.KEEP_DEAR) <= 0.75 * unchecked
