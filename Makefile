@@ -7,10 +7,10 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lint mlflow pretrain seeds readme benchmark initialisation
+.PHONY: help setup repro test test-all lint mlflow pretrain seeds readme benchmark initialisation
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 setup: $(READY)  ## make .venv from requirements.lock
 
@@ -25,7 +25,10 @@ repro: $(READY)  ## run the whole pipeline (what has not changed is not run agai
 	dvc repro
 
 test: $(READY)  ## run the tests
-	pytest -n auto --dist loadfile
+	pytest -n auto --dist loadfile -m "not large"
+
+test-all: test  ## run the tests of all variants of the backbones, too
+	pytest -n auto --dist worksteal -m large
 
 lint: $(READY)  ## check style and types
 	ruff check .

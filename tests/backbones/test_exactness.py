@@ -41,7 +41,7 @@ def settings(backbone: Backbone) -> list[Mapping[str, Any]]:
     return policies + [{"segments": segments} for segments in (1, 2, 4, len(backbone.chain()))]
 
 
-@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bf16", marks=pytest.mark.large)])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_two_steps_are_the_same_bit_for_bit(variant: str, precision: str) -> None:
     backbone, images = small_backbone(variant), small_batch(variant)
