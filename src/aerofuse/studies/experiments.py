@@ -16,8 +16,10 @@ def run_experiment(name: str, settings: Mapping[str, object], targets: Sequence[
     `targets` are the stages to stop at; none means the whole pipeline. An experiment of the same name is replaced;
     what has not changed comes from DVC's run cache. Raises `RuntimeError` where the pipeline fails.
     """
+    # `dvc exp run --force` would replace one too, but run again what has not changed.
+    subprocess.run(["dvc", "exp", "remove", name], check=False, capture_output=True)
     changes = [f"--set-param={key}={value}" for key, value in settings.items()]
-    command = ["dvc", "exp", "run", "--temp", "--force", "--name", name, *changes, *targets]
+    command = ["dvc", "exp", "run", "--temp", "--name", name, *changes, *targets]
     if subprocess.run(command, check=False).returncode != 0:
         raise RuntimeError(f"{' '.join(command)} failed; its output above says why")
 
