@@ -38,8 +38,8 @@ lint: $(READY)  ## check style and types
 mlflow: $(READY)  ## the tracking page over the runs just made, at http://127.0.0.1:5000
 	mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --port 5000
 
-pretrain: $(READY)  ## make the bundled weights again (about two and a half hours on two cores)
-	python -m aerofuse.pretraining draw
+pretrain: $(READY)  ## make the bundled weights again (about two hours on two cores)
+	python -m aerofuse.pretraining draw --photos easy full
 	python -m aerofuse.pretraining convnext_thin & convnext=$$!; python -m aerofuse.pretraining swin_thin && wait $$convnext
 
 seeds: $(READY)  ## the hybrid's gain over the multi-task baseline, for three seeds

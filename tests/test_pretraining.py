@@ -32,7 +32,8 @@ def recipe() -> PretrainingParams:
 @pytest.fixture(scope="module")
 def photos(recipe: PretrainingParams, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pretraining")
-    draw(recipe, folder, processes=1)
+    # The others are drawn by the lesson that wants them.
+    draw(recipe, folder, 1, ["easy", "full"])
     return folder
 
 
@@ -45,6 +46,12 @@ def test_a_lesson_without_its_photos_is_refused(recipe: PretrainingParams) -> No
     content["lessons"]["find"]["photos"] = "holiday"
     with pytest.raises(ValueError, match="lesson 'find' wants photos 'holiday'; there are easy, full"):
         PretrainingParams.model_validate(content)
+
+
+def test_unknown_photos_are_refused(recipe: PretrainingParams, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no photos holiday; the recipe has easy, full, more"):
+        draw(recipe, tmp_path, 1, ["easy", "holiday"])
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", THIN_BACKBONES)

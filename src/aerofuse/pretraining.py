@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import json
 import logging
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -99,13 +100,21 @@ def load_recipe(path: Path = RECIPE_FILE) -> PretrainingParams:
     return validate(PretrainingParams, read_params_file(path), str(path))
 
 
-def draw(params: PretrainingParams, folder: Path, processes: int) -> None:
-    """Draw every set of photos to `<folder>/photos/<set>/train.arrow` and `validation.arrow`."""
+def draw(params: PretrainingParams, folder: Path, processes: int, names: Collection[str]) -> None:
+    """Draw the named sets of photos to `<folder>/photos/<set>/train.arrow` and `validation.arrow`.
+
+    Raises `ValueError` for a set that the recipe does not have.
+    """
+    unknown = sorted(set(names) - set(params.photos))
+    if unknown:
+        raise ValueError(f"no photos {', '.join(unknown)}; the recipe has {', '.join(params.photos)}")
     fleet = random_fleet(**params.fleet.model_dump(), seed=params.seed)
     classes = ClassLists(
         tuple(sorted(kind.name for kind in fleet.types)), tuple(sorted(livery.name for livery in fleet.liveries))
     )
     for number, (name, photos_params) in enumerate(params.photos.items()):
+        if name not in names:
+            continue
         output = folder / "photos" / name
         output.mkdir(parents=True, exist_ok=True)
         classes.save(output)
@@ -133,7 +142,8 @@ def pretrain(name: str, params: PretrainingParams, folder: Path, output: Path, f
     """Train backbone `name` through the lessons; write it, in half precision, to `output`.
 
     Each lesson starts from the file that the one before wrote, with new heads; so `first_lesson` continues where
-    an interrupted pretraining stopped, to the same result. Raises `ValueError` for an unknown lesson.
+    an interrupted pretraining stopped, to the same result. Photos that are not there yet are drawn, by one process.
+    Raises `ValueError` for an unknown lesson.
     """
     lessons = [lesson for lesson, its in params.lessons.items() if name in its.epochs]
     if first_lesson is not None and first_lesson not in lessons:
@@ -142,6 +152,9 @@ def pretrain(name: str, params: PretrainingParams, folder: Path, output: Path, f
     output.mkdir(parents=True, exist_ok=True)
     start = lessons.index(first_lesson) if first_lesson else 0
     for lesson in lessons[start:]:
+        photos = params.lessons[lesson].photos
+        if not (folder / "photos" / photos / "validation.arrow").is_file():
+            draw(params, folder, 1, [photos])
         logger.info("%s: lesson %s", name, lesson)
         set_seed(params.seed)
         backbone = create_backbone(name, image_size_px=params.image_size, drop_path=params.drop_path)
@@ -213,17 +226,18 @@ def _teach(
 
 
 def main() -> None:
-    """Draw the pretext data once, then train one backbone or both."""
+    """Draw photos, or train one backbone."""
     parser = argparse.ArgumentParser(prog="python -m aerofuse.pretraining", description=__doc__)
     parser.add_argument("step", choices=("draw", *THIN_BACKBONES))
     parser.add_argument("--from", dest="first_lesson", help="continue an interrupted pretraining from this lesson")
+    parser.add_argument("--photos", nargs="+", help="sets of photos to draw (default: all)")
     parser.add_argument("--processes", type=int, default=2, help="processes that draw (default: 2)")
     parser.add_argument("--output", type=Path, default=BUNDLED_FOLDER, help="where the weights go")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     params = load_recipe()
     if options.step == "draw":
-        draw(params, WORK_FOLDER, options.processes)
+        draw(params, WORK_FOLDER, options.processes, options.photos or list(params.photos))
     else:
         pretrain(options.step, params, WORK_FOLDER, options.output, options.first_lesson)
 
