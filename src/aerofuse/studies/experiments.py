@@ -29,7 +29,8 @@ def metrics_by_name() -> dict[str, Metrics]:
 
     Raises `RuntimeError` where DVC cannot show them.
     """
-    command = ["dvc", "exp", "show", "--json"]
+    # Experiments hang on the commit that they started from, which a commit made meanwhile leaves behind.
+    command = ["dvc", "exp", "show", "--json", "--all-commits"]
     shown = subprocess.run(command, check=False, capture_output=True, text=True)
     if shown.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} failed: {shown.stderr.strip()}")
