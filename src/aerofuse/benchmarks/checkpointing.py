@@ -220,7 +220,7 @@ def save(rows: Iterable[Row], device: torch.device, folder: Path = FOLDER) -> Pa
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure the families and write the table."""
     parser = argparse.ArgumentParser(prog="python -m aerofuse.benchmarks.checkpointing", description=__doc__)
-    parser.add_argument("families", nargs="*", choices=FAMILIES, help="families to measure (default: all)")
+    parser.add_argument("families", nargs="*", choices=list(FAMILIES), help="families to measure (default: all)")
     parser.add_argument("--count-batch", type=int, default=8, help="batch whose memory is counted (default: 8)")
     parser.add_argument("--time-batch", type=int, default=4, help="batch that is timed (default: 4)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of timing (default: 5)")

@@ -34,7 +34,7 @@ def initialisation_page(bundled: Metrics, random: Metrics, models: Sequence[str]
 def main() -> None:
     """Run the experiment and write the table."""
     parser = argparse.ArgumentParser(prog="python -m aerofuse.studies.initialisation", description=__doc__)
-    parser.add_argument("models", nargs="*", choices=MODELS, help="models to train again (default: multi_task)")
+    parser.add_argument("models", nargs="*", choices=list(MODELS), help="models to train again (default: multi_task)")
     models: list[str] = parser.parse_args().models or ["multi_task"]
     weights = f"recipes.{load_value(str, 'recipe')}.weights"
     settings = {f"{weights}.source": "none", f"+{weights}.allow_random": "true"}
