@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -227,7 +226,6 @@ def test_second_derivatives_are_refused(variant: str) -> None:
 def _distributed_gradients(rank: int, folder: str) -> None:
     """One of two processes: the gradients of each family, on against off."""
     torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
     distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     for variant in SMALLEST.values():
         found = {}
@@ -252,9 +250,7 @@ def test_two_processes_share_their_gradients(variant: str, two_processes: Path) 
     results = [torch.load(two_processes / f"{variant}-{rank}.pt", weights_only=True) for rank in (0, 1)]
     for unchecked, *checked in results:
         assert all(same(unchecked, found) for found in checked)
-    parameters = len(list(small_backbone(variant).parameters()))
-    count = len([1 for parameter in small_backbone(variant).parameters() if parameter.requires_grad])
-    assert count == parameters
+    count = len(list(small_backbone(variant).parameters()))
     # Averaged over both: each has the same.
     assert same(results[0][0][:count], results[1][0][:count])
 
