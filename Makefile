@@ -25,7 +25,7 @@ repro: $(READY)  ## run the whole pipeline (what has not changed is not run agai
 	dvc repro
 
 test: $(READY)  ## run the tests
-	pytest -n auto --dist loadfile -m "not large"
+	pytest -n auto --dist loadfile --no-loadscope-reorder -m "not large"
 
 test-all: test  ## run the tests of all variants of the backbones, too
 	pytest -n auto --dist worksteal -m large

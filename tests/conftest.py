@@ -16,6 +16,16 @@ from aerofuse.params.synthetic import SyntheticParams
 IMAGE_SIZE_PX = 96
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file that is slow as a whole comes first: at the end, the other processes would wait for it."""
+
+    def is_slow(item: pytest.Item) -> bool:
+        file = item.getparent(pytest.Module)
+        return file is not None and any(mark.name == "slow" for mark in file.own_markers)
+
+    items.sort(key=is_slow, reverse=True)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     # The tests run side by side, one process a core.

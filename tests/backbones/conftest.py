@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+
 import pytest
 import torch
 from torch import Tensor
@@ -20,7 +23,18 @@ BATCH = 2
 
 
 def small_backbone(variant: str) -> Backbone:
-    """In training mode, with dropout and drop-path on."""
+    """In training mode, with dropout and drop-path on; the same weights each time."""
+    return copy.deepcopy(_small_original(variant))
+
+
+def small_again(backbone: Backbone) -> Backbone:
+    """The same backbone with the weights and statistics of `small_backbone`, its switch as it stands."""
+    backbone.load_state_dict(_small_original(backbone.variant).state_dict())
+    return backbone
+
+
+@functools.lru_cache(maxsize=1)  # drawing random weights takes longer than a step with them
+def _small_original(variant: str) -> Backbone:
     torch.manual_seed(0)
     size = FAMILIES[family_of(variant)].smallest_image_px
     return create_backbone(variant, image_size_px=size, dropout=0.1, drop_path=0.2).train()
@@ -34,7 +48,7 @@ def small_batch(variant: str, batch: int = BATCH) -> Tensor:
     return torch.randn(batch, 3, *frames, size, size, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(scope="module", params=FAMILIES)  # all tests of one family, then the next
 def variant(request: pytest.FixtureRequest) -> str:
     """The smallest variant of each family."""
     return SMALLEST[request.param]

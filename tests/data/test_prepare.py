@@ -35,7 +35,7 @@ def test_class_lists_name_what_there_is(prepared_folder: Path, classes: ClassLis
 
 def test_twice_the_same_preparation_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        source = SyntheticSource(SyntheticParams(num_images=160, num_airframes=60), seed=0)
+        source = SyntheticSource(SyntheticParams(num_images=64, num_airframes=120), seed=0)
         prepare_photos(source, SplitParams(train=0.4, validation=0.3, test=0.3, seed=0), 64, tmp_path / name)
     for path in (tmp_path / "one").iterdir():
         assert (tmp_path / "two" / path.name).read_bytes() == path.read_bytes()

@@ -173,17 +173,18 @@ def test_a_model_without_a_loss_is_refused() -> None:
 
 
 _MEASURED_STEP = """
-import os, resource, sys, torch
+import os, sys, torch
 from aerofuse.backbones.create import create_backbone
 
 torch.set_num_threads(1)
-model = create_backbone("vit_small_patch16_224", image_size_px=224).train()
+model = create_backbone("vit_tiny_patch16_224", image_size_px=224).train()
 model(torch.rand(1, 3, 224, 224)).sum().backward()  # loads what a first step loads
 model.zero_grad()
 inputs = torch.rand(12, 3, 224, 224)
 pages = int(open("/proc/self/statm").read().split()[1])
 model(inputs).sum().backward()
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+# Not getrusage: its peak begins with that of the process that started this one.
+peak = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
 sys.stdout.write(str(peak - pages * os.sysconf("SC_PAGE_SIZE")))
 """
 
@@ -198,7 +199,7 @@ def test_the_counted_peak_is_what_the_process_takes() -> None:
     run = subprocess.run([sys.executable, "-c", _MEASURED_STEP], env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     with torch.device("meta"):
-        model = create_backbone("vit_small_patch16_224", image_size_px=224)
+        model = create_backbone("vit_tiny_patch16_224", image_size_px=224)
     report = count_training_step(model, (12, 3, 224, 224), optimizer=None, fake=True)
     existing_bytes = report.at_peak[Kind.PARAMETERS] + report.at_peak[Kind.INPUTS]
     assert report.peak_bytes - existing_bytes == pytest.approx(float(run.stdout), rel=0.1)

@@ -46,7 +46,7 @@ PICTURES: dict[str, Callable[[Path], None]] = {
     "confusion": draw_hybrid_confusion,
     "regression": draw_hybrid_regression,
     "learning_curves": lambda path: draw_learning_curves({"A": HISTORY, "B": HISTORY}, "hybrid", path),
-    "photos": lambda path: draw_photos([noise(i) for i in range(24)], [LABEL] * 24, path),
+    "photos": lambda path: draw_photos([noise(i) for i in range(12)], [LABEL] * 12, path),
 }
 
 

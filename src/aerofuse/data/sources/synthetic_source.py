@@ -34,6 +34,7 @@ class SyntheticSource:
         )
 
     def photos(self, rows: Sequence[int], image_size_px: int) -> Iterator[Photo]:
-        """Draw some photos, on all cores; the same bytes however many there are."""
-        processes = len(os.sched_getaffinity(0))
+        """Draw some photos, many of them on all cores; the same bytes however many there are."""
+        # To start a process takes as long as to draw a hundred photos or two.
+        processes = min(len(os.sched_getaffinity(0)), 1 + len(rows) // 200)
         return draw_photos(self._fleet, rows, self._config, image_size_px, self._seed, processes)
