@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import Tensor, nn
 
 from aerofuse.backbones.families import FAMILIES, family_of
+from aerofuse.checkpointing.budgets import Budget, parse_budget
 from aerofuse.checkpointing.chain import Unit, run_units
 from aerofuse.checkpointing.execution import run_planned
+from aerofuse.checkpointing.model_plan import CheckpointingPlan, Planned, Segments, Treatment
 from aerofuse.checkpointing.plan import Plan, Policy, check_segments
+from aerofuse.checkpointing.planner import plan_checkpointing
 from aerofuse.checkpointing.profile import held_bytes
+from aerofuse.memory.step import Precision
+
+logger = logging.getLogger(__name__)
 
 
 class Backbone(nn.Module):
@@ -26,9 +34,10 @@ class Backbone(nn.Module):
         self.variant = variant
         self.family = family_of(variant)
         self.model = model
-        self._policy: Policy | None = None
-        self._segments: int | None = None
-        self._plans: dict[tuple[int, ...], Plan] = {}
+        self.treatment: Treatment = None
+        self._held_bytes: dict[tuple[int, ...], list[int]] = {}
+        self._segmented: dict[tuple[int, ...], Plan] = {}
+        self._budgeted: dict[tuple[Precision, tuple[int, ...]], CheckpointingPlan] = {}
 
     @property
     def num_features(self) -> int:
@@ -50,46 +59,76 @@ class Backbone(nn.Module):
             return run_units(self.chain(), images)
         return run_planned(self.chain(), self._plan(images), images)
 
-    def enable_gradient_checkpointing(self, segments: int | None = None, *, policy: Policy | str | None = None) -> None:
+    def enable_gradient_checkpointing(
+        self, segments: int | None = None, *, policy: Policy | str | None = None, budget: object = None
+    ) -> None:
         """Trade time for memory in training; may be called again to choose otherwise.
 
         `segments`: cut the chain into that many ranges which hold about as many bytes, and compute all but the last
         again in the backward pass. `policy`: treat every unit alike; `recompute_all`, which also is the default
-        where neither is given, keeps the least.
+        where nothing is given, keeps the least. `budget`: the fastest plan within so much memory, made when the
+        first batch is seen: bytes (`"6 GiB"`) for all that a step of this backbone holds, or a share (`0.5`) of the
+        activations that are held without checkpointing. `plan_checkpointing` makes such plans beforehand.
 
-        Raises `ValueError` for segments that the chain does not have, an unknown policy, or both at once.
+        Raises `ValueError` for segments that the chain does not have, an unknown policy, a budget that is none, or
+        more than one of them. The first step raises one for a budget below the least possible.
         """
-        if segments is not None and policy is not None:
-            raise ValueError("segments and policy are two ways to say what is kept; give one of them")
+        if sum(choice is not None for choice in (segments, policy, budget)) > 1:
+            raise ValueError("segments, policy and budget are three ways to say what is kept; give one of them")
         if segments is not None:
             check_segments(segments, len(self.chain()))
-        self._policy = None if segments is not None else _as_policy(policy or Policy.RECOMPUTE_ALL)
-        self._segments = segments
+            self.treatment = Segments(segments)
+        elif budget is not None:
+            self.treatment = parse_budget(budget)
+        else:
+            self.treatment = _as_policy(policy or Policy.RECOMPUTE_ALL)
 
     def disable_gradient_checkpointing(self) -> None:
         """Keep everything again."""
-        self._policy = self._segments = None
+        self.treatment = None
 
     def is_gradient_checkpointing_enabled(self) -> bool:
-        """Whether a training step of this backbone would compute anything again."""
-        return self._policy is not None or self._segments is not None
+        """Whether a training step of this backbone may compute anything again."""
+        return self.treatment is not None
 
     def _plan(self, images: Tensor) -> Plan:
-        chain = self.chain()
-        if self._policy is not None:
-            return Plan.uniform(self._policy, len(chain))
-        assert self._segments is not None
-        # What a unit holds beside another does not depend on the batch.
-        key = (self._segments, *images.shape[1:])
-        if key not in self._plans:
-            self._plans[key] = Plan.segmented(held_bytes(chain, images[:2]), self._segments)
-        return self._plans[key]
+        match self.treatment:
+            case Policy():
+                return Plan.uniform(self.treatment, len(self.chain()))
+            case Segments(count):
+                # What a unit holds beside another does not depend on the batch.
+                shape = tuple(images.shape[1:])
+                if shape not in self._held_bytes:
+                    self._held_bytes[shape] = held_bytes(self.chain(), images[:2])
+                if (count, *shape) not in self._segmented:
+                    self._segmented[count, *shape] = Plan.segmented(self._held_bytes[shape], count)
+                return self._segmented[count, *shape]
+            case Budget():
+                return self._planned_for(self.treatment, images).parts[""].plan
+            case Planned(plan, scope):
+                scope.check(images.shape, _precision(images))
+                return plan
+        raise AssertionError("nothing is to be checkpointed")
+
+    def _planned_for(self, budget: Budget, images: Tensor) -> CheckpointingPlan:
+        """The plan for the largest batch of this kind so far."""
+        key = (_precision(images), tuple(images.shape[1:]))
+        plan = self._budgeted.get(key)
+        if plan is None or plan.budget != str(budget) or plan.scope.input_shape[0] < len(images):
+            plan = plan_checkpointing(self, images.shape, budget, precision=key[0], input_dtype=images.dtype)
+            self._budgeted[key] = plan
+            logger.info("%s: %s", self.variant, plan.summary())
+        return plan
 
     def _check(self, images: Tensor) -> None:
         wanted = FAMILIES[self.family].input_dims
         if images.ndim != wanted:
             shape = "clips [B, 3, T, H, W]" if wanted == 5 else "images [B, 3, H, W]"
             raise ValueError(f"{self.variant} takes {shape}, not {list(images.shape)}")
+
+
+def _precision(images: Tensor) -> Precision:
+    return "bf16" if torch.is_autocast_enabled(images.device.type) else "float32"
 
 
 def _as_policy(policy: Policy | str) -> Policy:

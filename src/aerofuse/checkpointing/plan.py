@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
-from typing import Self
+from typing import Any, Self
 
 
 class Policy(StrEnum):
@@ -26,9 +26,13 @@ class Keep:
 
 @dataclass(frozen=True)
 class Thin:
-    """A unit of which only what is dear to compute is kept."""
+    """A unit of which the results of some calls are kept, and the rest is computed from them tensor by tensor.
+
+    `keep` names the calls (`linear.0`, `conv2d.1`); without it, those are kept that are dear to compute.
+    """
 
     unit: int
+    keep: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,40 @@ class Plan:
         bounds = [*split_evenly(held_bytes, segments), len(held_bytes)]
         ranges = [tuple(Keep(unit) for unit in range(*pair)) for pair in pairwise(bounds)]
         return cls((*(Recompute(steps) for steps in ranges[:-1]), *ranges[-1]))
+
+
+def to_json(steps: Sequence[Step]) -> list[Any]:
+    """Steps as JSON: a unit's index where it is kept, `{unit, keep}` where thinned, `{recompute: [...]}`."""
+    content: list[Any] = []
+    for step in steps:
+        if isinstance(step, Recompute):
+            content.append({"recompute": to_json(step.steps)})
+        elif isinstance(step, Keep):
+            content.append(step.unit)
+        else:
+            content.append({"unit": step.unit, "keep": None if step.keep is None else list(step.keep)})
+    return content
+
+
+def from_json(content: Sequence[Any]) -> tuple[Step, ...]:
+    """The steps that `to_json` wrote. Raises `KeyError` or `TypeError` for anything else."""
+    steps: list[Step] = []
+    for item in content:
+        if isinstance(item, int):
+            steps.append(Keep(item))
+        elif "recompute" in item:
+            steps.append(Recompute(from_json(item["recompute"])))
+        else:
+            steps.append(Thin(item["unit"], None if item["keep"] is None else tuple(item["keep"])))
+    return tuple(steps)
+
+
+def shifted(steps: Sequence[Step], by: int) -> tuple[Step, ...]:
+    """The same steps for units whose indices are higher by `by`."""
+    return tuple(
+        Recompute(shifted(step.steps, by)) if isinstance(step, Recompute) else replace(step, unit=step.unit + by)
+        for step in steps
+    )
 
 
 def units_of(steps: Sequence[Step]) -> Iterator[int]:

@@ -33,6 +33,7 @@ class Recipe:
     """How one storage is computed, and for as long as it is worth it, its value."""
 
     __slots__ = (
+        "_required",
         "arguments",
         "autocast",
         "copies_first",
@@ -63,8 +64,9 @@ class Recipe:
         self.copies_first = copies_first
         self.value: Tensor | None = value.detach()
         self.num_bytes = value.untyped_storage().nbytes()
-        # Saved tensors that want this value and have not been asked for yet.
+        # Saved tensors that want this value and have not been asked for yet, and recipes to be computed from it.
         self.waiting = 0
+        self._required = False
 
     def keep(self) -> None:
         """Hold the value and forget how it was made."""
@@ -79,18 +81,43 @@ class Recipe:
         if self.value is not None:
             return self.value
         arguments = [resolve(argument) for argument in self.arguments]
-        if self.copies_first and self.arguments[0].source.value is not None:
-            # Somebody else reads what the function is about to change.
-            arguments[0] = arguments[0].clone()
+        if self.copies_first:
+            target = self.arguments[0].source
+            if target.is_kept or target.waiting > self._required:
+                # Somebody else reads what the function is about to change.
+                arguments[0] = arguments[0].clone()
         keywords = {name: resolve(argument) for name, argument in self.keywords.items()}
         if self.random is None:
             value = self.function(*arguments, **keywords)
         else:
             with self.random.replayed():
                 value = self.function(*arguments, **keywords)
+        if self._required:
+            self._required = False
+            for source in self.sources():
+                if isinstance(source, Recipe):
+                    source.release()
         if self.waiting:
             self.value = value
         return value
+
+    def require(self) -> None:
+        """Let the recipes that this one is computed from hold their values until it is."""
+        if self.is_kept or self._required:
+            return
+        self._required = True
+        for source in self.sources():
+            if isinstance(source, Recipe) and not source.is_kept:
+                source.waiting += 1
+                source.require()
+
+    def release(self) -> None:
+        """One that waited for the value has had it."""
+        if self.is_kept:
+            return
+        self.waiting -= 1
+        if not self.waiting:
+            self.value = None
 
     def sources(self) -> Iterator[Kept | Recipe]:
         for argument in (*self.arguments, *self.keywords.values()):
@@ -167,13 +194,11 @@ def unpack(saved: Saved) -> Tensor:
     if isinstance(content, Kept):
         return content.get()
     recipe = content.source
-    if not saved.taken:
-        saved.taken = True
-        recipe.waiting -= 1
     with torch.no_grad(), recipe.autocast.restored(cache=False):
         tensor = content.get()
-    if not recipe.waiting and not recipe.is_kept:
-        recipe.value = None
+    if not saved.taken:
+        saved.taken = True
+        recipe.release()
     return tensor
 
 

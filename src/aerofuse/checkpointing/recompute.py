@@ -161,5 +161,6 @@ def run_recomputed(
     `modules` lists those whose running statistics must advance only once.
     """
     current = _Range(again, modules, x)
-    with saved_tensors_hooks(current.pack, current.unpack):
+    # Copies of weights that autocast would remember until its end are of no use to anybody here.
+    with saved_tensors_hooks(current.pack, current.unpack), Autocast.capture(x.device).restored(cache=False):
         return once(x)

@@ -1,18 +1,18 @@
-"""Keeping only what is dear of a unit: what is cheap is computed again, tensor by tensor, when autograd asks for it.
+"""Keeping chosen results of a unit: the others are computed again, tensor by tensor, when autograd asks for them.
 
-While a unit runs, a torch function mode sees every call. The result of a cheap one (normalisation, activation,
-scaling, copying, dropout) is remembered as a recipe: the function, and where its arguments come from. When autograd
-saves such a result, the recipe is saved in its place, and nothing of the unit is run again but the calls that lead
-from what is kept to the tensor asked for. So no random state is replayed, no statistics are updated twice, and none
-of the 50 to 150 microseconds per operation of a dispatch mode are spent, which
-`torch.utils.checkpoint.create_selective_checkpoint_contexts` needs.
+While a unit runs, a torch function mode sees every call. The result of one that is not to be kept is remembered as a
+recipe: the function, and where its arguments come from. When autograd saves such a result, the recipe is saved in
+its place, and nothing of the unit is run again but the calls that lead from what is kept to the tensor asked for. So
+no random state is replayed, no statistics are updated twice, and none of the 50 to 150 microseconds per operation of a
+dispatch mode are spent, which `torch.utils.checkpoint.create_selective_checkpoint_contexts` needs.
 
 What a mode cannot see into (custom autograd functions, scripted code) is simply kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,20 +24,44 @@ from aerofuse.checkpointing.operations import (
     CHEAP,
     DROPOUT,
     MATRIX_PRODUCTS,
+    REPEATABLE,
+    BatchNormCall,
+    CallNames,
     dropout_arguments,
     dropout_noise,
-    without_running_statistics,
+    replay_batch_norm,
 )
 from aerofuse.checkpointing.recipes import Kept, Recipe, Saved, View, depends_on, same_layout, storage_key, unpack
 from aerofuse.checkpointing.recompute import hand_over
 from aerofuse.checkpointing.surroundings import Autocast, RandomState
 
+# From the name of a call and the function that makes its result again, the function to use.
+Watch = Callable[[str, Callable[..., Tensor]], Callable[..., Tensor]]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call inside a unit whose result could be computed again.
+
+    `sources` are the calls whose results it reads; `saved` says whether autograd wants the result, `is_output`
+    whether it is what the unit returns.
+    """
+
+    name: str
+    num_bytes: int
+    sources: tuple[str, ...]
+    saved: bool
+    is_output: bool
+
 
 class _Recorder(TorchFunctionMode):
     """Sees the calls of one run of one unit, and what autograd saves meanwhile."""
 
-    def __init__(self, inputs: Tensor) -> None:
+    def __init__(self, inputs: Tensor, keep: Collection[str] | None, watch: Watch | None = None) -> None:
         super().__init__()
+        self._keep = keep
+        self._watch = watch
+        self._names = CallNames()
         self._autocast = Autocast.capture(inputs.device)
         self._lower = self._autocast.lower_precision(inputs.device)
         self._device = inputs.device
@@ -49,6 +73,7 @@ class _Recorder(TorchFunctionMode):
         # What was saved while the current call ran: it may have been the call's own result.
         self._just_saved: dict[int, list[Saved]] = {}
         self._saved_recipes: dict[Recipe, None] = {}
+        self._called: dict[Recipe, str] = {}
         self._casts: dict[tuple[Any, ...], Tensor] = {}
 
     # ----- calls
@@ -61,40 +86,85 @@ class _Recorder(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         keywords = dict(kwargs or {})
-        name = getattr(func, "__name__", "")
-        if name == DROPOUT:
-            return self._dropout(func, args, keywords)
-        if name in CHEAP:
-            # An activation in place saves a copy of its input; out of place, the input itself, which has a recipe.
-            if keywords.get("inplace"):
-                keywords["inplace"] = False
-            return self._cheap(func, args, keywords)
-        if name.endswith("_") and not name.endswith("__"):
-            return self._in_place(func, name[:-1], args, keywords)
-        if name == "__setitem__":
-            return self._in_place(func, "", args, keywords)
-        if self._lower is not None and name in MATRIX_PRODUCTS:
+        function = getattr(func, "__name__", "")
+        name = self._names.next(func)
+        if function == DROPOUT:
+            return self._dropout(name, func, args, keywords)
+        if function.endswith("_") and not function.endswith("__"):
+            return self._in_place(name, func, function[:-1], args, keywords)
+        if function == "__setitem__":
+            return self._in_place(name, func, "", args, keywords)
+        if self._lower is not None and function in MATRIX_PRODUCTS:
             # Autocast would do the same out of sight, and its copies would be kept.
             args = [self._cast(argument) for argument in args]
             keywords = {key: self._cast(argument) for key, argument in keywords.items()}
+        if function in CHEAP and keywords.get("inplace"):
+            # An activation in place saves a copy of its input; out of place, the input itself, which has a recipe.
+            keywords["inplace"] = False
+        if self._may_be_repeated(name, function):
+            if function == "batch_norm":
+                return self._batch_norm(name, func, BatchNormCall(*args, **keywords))
+            return self._repeatable(name, func, args, keywords)
         output = func(*args, **keywords)
         for tensor in output if isinstance(output, (list, tuple)) else (output,):
             if isinstance(tensor, Tensor):
                 self._register(tensor)
         return output
 
-    def _cheap(
-        self, func: Callable[..., Any], args: Sequence[Any], keywords: dict[str, Any], random: RandomState | None = None
+    def _may_be_repeated(self, name: str, function: str) -> bool:
+        if self._keep is None:
+            return function in CHEAP
+        return function in REPEATABLE and name not in self._keep
+
+    def _repeatable(
+        self,
+        name: str,
+        func: Callable[..., Any],
+        args: Sequence[Any],
+        keywords: dict[str, Any],
+        random: RandomState | None = None,
     ) -> Any:
         self._just_saved.clear()
         output = func(*args, **keywords)
-        if isinstance(output, Tensor) and self._register(output):
-            if getattr(func, "__name__", "") == "batch_norm":
-                args, keywords = without_running_statistics(*args, **keywords)
-            references = [self._refer(argument) for argument in args]
-            named = {key: self._refer(argument) for key, argument in keywords.items()}
-            self._remember(output, Recipe(func, references, named, self._autocast, output, random))
+        kept = self._keep is not None and name in self._keep
+        if isinstance(output, Tensor) and self._register(output) and not kept:
+            self._remember(name, output, self._recipe(func, args, keywords, output, random))
         return output
+
+    def _batch_norm(self, name: str, func: Callable[..., Any], call: BatchNormCall) -> Tensor:
+        self._just_saved.clear()
+        if call.can_be_replayed():
+            output, *statistics = call.run()
+            for statistic in statistics:
+                self._register(statistic)
+            recipe = self._recipe(replay_batch_norm, (call.input, *statistics, call.weight, call.bias), {}, output)
+        else:
+            output = func(
+                call.input,
+                call.running_mean,
+                call.running_var,
+                call.weight,
+                call.bias,
+                call.training,
+                call.momentum,
+                call.eps,
+            )
+            recipe = self._recipe(func, call.without_running_statistics(), {}, output)
+        self._register(output)
+        self._remember(name, output, recipe)
+        return output
+
+    def _recipe(
+        self,
+        func: Callable[..., Any],
+        args: Sequence[Any],
+        keywords: Mapping[str, Any],
+        output: Tensor,
+        random: RandomState | None = None,
+    ) -> Recipe:
+        references = [self._refer(argument) for argument in args]
+        named = {key: self._refer(argument) for key, argument in keywords.items()}
+        return Recipe(func, references, named, self._autocast, output, random)
 
     def _register(self, tensor: Tensor) -> bool:
         """Whether the storage is a new one."""
@@ -104,10 +174,13 @@ class _Recorder(TorchFunctionMode):
         self._born[key] = tensor.detach()
         return True
 
-    def _remember(self, output: Tensor, recipe: Recipe) -> None:
+    def _remember(self, name: str, output: Tensor, recipe: Recipe) -> None:
         """`recipe` makes the storage of `output`, also where the call itself has saved its result."""
+        if self._watch is not None:
+            recipe.function = self._watch(name, recipe.function)
         key = storage_key(output)
         self._recipes[key] = recipe
+        self._called[recipe] = name
         for saved in self._just_saved.pop(key, ()):
             saved.replace(recipe)
             self._saved_recipes[recipe] = None
@@ -127,14 +200,16 @@ class _Recorder(TorchFunctionMode):
             return type(argument)(self._refer(item) for item in argument)
         return argument
 
-    def _in_place(self, func: Callable[..., Any], name: str, args: Sequence[Any], keywords: dict[str, Any]) -> Any:
+    def _in_place(
+        self, name: str, func: Callable[..., Any], function: str, args: Sequence[Any], keywords: dict[str, Any]
+    ) -> Any:
         target = args[0] if args else None
         if not isinstance(target, Tensor):
             return func(*args, **keywords)
         key = storage_key(target)
         recipe = self._recipes.pop(key, None)
         whole = recipe is not None and recipe.value is not None and same_layout(recipe.value, target)
-        remembered = name in CHEAP and whole
+        remembered = whole and function in CHEAP and self._may_be_repeated(name, function)
         if recipe is not None and remembered:
             arguments = [View(recipe, target), *(self._refer(argument) for argument in args[1:])]
             named = {key: self._refer(argument) for key, argument in keywords.items()}
@@ -147,10 +222,10 @@ class _Recorder(TorchFunctionMode):
         self._just_saved.clear()
         output = func(*args, **keywords)
         if recipe is not None and remembered:
-            self._remember(target, Recipe(func, arguments, named, self._autocast, target, copies_first=True))
+            self._remember(name, target, Recipe(func, arguments, named, self._autocast, target, copies_first=True))
         return output
 
-    def _dropout(self, func: Callable[..., Any], args: Sequence[Any], keywords: dict[str, Any]) -> Any:
+    def _dropout(self, name: str, func: Callable[..., Any], args: Sequence[Any], keywords: dict[str, Any]) -> Any:
         inputs, probability, training = dropout_arguments(*args, **keywords)
         if not training or probability == 0 or inputs.device.type != "cpu" or not 0 < probability < 1:
             # Elsewhere one fused kernel draws the mask, a byte an element, which autograd keeps.
@@ -160,15 +235,17 @@ class _Recorder(TorchFunctionMode):
         # What the CPU's dropout does in one call, in two, so that the mask has a recipe: 4 bytes an element.
         random = RandomState.capture(self._device)
         like = torch.empty_like(inputs)
-        noise = self._cheap(dropout_noise, (like.size(), like.stride(), like.dtype, probability), {}, random)
-        return self._cheap(torch.mul, (inputs, noise), {})
+        arguments = (like.size(), like.stride(), like.dtype, probability)
+        noise = self._repeatable(f"{name}.noise", dropout_noise, arguments, {}, random)
+        return self._repeatable(name, torch.mul, (inputs, noise), {})
 
     def _cast(self, argument: Any) -> Any:
         if not isinstance(argument, Tensor) or argument.dtype != torch.float32 or argument.is_leaf:
             return argument
         key = (storage_key(argument), argument.size(), argument.stride(), argument.storage_offset(), argument._version)
         if key not in self._casts:
-            self._casts[key] = self._cheap(Tensor.to, (argument, self._lower), {})
+            name = f"cast.{len(self._casts)}"
+            self._casts[key] = self._repeatable(name, Tensor.to, (argument, self._lower), {})
         return self._casts[key]
 
     # ----- saved tensors
@@ -185,6 +262,20 @@ class _Recorder(TorchFunctionMode):
             self._just_saved.setdefault(key, []).append(saved)
         return hand_over(saved, unpack, tensor)
 
+    def calls(self, output: Tensor) -> list[Call]:
+        """The calls so far whose results have recipes."""
+        last = self._recipes.get(storage_key(output))
+        return [
+            Call(
+                name,
+                recipe.num_bytes,
+                tuple(self._called[source] for source in recipe.sources() if isinstance(source, Recipe)),
+                recipe in self._saved_recipes,
+                recipe is last,
+            )
+            for recipe, name in self._called.items()
+        ]
+
     def settle(self, inputs: Tensor, output: Tensor | None) -> None:
         """The unit has ended: choose what is kept, let the rest go."""
         self._casts.clear()
@@ -196,12 +287,16 @@ class _Recorder(TorchFunctionMode):
             recipe = self._recipes.get(key)
             if recipe is not None and recipe.value is not None:
                 recipe.keep()
-        self._keep_instead_of_larger(held)
-        for recipe in self._recipes.values():
+        if self._keep is None:
+            self._keep_instead_of_larger(held)
+        for recipe in self._called:
             if not recipe.is_kept:
                 recipe.value = None
+        for recipe in self._saved_recipes:
+            recipe.require()
         self._born.clear()
         self._recipes.clear()
+        self._called.clear()
         self._references.clear()
 
     def _keep_instead_of_larger(self, held: set[int]) -> None:
@@ -220,9 +315,17 @@ class _Recorder(TorchFunctionMode):
                 first.keep()
 
 
-def run_thinned(run: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
-    """`run(inputs)`, keeping only what is dear to compute."""
-    recorder = _Recorder(inputs)
+def run_thinned(
+    run: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    keep: Collection[str] | None = None,
+    watch: Watch | None = None,
+) -> Tensor:
+    """`run(inputs)`, keeping what is dear to compute, or where given the results of the calls named in `keep`.
+
+    `watch` may replace the function that makes a call's result again, to see it.
+    """
+    recorder = _Recorder(inputs, keep, watch)
     output: Tensor | None = None
     try:
         with recorder, saved_tensors_hooks(recorder.pack, unpack):
@@ -231,3 +334,13 @@ def run_thinned(run: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
         # Also when a second run is stopped half way: what it saved so far is used.
         recorder.settle(inputs, output)
     return output
+
+
+def list_calls(run: Callable[[Tensor], Tensor], inputs: Tensor) -> list[Call]:
+    """The calls that `run(inputs)` makes and that could be made again, in order."""
+    recorder = _Recorder(inputs, keep=())
+    with recorder, saved_tensors_hooks(recorder.pack, unpack):
+        output = run(inputs)
+    calls = recorder.calls(output)
+    recorder.settle(inputs, output)
+    return calls

@@ -50,8 +50,8 @@ def count_training_step(
     """The peak memory of a training step: forward, backward, and the optimiser's step where there is one.
 
     `input_shape` is that of the batch, `[B, 3, H, W]` for images; `loss` makes a scalar of what the model returns.
-    Two steps run on the model's device and the second is counted, because the optimiser has its state by then.
-    Parameters have no gradients when a step begins.
+    The optimiser has its state by then, as from the second step on: so on real tensors two steps run on the model's
+    device, and the second is counted. Parameters have no gradients when a step begins.
 
     With `fake` the model is left alone and nothing of its size is allocated: it may be larger than the machine,
     and may have been built on the device `meta`, which stands for the CPU here. Otherwise the steps are real, and
@@ -79,10 +79,16 @@ def count_training_step(
     )
     if fake:
         with fake_copy(model) as fake_model:
-            report = _count(start(fake_model))
+            training = start(fake_model)
+            training.give_optimizer_its_state()
+            report = training.count_step()
         return replace(report, source="counted on fake tensors")
     with _put_back(model, device):
-        return _count_on_cuda(start(model), device) if device.type == "cuda" else _count(start(model))
+        training = start(model)
+        if device.type == "cuda":
+            return _count_on_cuda(training, device)
+        training.step()
+        return training.count_step()
 
 
 class _Training:
@@ -116,16 +122,21 @@ class _Training:
             self.optimizer.step()
         self.model.zero_grad()
 
+    def give_optimizer_its_state(self) -> None:
+        """Let the optimiser step over gradients of zeros, without a forward and backward pass."""
+        if self.optimizer is None:
+            return
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = torch.zeros_like(parameter)
+        self.optimizer.step()
+        self.model.zero_grad()
+
     def count_step(self) -> MemoryReport:
         """What one more step holds at most."""
         with LiveBytes(self.model, self.optimizer, [self.inputs]) as live:
             self.step()
         return live.report()
-
-
-def _count(training: _Training) -> MemoryReport:
-    training.step()
-    return training.count_step()
 
 
 def _count_on_cuda(training: _Training, device: torch.device) -> MemoryReport:

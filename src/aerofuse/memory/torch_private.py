@@ -9,8 +9,17 @@ import torch
 from torch._subclasses import FakeTensorMode
 from torch.autograd.graph import Node
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import _disable_current_modes as all_modes_off
 
-__all__ = ["FakeTensorMode", "TorchDispatchMode", "in_backward", "next_node_number", "node_number", "running_node"]
+__all__ = [
+    "FakeTensorMode",
+    "TorchDispatchMode",
+    "all_modes_off",
+    "in_backward",
+    "next_node_number",
+    "node_number",
+    "running_node",
+]
 
 
 def in_backward() -> bool:

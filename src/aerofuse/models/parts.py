@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from typing import Self
@@ -10,6 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from aerofuse.backbones.backbone import Backbone
+from aerofuse.checkpointing.budgets import Budget, parse_budget
+from aerofuse.checkpointing.model_plan import CheckpointingPlan
+from aerofuse.checkpointing.planner import plan_checkpointing
+from aerofuse.memory.step import Precision
+
+logger = logging.getLogger(__name__)
 
 
 class AircraftModel(nn.Module, ABC):
@@ -23,6 +30,8 @@ class AircraftModel(nn.Module, ABC):
     def __init__(self) -> None:
         super().__init__()
         self._frozen: frozenset[str] = frozenset()
+        self._budget: Budget | None = None
+        self._plan: CheckpointingPlan | None = None
 
     @abstractmethod
     def parts(self) -> Mapping[str, nn.Module]:
@@ -33,6 +42,8 @@ class AircraftModel(nn.Module, ABC):
         """The vector `[B, D]` that the heads read."""
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
+        if self._budget is not None and self.training and torch.is_grad_enabled():
+            self._follow_budget(images)
         outputs: dict[str, Tensor] = self.parts()["heads"](self.get_features(images))
         return outputs
 
@@ -40,17 +51,45 @@ class AircraftModel(nn.Module, ABC):
         """The parts that are backbones."""
         return {name: part for name, part in self.parts().items() if isinstance(part, Backbone)}
 
-    def enable_gradient_checkpointing(self, segments: int | None = None) -> Self:
-        """Switch gradient checkpointing on in every backbone, each cut into `segments` ranges where given.
+    def enable_gradient_checkpointing(self, segments: int | None = None, *, budget: object = None) -> Self:
+        """Switch gradient checkpointing on in every backbone; a frozen one keeps nothing anyway.
 
-        A frozen backbone keeps nothing anyway. Raises `ValueError` where a backbone has fewer units than
-        `segments`, or where the model has no backbone of ours.
+        `segments`: each backbone is cut into that many ranges. `budget`: one for the whole model, planned for when
+        the first batch is seen; in bytes (`"12 GiB"`) it limits all that a step with AdamW holds, as a share (`0.5`)
+        the activations. `plan_checkpointing` makes such plans beforehand.
+
+        Raises `ValueError` where a backbone has fewer units than `segments`, for a budget that is none, for both at
+        once, or where the model has no backbone of ours.
         """
         if not self.backbones():
             raise ValueError("no part of this model is a backbone made by create_backbone, so none can be checkpointed")
+        if segments is not None and budget is not None:
+            raise ValueError("segments and budget are two ways to say what is kept; give one of them")
         for backbone in self.backbones().values():
             backbone.enable_gradient_checkpointing(segments)
+        self._budget = None if budget is None else parse_budget(budget)
+        self._plan = None
         return self
+
+    def disable_gradient_checkpointing(self) -> Self:
+        """Keep everything again, in every backbone."""
+        for backbone in self.backbones().values():
+            backbone.disable_gradient_checkpointing()
+        self._budget = self._plan = None
+        return self
+
+    def _follow_budget(self, images: Tensor) -> None:
+        """Plan for the first batch, and again for a larger one."""
+        precision: Precision = "bf16" if torch.is_autocast_enabled(images.device.type) else "float32"
+        plan = self._plan
+        if plan is not None and plan.scope.allows(images.shape, precision):
+            return
+        assert self._budget is not None
+        self._plan = plan_checkpointing(
+            self, images.shape, self._budget, optimizer="adamw", precision=precision, input_dtype=images.dtype
+        )
+        logger.info("gradient checkpointing %s", self._plan.summary())
+        self._plan.apply(self)
 
     @property
     def frozen_parts(self) -> frozenset[str]:
@@ -64,6 +103,7 @@ class AircraftModel(nn.Module, ABC):
         if unknown:
             raise ValueError(f"no part {', '.join(sorted(unknown))}; this model has {', '.join(parts)}")
         self._frozen = frozenset(parts) - frozenset(names)
+        self._plan = None
         for name, part in parts.items():
             part.requires_grad_(name not in self._frozen)
         return self.train(self.training)

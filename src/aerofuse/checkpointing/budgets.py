@@ -1,0 +1,66 @@
+"""How a memory budget is written: bytes, a size with a unit, or a share of what is needed without checkpointing."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_UNITS = {
+    "b": 1,
+    **{f"{letter}b": 1000**power for power, letter in enumerate("kmgt", start=1)},
+    **{f"{letter}ib": 1024**power for power, letter in enumerate("kmgt", start=1)},
+}
+_NAMES = "B, kB, MB, GB, TB, KiB, MiB, GiB, TiB"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A limit on memory; one of the two is given.
+
+    `num_bytes` limits everything that a step holds at once: parameters, gradients, optimiser state, inputs,
+    activations and temporaries. `share` limits activations and temporaries, to that share of their peak without
+    checkpointing.
+    """
+
+    num_bytes: int | None = None
+    share: float | None = None
+
+    def __str__(self) -> str:
+        """As a person writes it."""
+        return f"{self.share:.0%}" if self.num_bytes is None else format_bytes(self.num_bytes)
+
+
+def parse_budget(value: object) -> Budget:
+    """`6 * 2**30`, `"6 GiB"`, or `0.5`. Raises `ValueError` for anything else."""
+    if isinstance(value, Budget):
+        return value
+    if isinstance(value, float) and 0 < value <= 1:
+        return Budget(share=value)
+    if isinstance(value, int) and not isinstance(value, bool) and value > 1:
+        return Budget(num_bytes=value)
+    if isinstance(value, str):
+        return Budget(num_bytes=parse_bytes(value))
+    raise ValueError(
+        "a memory budget is a number of bytes, a size such as '6 GiB', or a share from 0 to 1 such as 0.5, "
+        f"not {value!r}"
+    )
+
+
+def parse_bytes(text: str) -> int:
+    """The bytes of a size such as `6 GiB`, `500MB`. Raises `ValueError` for an unknown unit, or none."""
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]+)\s*", text)
+    if match is None or match[2].lower() not in _UNITS:
+        raise ValueError(f"{text!r} is no size in memory; write a number and one of {_NAMES}, such as '6 GiB'")
+    num_bytes = int(float(match[1]) * _UNITS[match[2].lower()])
+    if num_bytes < 1:
+        raise ValueError(f"{text!r} is less than one byte")
+    return num_bytes
+
+
+def format_bytes(num_bytes: float) -> str:
+    """Such as `6.00 GiB`."""
+    for unit in ("B", "KiB", "MiB"):
+        if abs(num_bytes) < 1000:
+            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1024
+    return f"{num_bytes:.2f} GiB"

@@ -1,0 +1,66 @@
+"""What a plan is made from: for each unit of a chain, the bytes it holds and the time it takes, treated each way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to treat a unit on its own, and what it takes.
+
+    The unit's input is not counted: the unit before answers for it. Where this way lets the input go, its bytes are
+    therefore taken off what is held and off the peak of the backward pass.
+
+    - `keep`: the calls whose results are kept; `None` is everything, as without checkpointing.
+    - `held_bytes`: alive between the unit's forward and its backward, its output left out; may be below 0.
+    - `forward_bytes`: at most alive while it runs forward, its output included.
+    - `backward_bytes`: at most alive in its backward: what it held, what it computes again, the gradient of its
+      output and that of its input.
+    - `backward_total_bytes`: the same with the gradients of its parameters.
+    - `replay_seconds`: what is computed again.
+    """
+
+    keep: tuple[str, ...] | None
+    held_bytes: int
+    forward_bytes: int
+    backward_bytes: int
+    backward_total_bytes: int
+    replay_seconds: float
+
+
+@dataclass(frozen=True)
+class UnitProfile:
+    """One unit. The first of its `ways` keeps everything.
+
+    `passing_bytes` is the most that is alive while it runs forward and saves nothing, its input left out.
+    `gradient_bytes` are those of its own parameters that learn. `rerun_seconds` is a second run as far as the last
+    tensor that autograd wants.
+    """
+
+    name: str
+    output_bytes: int
+    passing_bytes: int
+    gradient_bytes: int
+    forward_seconds: float
+    rerun_seconds: float
+    backward_seconds: float
+    ways: tuple[Way, ...]
+
+
+@dataclass(frozen=True)
+class ChainProfile:
+    """Chains that run one after the other, their units in one row. `starts` are the indices at which they start."""
+
+    units: tuple[UnitProfile, ...]
+    starts: tuple[int, ...]
+
+    @property
+    def seconds(self) -> float:
+        """A forward and a backward pass without checkpointing."""
+        return sum(unit.forward_seconds + unit.backward_seconds for unit in self.units)
+
+    def joined(self, other: ChainProfile) -> ChainProfile:
+        """These chains, then those of `other`."""
+        shifted = tuple(start + len(self.units) for start in other.starts)
+        return ChainProfile(self.units + other.units, self.starts + shifted)

@@ -1,0 +1,154 @@
+"""Finding out what each unit of a chain holds and costs, every kind of unit once."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from aerofuse.checkpointing.chain import Chain, Unit, modules_of
+from aerofuse.checkpointing.counting import TensorLike, UnitBytes, count_unit
+from aerofuse.checkpointing.profiles import ChainProfile, UnitProfile, Way
+from aerofuse.checkpointing.recompute import run_recomputed
+from aerofuse.checkpointing.surroundings import statistics_untouched
+from aerofuse.checkpointing.thin import list_calls, run_thinned
+from aerofuse.checkpointing.timing import Measured, Stopwatch
+from aerofuse.checkpointing.ways import replay_seconds, sets_to_keep
+from aerofuse.memory.torch_private import all_modes_off
+
+Cast = Callable[[], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What is known of one kind of unit."""
+
+    profile: UnitProfile
+    output: TensorLike
+    holds_output: bool
+    lets_input_go: frozenset[Way]
+
+
+def profile_chain(fake: Chain, real: Chain, inputs: TensorLike, stopwatch: Stopwatch, autocast: Cast) -> ChainProfile:
+    """The profile of a chain for inputs of the given layout.
+
+    `fake` is the chain of a copy on fake tensors, whose mode is on: bytes are counted on it, and times too where
+    they are estimated. Where they are measured, that is done on copies of the units of `real`.
+    """
+    kinds: dict[Hashable, _Kind] = {}
+    found: list[_Kind] = []
+    with statistics_untouched(modules_of(fake)):
+        for unit, twin in zip(fake, real, strict=True):
+            key = (_signature(unit), inputs)
+            if key not in kinds:
+                kinds[key] = _profile_unit(unit, twin, inputs, stopwatch, autocast)
+            found.append(kinds[key])
+            inputs = kinds[key].output
+    units: list[UnitProfile] = []
+    before: _Kind | None = None
+    for unit, kind in zip(fake, found, strict=True):
+        gone = 0 if before is None or before.holds_output else before.profile.output_bytes
+        ways = (_less(way, gone) if way in kind.lets_input_go else way for way in kind.profile.ways)
+        units.append(replace(kind.profile, name=unit.name, ways=tuple(ways)))
+        before = kind
+    return ChainProfile(tuple(units), (0,))
+
+
+def _less(way: Way, input_bytes: int) -> Way:
+    return replace(
+        way,
+        held_bytes=way.held_bytes - input_bytes,
+        backward_bytes=way.backward_bytes - input_bytes,
+        backward_total_bytes=way.backward_total_bytes - input_bytes,
+    )
+
+
+def _profile_unit(unit: Unit, real: Unit, inputs: TensorLike, stopwatch: Stopwatch, autocast: Cast) -> _Kind:
+    parameters = _parameters(unit.modules)
+    with autocast():
+        x = inputs.make().requires_grad_(inputs.requires_grad)
+        calls = list_calls(unit.run, x)
+        output = TensorLike.of(unit.run(x))
+    if isinstance(stopwatch, Measured):
+        with all_modes_off(), torch.random.fork_rng(), torch.enable_grad():
+            run, modules = copy.deepcopy((real.run, real.modules))
+            seconds = stopwatch.time_unit(run, _parameters(modules), inputs, autocast)
+    else:
+        seconds = stopwatch.time_unit(unit.run, parameters, inputs, autocast)
+    kept = count_unit(unit.run, parameters, inputs, autocast)
+    counts = {_way(kept, None, 0.0): kept}
+    by_name = {call.name: call for call in calls}
+    for keep in sets_to_keep(calls, seconds.replays):
+        counted = count_unit(partial(run_thinned, unit.run, keep=keep), parameters, inputs, autocast)
+        again = replay_seconds(by_name, keep, seconds.replays) + len(calls) * seconds.watching
+        counts[_way(counted, keep, again)] = counted
+    dropped = count_unit(partial(_run_dropped, unit), parameters, inputs, autocast)
+    profile = UnitProfile(
+        name=unit.name,
+        output_bytes=kept.output_bytes,
+        passing_bytes=dropped.forward_bytes,
+        gradient_bytes=sum(parameter.nbytes for parameter in parameters if parameter.requires_grad),
+        forward_seconds=seconds.forward,
+        rerun_seconds=seconds.rerun,
+        backward_seconds=seconds.backward,
+        ways=tuple(_worthwhile(list(counts))),
+    )
+    lets_input_go = frozenset(way for way, counted in counts.items() if not counted.input_is_held)
+    return _Kind(profile, output, kept.output_is_held, lets_input_go)
+
+
+def _run_dropped(unit: Unit, x: Tensor) -> Tensor:
+    return run_recomputed(unit.run, unit.run, partial(modules_of, [unit]), x)
+
+
+def _way(counted: UnitBytes, keep: tuple[str, ...] | None, seconds: float) -> Way:
+    return Way(
+        keep,
+        counted.held_bytes,
+        counted.forward_bytes,
+        counted.backward_bytes,
+        counted.backward_total_bytes,
+        seconds,
+    )
+
+
+def _worthwhile(ways: list[Way]) -> list[Way]:
+    """The first way, and those which hold less than every faster one, or less at their peak."""
+    chosen = ways[:1]
+    for way in sorted(ways[1:], key=lambda way: way.replay_seconds):
+        if all(way.held_bytes < other.held_bytes or way.backward_bytes < other.backward_bytes for other in chosen):
+            chosen.append(way)
+    return chosen
+
+
+def _parameters(modules: tuple[nn.Module, ...]) -> list[nn.Parameter]:
+    # A module may be listed below another.
+    return list({id(p): p for module in modules for p in module.parameters()}.values())
+
+
+def _signature(unit: Unit) -> Hashable:
+    """Equal for units that hold and compute the same; rates of dropout and the like count as on or off."""
+    run: Any = unit.run
+    function = run.func if isinstance(run, partial) else run
+    name = type(function).__name__ if isinstance(function, nn.Module) else function.__qualname__
+    return name, tuple(_module_signature(module) for top in unit.modules for module in top.modules())
+
+
+def _module_signature(module: nn.Module) -> Hashable:
+    settings: list[tuple[str, object]] = []
+    for name, value in sorted(vars(module).items()):
+        if isinstance(value, float):
+            settings.append((name, bool(value)))
+        elif isinstance(value, (bool, int, str, tuple)) or value is None:
+            settings.append((name, repr(value)))
+    tensors = [
+        (name, tuple(tensor.shape), tensor.dtype, tensor.requires_grad)
+        for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+    ]
+    return type(module), tuple(settings), tuple(tensors)

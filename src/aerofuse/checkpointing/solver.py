@@ -1,0 +1,215 @@
+"""The fastest plan for every budget: a dynamic programme over ranges of units.
+
+In the manner of Beaumont, Herrmann, Pallez and Shilova, *Optimal memory-aware backpropagation of deep join networks*
+and *Optimal checkpointing for heterogeneous chains* (arXiv 1911.13214), with several ways to treat a unit, peaks
+inside of units, and time counted as what is computed again.
+
+`least[s, t](m)` is the least time of what is computed again when the units s to t run forward and backward within m
+bytes, besides the input of s and what was held before. Either s is treated one of its ways and the rest follows, or
+s to j-1 run without keeping anything but the input of j, the rest follows, and then s to j-1 run again.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aerofuse.checkpointing.plan import Keep, Plan, Recompute, Step, Thin
+from aerofuse.checkpointing.profiles import ChainProfile
+from aerofuse.checkpointing.simulation import PlanCost, simulate
+
+LEVELS = 800
+Times = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class FrontierPoint:
+    """A plan that nothing else beats in both memory and time."""
+
+    plan: Plan
+    cost: PlanCost
+
+
+class Solution:
+    """All budgets of one chain, solved at once.
+
+    With `count_gradients` the gradients of parameters count, as they appear; otherwise activations and temporaries
+    alone.
+    """
+
+    def __init__(self, profile: ChainProfile, *, count_gradients: bool = False, levels: int = LEVELS) -> None:
+        self.profile = profile
+        self.count_gradients = count_gradients
+        self._units = profile.units
+        self._count = len(profile.units)
+        keep_all = Plan(tuple(Keep(unit) for unit in range(self._count)))
+        self.unchecked = simulate(profile, keep_all)
+        self._level_bytes = max(self._peak(self.unchecked) / levels, 1.0)
+        self._levels = levels + 1
+        self._solve()
+
+    def _peak(self, cost: PlanCost) -> int:
+        return cost.total_bytes if self.count_gradients else cost.activation_bytes
+
+    # ----- the table
+
+    def _up(self, num_bytes: float) -> int:
+        """Levels that hold at least so many bytes; rounding errors of neighbours cancel, a plan is simulated."""
+        return min(round(num_bytes / self._level_bytes), self._levels)
+
+    def _solve(self) -> None:
+        count, levels, units = self._count, self._levels, self._units
+        gradients = [unit.gradient_bytes if self.count_gradients else 0 for unit in units]
+        later = [0] * (count + 1)  # gradients of the parameters of the units from here on
+        for index in reversed(range(count)):
+            later[index] = later[index + 1] + gradients[index]
+        # What waits while the units up to t run forward: the gradient of t's output, and those of later parameters.
+        self._waiting = [unit.output_bytes + later[index + 1] for index, unit in enumerate(units)]
+        self._waiting[-1] = 0
+        self._later = later
+        self._starts = {start for start in self.profile.starts if start}
+        # least[s][t - s], and the same with the bytes of the input of s taken off.
+        self._least: list[Times] = [np.empty(0, np.float32)] * count
+        self._after: list[Times] = [np.empty(0, np.float32)] * (count + 1)
+        level = np.arange(levels)
+        for s in reversed(range(count)):
+            table = np.full((count - s, levels), np.inf, np.float32)
+            self._treat(s, table)
+            self._recompute(s, table, level)
+            self._least[s] = table
+            if s:
+                self._after[s] = _shifted(table, self._up(units[s - 1].output_bytes))
+
+    def _treat(self, s: int, table: Times) -> None:
+        """The unit s treated one of its ways, the rest after it."""
+        unit = self._units[s]
+        for way in unit.ways:
+            backward = way.backward_total_bytes if self.count_gradients else way.backward_bytes
+            needed = self._up(backward + self._later[s + 1])
+            # The range that ends here.
+            alone = max(needed, self._up(way.forward_bytes + self._waiting[s]))
+            np.minimum(table[0, alone:], np.float32(way.replay_seconds), out=table[0, alone:])
+            if s + 1 == self._count:
+                continue
+            rest = _shifted(self._least[s + 1], self._up(way.held_bytes + unit.output_bytes))
+            rest += np.float32(way.replay_seconds)
+            for row in range(rest.shape[0]):
+                first = max(needed, self._up(way.forward_bytes + self._waiting[s + 1 + row]))
+                np.minimum(table[row + 1, first:], rest[row, first:], out=table[row + 1, first:])
+
+    def _recompute(self, s: int, table: Times, level: NDArray[np.int64]) -> None:
+        """The units s to j-1 computed again, for every j, what follows them before that."""
+        seconds, passing = self._passing(s)
+        for t in range(s + 1, self._count):
+            last = min([t, *(start for start in self._starts if start > s)])  # no range crosses the start of a chain
+            if last <= s:
+                continue
+            splits = range(s + 1, last + 1)
+            after = np.stack([self._after[j][t - j] for j in splits])
+            total = after + table[: len(splits)]
+            total += np.asarray([seconds[j - s - 1] for j in splits], np.float32)[:, None]
+            needed = np.asarray([self._up(passing[j - s - 1] + self._waiting[t]) for j in splits])
+            total[level[None, :] < needed[:, None]] = np.inf
+            np.minimum(table[t - s], total.min(axis=0), out=table[t - s])
+
+    def _passing(self, s: int) -> tuple[list[float], list[float]]:
+        """Of the units s to j-1, for every j: the time of a second run, and the peak of a first one."""
+        seconds: list[float] = []
+        peaks: list[float] = []
+        before, peak, incoming = 0.0, 0.0, 0
+        for unit in self._units[s:]:
+            peak = max(peak, incoming + unit.passing_bytes)
+            seconds.append(before + unit.rerun_seconds)
+            peaks.append(peak)
+            before += unit.forward_seconds
+            incoming = unit.output_bytes
+        return seconds, peaks
+
+    # ----- reading it
+
+    @cached_property
+    def frontier(self) -> tuple[FrontierPoint, ...]:
+        """Plans from the least memory to the least time; each is faster than those before and holds more."""
+        points: list[FrontierPoint] = []
+        times = self._least[0][self._count - 1]
+        for level in range(self._levels):
+            if np.isinf(times[level]) or (level and times[level] == times[level - 1]):
+                continue
+            plan = Plan(tuple(self._steps(0, self._count - 1, level)))
+            points.append(FrontierPoint(plan, simulate(self.profile, plan)))
+        points.append(FrontierPoint(Plan(tuple(Keep(unit) for unit in range(self._count))), self.unchecked))
+        best: list[FrontierPoint] = []
+        for point in sorted(points, key=lambda point: (self._peak(point.cost), point.cost.replay_seconds)):
+            if not best or point.cost.replay_seconds < best[-1].cost.replay_seconds:
+                best.append(point)
+        return tuple(best)
+
+    def cheapest(self, budget_bytes: float) -> FrontierPoint | None:
+        """The fastest plan within a budget, `None` where there is none."""
+        peaks = [self._peak(point.cost) for point in self.frontier]
+        place = bisect_left(peaks, budget_bytes + 1)
+        return self.frontier[place - 1] if place else None
+
+    @property
+    def least_bytes(self) -> int:
+        """The peak of the plan that holds the least."""
+        return self._peak(self.frontier[0].cost)
+
+    def _steps(self, s: int, t: int, level: int) -> Iterator[Step]:
+        """The choices behind `least[s, t]` at a level, made again."""
+        while s <= t:
+            best = self._least[s][t - s][level]
+            chosen = self._chosen_way(s, t, level, best)
+            if chosen is not None:
+                index, taken = chosen
+                keep = self._units[s].ways[index].keep
+                yield Keep(s) if keep is None else Thin(s, keep)
+                s, level = s + 1, level - taken
+                continue
+            j = self._chosen_split(s, t, level, best)
+            yield Recompute(tuple(self._steps(s, j - 1, level)))
+            level -= self._up(self._units[j - 1].output_bytes)
+            s = j
+
+    def _chosen_way(self, s: int, t: int, level: int, best: float) -> tuple[int, int] | None:
+        unit = self._units[s]
+        for index, way in enumerate(unit.ways):
+            backward = way.backward_total_bytes if self.count_gradients else way.backward_bytes
+            needed = max(self._up(backward + self._later[s + 1]), self._up(way.forward_bytes + self._waiting[t]))
+            if level < needed:
+                continue
+            taken = self._up(way.held_bytes + unit.output_bytes)
+            if s == t:
+                seconds = np.float32(way.replay_seconds)
+            elif level < taken:
+                continue
+            else:
+                seconds = self._least[s + 1][t - s - 1][level - taken] + np.float32(way.replay_seconds)
+            if seconds <= best:
+                return index, taken
+        return None
+
+    def _chosen_split(self, s: int, t: int, level: int, best: float) -> int:
+        seconds, passing = self._passing(s)
+        last = min([t, *(start for start in self._starts if start > s)])
+        for j in range(s + 1, last + 1):
+            if level < self._up(passing[j - s - 1] + self._waiting[t]):
+                continue
+            total = self._after[j][t - j][level] + self._least[s][j - 1 - s][level]
+            if total + np.float32(seconds[j - s - 1]) <= best * (1 + 1e-6):
+                return j
+        raise AssertionError("the table and the reading of it differ")
+
+
+def _shifted(table: Times, levels: int) -> Times:
+    """What is left of each row when so many levels are taken."""
+    if levels == 0:
+        return table.copy()
+    shifted = np.full_like(table, np.inf)
+    shifted[:, levels:] = table[:, :-levels] if levels < table.shape[1] else table[:, :0]
+    return shifted

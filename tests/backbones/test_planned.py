@@ -1,0 +1,138 @@
+"""Plans within a budget: right in what they promise, and without effect on any bit."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from aerofuse.backbones.create import create_backbone
+from aerofuse.checkpointing.model_plan import CheckpointingPlan
+from aerofuse.checkpointing.planner import Planner, plan_checkpointing
+from aerofuse.checkpointing.timing import Estimated
+from aerofuse.memory.step import count_training_step
+from tests.backbones.conftest import small_backbone, small_batch
+from tests.backbones.test_exactness import two_steps
+
+# Nothing is timed in tests.
+ESTIMATED = Estimated(flops_per_second=5e10, bytes_per_second=1e10)
+
+
+def tiny_planner(precision: str = "float32") -> Planner:
+    backbone = create_backbone("convnext_atto", image_size_px=64)
+    return Planner(backbone, (2, 3, 64, 64), precision=precision, stopwatch=ESTIMATED)  # type: ignore[arg-type]
+
+
+def test_a_plan_changes_no_bit_and_holds_what_it_says(variant: str) -> None:
+    backbone, images = small_backbone(variant), small_batch(variant)
+    expected = two_steps(backbone, images, autocast=False)
+    planner = Planner(backbone, images.shape, stopwatch=ESTIMATED)
+    unchecked = count_training_step(backbone, images.shape, optimizer=None).peak_activation_bytes
+    least = planner.least(counts_everything=False).activation_bytes / unchecked
+    for share in (min(1.02 * least, 1.0), (1 + least) / 2):
+        plan = planner.plan(share)
+        plan.apply(backbone)
+        found = two_steps(backbone, images, autocast=False)
+        assert all(torch.equal(one, other) for one, other in zip(expected, found, strict=True)), share
+        counted = count_training_step(backbone, images.shape, optimizer=None).peak_activation_bytes
+        assert counted == pytest.approx(plan.predicted.activation_bytes, rel=0.02)
+        assert counted <= 1.02 * share * unchecked
+        backbone.disable_gradient_checkpointing()
+
+
+def test_a_budget_is_planned_for_when_a_batch_is_seen() -> None:
+    backbone, images = small_backbone("convnext_atto"), torch.randn(4, 3, 96, 96)
+    expected = two_steps(backbone, images, autocast=False)
+    unchecked = count_training_step(backbone, images.shape, optimizer=None).peak_activation_bytes
+    backbone.enable_gradient_checkpointing(budget=0.5)
+    before = torch.get_rng_state()
+    backbone(images)
+    backbone.load_state_dict(small_backbone("convnext_atto").state_dict())
+    torch.set_rng_state(before)
+    found = two_steps(backbone, images, autocast=False)
+    assert all(torch.equal(one, other) for one, other in zip(expected, found, strict=True))
+    assert count_training_step(backbone, images.shape, optimizer=None).peak_activation_bytes <= 0.51 * unchecked
+    twin = pickle.loads(pickle.dumps(copy.deepcopy(backbone)))
+    assert twin.treatment == backbone.treatment
+
+
+def test_planning_draws_no_random_number() -> None:
+    backbone, images = small_backbone("resnet18"), torch.randn(8, 3, 64, 64)
+    backbone.enable_gradient_checkpointing(budget=0.6)
+    torch.manual_seed(3)
+    first = backbone(images)  # plans
+    torch.manual_seed(3)
+    assert torch.equal(backbone(images), first)
+
+
+def test_a_plan_is_a_value(tmp_path: Path) -> None:
+    plan = tiny_planner().plan(0.5)
+    plan.save(tmp_path / "plan.json")
+    assert CheckpointingPlan.load(tmp_path / "plan.json") == plan
+    (tmp_path / "other.json").write_text('{"budget": 3}')
+    with pytest.raises(ValueError, match=r"other\.json is no plan that CheckpointingPlan\.save wrote"):
+        CheckpointingPlan.load(tmp_path / "other.json")
+    table = str(plan)
+    assert all(unit in table for unit in plan.units[""])
+    curve = plan.frontier()
+    assert curve[-1].time_ratio == 1.0
+    assert [point.time_ratio for point in curve] == sorted((point.time_ratio for point in curve), reverse=True)
+
+
+def test_budgets_that_are_too_small_and_too_large() -> None:
+    planner = tiny_planner()
+    with pytest.raises(ValueError, match=r"a budget of 1% is too little .* the least is 0\.\d+ of the unchecked"):
+        planner.plan(0.01)
+    with pytest.raises(ValueError, match=r"a budget of 1 MiB is too little .* of it for parameters and the like; a "):
+        planner.plan("1 MiB")
+    plan = planner.plan("100 GiB")
+    assert plan.keeps_everything
+    assert "nothing is checkpointed" in plan.summary()
+
+
+def test_the_least_is_possible() -> None:
+    planner = tiny_planner()
+    plan = planner.plan(round(1.001 * planner.least().peak_bytes))
+    assert plan.predicted.peak_bytes == pytest.approx(planner.least().peak_bytes, rel=0.02)
+
+
+def test_a_plan_for_something_else_is_refused() -> None:
+    plan = tiny_planner().plan(0.5)
+    with pytest.raises(
+        ValueError, match=r"another structure: of the backbone, stages\.0\.blocks\.0 is blocks\.0\.attention here"
+    ):
+        plan.apply(create_backbone("vit_tiny_patch16_224", image_size_px=64))
+    with pytest.raises(ValueError, match=r"the plan is for the parts \(the backbone itself\), this model has none"):
+        plan.apply(torch.nn.Linear(2, 2))
+    backbone = create_backbone("convnext_atto", image_size_px=64).train()
+    plan.apply(backbone)
+    backbone(torch.zeros(1, 3, 64, 64))  # a smaller batch, as the last one of an epoch
+    with pytest.raises(ValueError, match=r"for batches of up to 2, not 3"):
+        backbone(torch.zeros(3, 3, 64, 64))
+    with pytest.raises(ValueError, match=r"for inputs \[2, 3, 64, 64\], not \[2, 3, 96, 96\]"):
+        backbone(torch.zeros(2, 3, 96, 96))
+    with pytest.raises(ValueError, match="for float32, not bf16"), torch.autocast("cpu", torch.bfloat16):
+        backbone(torch.zeros(2, 3, 64, 64))
+
+
+def test_a_model_without_a_backbone_cannot_be_planned() -> None:
+    with pytest.raises(ValueError, match="no part of this model that learns is a backbone"):
+        plan_checkpointing(torch.nn.Linear(2, 2), (1, 2), 0.5)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_bytes_of_a_step_with_its_optimizer(precision: str) -> None:
+    backbone = create_backbone("convnext_atto")
+    shape = (8, 3, 128, 128)
+    planner = Planner(backbone, shape, precision=precision, optimizer="adamw", stopwatch=ESTIMATED)  # type: ignore[arg-type]
+    unchecked = count_training_step(backbone, shape, precision=precision, fake=True)  # type: ignore[arg-type]
+    least = planner.least().peak_bytes
+    budget = round((least + unchecked.peak_bytes) / 2)
+    plan = planner.plan(budget)
+    plan.apply(backbone)
+    counted = count_training_step(backbone, shape, precision=precision)  # type: ignore[arg-type]
+    assert counted.peak_bytes <= budget
+    assert counted.peak_bytes == pytest.approx(plan.predicted.peak_bytes, rel=0.02 if precision == "float32" else 0.05)
