@@ -29,6 +29,11 @@ from tqdm.auto import tqdm
 from aerofuse.backbones.backbone import Backbone
 from aerofuse.backbones.create import create_backbone
 from aerofuse.backbones.families import FAMILIES
+from aerofuse.checkpointing.budgets import Budget
+from aerofuse.checkpointing.model_plan import CheckpointingPlan
+from aerofuse.checkpointing.planner import Planner
+from aerofuse.checkpointing.simulation import PlanCost
+from aerofuse.checkpointing.timing import Measured
 from aerofuse.hardware import device_name
 from aerofuse.memory.step import count_training_step
 
@@ -54,12 +59,23 @@ OURS: Mapping[str, Mapping[str, Any]] = {
     "segments=4": {"segments": 4},
 }
 UNCHECKED, SWITCH = "unchecked", "timm's switch"
+# Planned to hold no more than another way, half of what is held without checkpointing, or as little as possible.
+AT_SWITCH, AT_SEGMENTS, AT_HALF, LEAST = (
+    "planned, switch's peak",
+    "planned, segments' peak",
+    "planned, 50 %",
+    "planned, least",
+)
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One way to train one backbone. `peak_bytes` are activations and temporaries, ratios are to no checkpointing."""
+    """One way to train one backbone.
+
+    `peak_bytes` are activations and temporaries, counted in the whole step; `solved_peak_bytes` is what the planner's
+    programme had for the same plan. Ratios are to no checkpointing.
+    """
 
     family: str
     variant: str
@@ -69,6 +85,8 @@ class Row:
     input_shape: str
     peak_bytes: int
     peak_ratio: float
+    solved_peak_bytes: int | None
+    predicted_time_ratio: float | None
     time_ratio: float
     time_ratio_low: float  # quartiles over the rounds
     time_ratio_high: float
@@ -115,8 +133,17 @@ class Switched(nn.Module):
             self.backbone.model.set_grad_checkpointing(False)  # type: ignore[operator]
 
 
-def ways(backbone: Backbone) -> Mapping[str, Callable[[], nn.Module]]:
-    """Every way to train `backbone`; each prepares it and gives the module to call."""
+@dataclass(frozen=True)
+class _Way:
+    """`prepare` switches it on and gives the module to call."""
+
+    prepare: Callable[[], nn.Module]
+    solved: PlanCost | None = None
+    time_ratio: float | None = None
+
+
+def plain_ways(backbone: Backbone) -> dict[str, _Way]:
+    """Without checkpointing, under timm's switch, and ours that need no plan."""
 
     def ours(setting: Mapping[str, Any]) -> nn.Module:
         backbone.enable_gradient_checkpointing(**setting)
@@ -127,49 +154,82 @@ def ways(backbone: Backbone) -> Mapping[str, Callable[[], nn.Module]]:
         return module
 
     return {
-        UNCHECKED: partial(plain, backbone),
-        SWITCH: partial(plain, Switched(backbone)),
-        **{name: partial(ours, setting) for name, setting in OURS.items()},
+        UNCHECKED: _Way(partial(plain, backbone)),
+        SWITCH: _Way(partial(plain, Switched(backbone))),
+        **{name: _Way(partial(ours, setting)) for name, setting in OURS.items()},
     }
+
+
+def planned_ways(backbone: Backbone, planner: Planner, peaks: Mapping[str, int]) -> dict[str, _Way]:
+    """Plans at the peaks of other ways, at half of the unchecked one, and the one that holds the least."""
+
+    def follow(plan: CheckpointingPlan) -> nn.Module:
+        plan.apply(backbone)
+        return backbone
+
+    least = planner.least(counts_everything=False).activation_bytes
+    budgets = {AT_SWITCH: peaks[SWITCH], AT_SEGMENTS: peaks["segments=4"], AT_HALF: peaks[UNCHECKED] / 2, LEAST: least}
+    ways = {}
+    for name, budget_bytes in budgets.items():
+        plan = planner.plan(Budget(share=budget_bytes / peaks[UNCHECKED]))
+        ways[name] = _Way(partial(follow, plan), planner.solved(plan), plan.predicted.time_ratio)
+    return ways
 
 
 def measure(family: str, *, count_batch: int, time_batch: int, rounds: int, device: torch.device) -> list[Row]:
     """All ways of the family's middle variant side by side."""
     variant = middle_variant(family)
-    backbone = create_backbone(variant, drop_path=DROP_PATH).train()
+    backbone = create_backbone(variant, drop_path=DROP_PATH).to(device).train()
     shape = input_shape(family, count_batch)
-    prepared = ways(backbone)
-    peaks = {
-        name: count_training_step(prepare(), shape, optimizer=None, fake=True).peak_activation_bytes
-        for name, prepare in prepared.items()
-    }
-    images = torch.randn(input_shape(family, 2))
-    buffers = {name: _buffers_after(prepare, backbone, images) for name, prepare in prepared.items()}
-    backbone.to(device)
+
+    def peak(way: _Way) -> int:
+        return count_training_step(way.prepare(), shape, optimizer=None, fake=True).peak_activation_bytes
+
+    all_ways = plain_ways(backbone)
+    peaks = {name: peak(way) for name, way in all_ways.items()}
+    backbone.disable_gradient_checkpointing()
+    started = time.perf_counter()
+    planner = Planner(backbone, shape, stopwatch=Measured(batch=time_batch))
+    planned = planned_ways(backbone, planner, peaks)
+    logger.info("%s: planned in %.1f s", variant, time.perf_counter() - started)
+    all_ways |= planned
+    peaks |= {name: peak(way) for name, way in planned.items()}
+    images = torch.randn(input_shape(family, 2), device=device)
+    buffers = {name: _buffers_after(way.prepare, backbone, images) for name, way in all_ways.items()}
+    prepared = {name: way.prepare for name, way in all_ways.items()}
     seconds = _time(prepared, torch.randn(input_shape(family, time_batch), device=device), rounds)
     rows = []
-    for name in prepared:
+    for name, way in all_ways.items():
         ratios = [one / other for one, other in zip(seconds[name], seconds[UNCHECKED], strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
         row = Row(
-            family,
-            variant,
-            len(FAMILIES[family].variants),
-            PROMISED[family],
-            name,
-            "x".join(map(str, shape)),
-            peaks[name],
-            round(peaks[name] / peaks[UNCHECKED], 3),
-            round(middle, 3),
-            round(low, 3),
-            round(high, 3),
-            round(statistics.median(seconds[name]), 3),
-            len(buffers[name]),
-            sum(not torch.equal(*pair) for pair in zip(buffers[UNCHECKED], buffers[name], strict=True)),
+            family=family,
+            variant=variant,
+            variants=len(FAMILIES[family].variants),
+            promised=PROMISED[family],
+            way=name,
+            input_shape="x".join(map(str, shape)),
+            peak_bytes=peaks[name],
+            peak_ratio=round(peaks[name] / peaks[UNCHECKED], 3),
+            solved_peak_bytes=None if way.solved is None else way.solved.activation_bytes,
+            predicted_time_ratio=None if way.time_ratio is None else round(way.time_ratio, 3),
+            time_ratio=round(middle, 3),
+            time_ratio_low=round(low, 3),
+            time_ratio_high=round(high, 3),
+            seconds=round(statistics.median(seconds[name]), 3),
+            buffers=len(buffers[name]),
+            buffers_that_differ=sum(
+                not torch.equal(*pair) for pair in zip(buffers[UNCHECKED], buffers[name], strict=True)
+            ),
         )
-        logger.info("%s %s: memory x %.2f, time x %.2f", variant, name, row.peak_ratio, row.time_ratio)
+        predicted = "" if row.predicted_time_ratio is None else f" (predicted {row.predicted_time_ratio:.2f})"
+        logger.info("%s, %s: memory x %.2f, time x %.2f%s", variant, name, row.peak_ratio, row.time_ratio, predicted)
         rows.append(row)
     return rows
+
+
+def _count_different(first: Sequence[Tensor], second: Sequence[Tensor]) -> int:
+    return sum(not torch.equal(one, other) for one, other in zip(first, second, strict=True))
 
 
 def _step(module: nn.Module, images: Tensor) -> None:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from aerofuse.reporting.tables import markdown_table
 
+_COMPARED = ("timm's switch", "planned at the switch's peak", "planned at 50 %", "planned, least")
 _WAYS = ("recompute_all", "keep_dear", "segments=4", "timm's switch")
 
 
@@ -40,3 +41,43 @@ def exactness_table(path: Path) -> str:
         if first.buffers:
             rows.append([f"`{first.variant}`", str(first.buffers), *(str(differ[way]) for way in _WAYS[::-1])])
     return markdown_table(header, rows, "l" + "r" * (len(header) - 1))
+
+
+def planned_table(path: Path) -> str:
+    """Per family: what plans take at given peaks, beside timm's switch, and how right the planner was.
+
+    Times are those of a step over the same without checkpointing, in brackets as predicted.
+    """
+    table = pd.read_csv(path)
+    header = [
+        "measured on",
+        "switch: memory / time",
+        "planned at its peak",
+        "of the switch's extra time",
+        "planned at 50 %",
+        "least: memory / time",
+        "of the switch's memory",
+        "peaks, solved against counted",
+    ]
+    rows = []
+    for _, ways in table.groupby("family", sort=False):
+        switch, same, half, least = (ways[ways.way == name].iloc[0] for name in _COMPARED)
+        planned = ways[ways.solved_peak_bytes.notna()]
+        off = (planned.solved_peak_bytes / planned.peak_bytes - 1).abs().max()
+        rows.append(
+            [
+                f"`{switch.variant}`",
+                f"{switch.peak_ratio:.2f} / {switch.time_ratio:.2f}",
+                _time(same),
+                f"{(same.time_ratio - 1) / (switch.time_ratio - 1):.0%}",
+                _time(half),
+                f"{least.peak_ratio:.2f} / {_time(least)}",
+                f"{least.peak_ratio / switch.peak_ratio:.2f}",
+                f"within {off:.1%}",
+            ]
+        )
+    return f"{markdown_table(header, rows, 'l' + 'r' * (len(header) - 1))}\n\nFrom `{path.as_posix()}`."
+
+
+def _time(row: pd.Series) -> str:
+    return f"{row.time_ratio:.2f} ({row.predicted_time_ratio:.2f})"

@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from aerofuse.reporting.benchmark_tables import checkpointing_table, exactness_table, newest_benchmark
+from aerofuse.reporting.benchmark_tables import checkpointing_table, exactness_table, newest_benchmark, planned_table
 
 REPORTS = Path("reports")
 
@@ -49,6 +49,7 @@ def page_blocks() -> dict[str, dict[str, str]]:
             "checkpointing": checkpointing_table(benchmark),
             "exactness": exactness_table(benchmark),
         }
+        blocks["docs/planner.md"] = {"planned": planned_table(benchmark)}
     for page, name in (("README.md", "seeds"), ("docs/weights.md", "initialisation")):
         report = REPORTS / f"{name}.md"
         if report.is_file():

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from aerofuse.cli.main import main
+
+SMALL = ["--image-size", "64", "--batch-size", "4"]
+
+
+def test_does_it_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["memory", "convnext_atto", *SMALL, "--gpu-memory", "2GiB", "--show-plan"]) == 0
+    printed = capsys.readouterr().out
+    assert "no checkpointing" in printed
+    assert "least memory" in printed
+    assert "It fits into 2.00 GiB without checkpointing" in printed
+    assert re.search(r"stages\.2\.blocks\.0 +keep all", printed)
+
+
+def test_it_fits_with_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    shape = ["convnext_atto", "--image-size", "128", "--batch-size", "16"]
+    assert main(["memory", *shape]) == 0
+    peaks = [float(number) for number in re.findall(r"(\d+(?:\.\d+)?) MiB", capsys.readouterr().out)]
+    assert peaks[0] == max(peaks)
+    between = f"{(peaks[0] + peaks[-1]) / 2:.0f}MiB"
+    assert main(["memory", *shape, "--gpu-memory", between]) == 0
+    assert "with a plan: peak" in capsys.readouterr().out
+
+
+def test_a_hybrid_that_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    models = ["convnext_thin", "swin_thin", "--image-size", "96", "--batch-size", "4"]
+    assert main(["memory", *models, "--precision", "bf16", "--gpu-memory", "1MB"]) == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "convnext_thin + swin_thin, 4 x 3 x 96 x 96, bf16, AdamW" in printed
+    assert "It does not fit into 977 KiB; no batch would" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["convnext_bsae"], "unknown backbone 'convnext_bsae'; near names: convnext_base"),
+        (["convnext_atto", "swin3d_t"], "swin3d_t takes clips"),
+        (["convnext_atto", "vit_tiny_patch16_224", "resnet18"], "3 backbones are given"),
+        (["convnext_atto", "--batch-size", "0"], "must be at least 1"),
+    ],
+)
+def test_mistakes_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["memory", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("aerofuse: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_size_without_a_unit(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["memory", "convnext_atto", "--gpu-memory", "20"])
+    assert "--gpu-memory" in capsys.readouterr().err
