@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from tqdm.auto import tqdm
 
+from aerofuse.arguments import one_of
 from aerofuse.backbones.backbone import Backbone
 from aerofuse.backbones.create import create_backbone
 from aerofuse.backbones.families import FAMILIES
@@ -280,7 +281,7 @@ def save(rows: Iterable[Row], device: torch.device, folder: Path = FOLDER) -> Pa
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure the families and write the table."""
     parser = argparse.ArgumentParser(prog="python -m aerofuse.benchmarks.checkpointing", description=__doc__)
-    parser.add_argument("families", nargs="*", choices=list(FAMILIES), help="families to measure (default: all)")
+    parser.add_argument("families", nargs="*", type=one_of(FAMILIES), help="families to measure (default: all)")
     parser.add_argument("--count-batch", type=int, default=8, help="batch whose memory is counted (default: 8)")
     parser.add_argument("--time-batch", type=int, default=4, help="batch that is timed (default: 4)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of timing (default: 5)")

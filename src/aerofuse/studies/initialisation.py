@@ -10,10 +10,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from aerofuse.arguments import one_of
 from aerofuse.params.loading import load_value
 from aerofuse.reporting.tables import markdown_table
 from aerofuse.reporting.wording import METRICS, MODELS, write_value
-from aerofuse.studies.experiments import Metrics, metrics_by_name, run_experiment
+from aerofuse.studies.experiments import Metrics, read_metrics, run_experiment
 
 RANDOM = "random-weights"
 SHOWN = ("type_top1", "type_top5", "airline_top1", "clarity_mae", "block_mae")
@@ -31,16 +32,16 @@ def initialisation_page(bundled: Metrics, random: Metrics, models: Sequence[str]
     return markdown_table(header, rows, "ll" + "r" * len(SHOWN)) + "\n"
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the experiment and write the table."""
     parser = argparse.ArgumentParser(prog="python -m aerofuse.studies.initialisation", description=__doc__)
-    parser.add_argument("models", nargs="*", choices=list(MODELS), help="models to train again (default: multi_task)")
-    models: list[str] = parser.parse_args().models or ["multi_task"]
+    parser.add_argument("models", nargs="*", type=one_of(MODELS), help="models to train again (default: multi_task)")
+    models: list[str] = parser.parse_args(arguments).models or ["multi_task"]
     weights = f"recipes.{load_value(str, 'recipe')}.weights"
     settings = {f"{weights}.source": "none", f"+{weights}.allow_random": "true"}
-    run_experiment(RANDOM, settings, [f"evaluate@{model}" for model in models])
-    metrics = metrics_by_name()
-    page = initialisation_page(metrics["workspace"], metrics[RANDOM], models)
+    revision = run_experiment(RANDOM, settings, [f"evaluate@{model}" for model in models])
+    files = [f"metrics/evaluate/{model}.json" for model in models]
+    page = initialisation_page(read_metrics(files), read_metrics(files, revision), models)
     Path("reports/initialisation.md").write_text(page, encoding="utf-8")
 
 

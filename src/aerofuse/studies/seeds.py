@@ -17,9 +17,10 @@ import numpy as np
 from scipy import stats
 
 from aerofuse.params.loading import load_value
-from aerofuse.studies.experiments import Metrics, metrics_by_name, run_experiment
+from aerofuse.studies.experiments import Metrics, read_metrics, run_experiment
 
 BASELINE, HYBRID = "multi_task", "hybrid"
+FILES = (*(f"metrics/evaluate/{model}.json" for model in (BASELINE, HYBRID)), "metrics/compare.json")
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,9 @@ def read_result(seed: int, metrics: Metrics) -> SeedResult:
 
 def run_seeds(seeds: Sequence[int]) -> list[SeedResult]:
     """The result of each seed: the workspace's own, and one experiment `seed-N` for every other."""
-    names = {seed: "workspace" if seed == load_value(int, "seed") else f"seed-{seed}" for seed in seeds}
-    for seed, name in names.items():
-        if name != "workspace":
-            run_experiment(name, {"seed": seed})
-    metrics = metrics_by_name()
-    return [read_result(seed, metrics[name]) for seed, name in names.items()]
+    own = load_value(int, "seed")
+    revisions = {seed: None if seed == own else run_experiment(f"seed-{seed}", {"seed": seed}) for seed in seeds}
+    return [read_result(seed, read_metrics(FILES, revision)) for seed, revision in revisions.items()]
 
 
 def seeds_page(summary: SeedSummary) -> str:
