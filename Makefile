@@ -27,7 +27,7 @@ repro: $(READY)  ## run the whole pipeline (what has not changed is not run agai
 test: $(READY)  ## run the tests
 	pytest -n auto --dist loadfile --no-loadscope-reorder -m "not large"
 
-test-all: test  ## run the tests of all variants of the backbones, too
+test-all: test  ## run the long ones, too: all variants of the backbones, all plans, more pipeline runs
 	pytest -n auto --dist worksteal -m large
 
 lint: $(READY)  ## check style and types

@@ -143,6 +143,7 @@ def test_every_training_stage_is_an_mlflow_run_under_one_parent(reproduced: Path
         assert run.data.metrics["score"] == pytest.approx(written[run.info.run_name]["score"], abs=1e-6)
 
 
+@pytest.mark.large
 def test_another_fusion_method_runs_the_hybrid_again_and_nothing_else(reproduced: Path) -> None:
     output = _dvc(reproduced, "exp", "run", "--name", "attention", "-S", "fusion_method=attention").stdout
     record = json.loads((reproduced / "models/hybrid/model.json").read_text())
@@ -189,6 +190,7 @@ def test_a_bad_value_stops_before_any_output_is_lost(
     assert _git(reproduced, "status", "--short") == ""
 
 
+@pytest.mark.large
 def test_after_ctrl_c_the_next_run_is_clean(reproduced: Path) -> None:
     metrics = (reproduced / "metrics/evaluate/multi_task.json").read_bytes()
     # The later one first: it needs what the earlier one makes.

@@ -3,42 +3,87 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
+import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from aerofuse.backbones.create import create_backbone
-from aerofuse.checkpointing.model_plan import CheckpointingPlan
+from aerofuse.backbones.families import FAMILIES
+from aerofuse.checkpointing.chain import Chain
+from aerofuse.checkpointing.model_plan import CheckpointingPlan, Planned, Scope
+from aerofuse.checkpointing.plan import Keep, Plan, Recompute, Step, Thin
 from aerofuse.checkpointing.planner import Planner, plan_checkpointing
+from aerofuse.checkpointing.thin import list_calls
 from aerofuse.checkpointing.timing import Estimated
 from aerofuse.memory.step import count_training_step
-from tests.backbones.conftest import small_backbone, small_batch
+from tests.backbones.conftest import SMALLEST, small_backbone, small_batch
 from tests.backbones.test_exactness import two_steps
 
 # Nothing is timed in tests.
 ESTIMATED = Estimated(flops_per_second=5e10, bytes_per_second=1e10)
 
 
-def tiny_planner(precision: str = "float32") -> Planner:
-    backbone = create_backbone("convnext_atto", image_size_px=64)
-    return Planner(backbone, (2, 3, 64, 64), precision=precision, stopwatch=ESTIMATED)  # type: ignore[arg-type]
+# What the planner promises is counted for these always, for all families by `make test-all`.
+IN_SHORT = ("resnet", "vit")
 
 
-def test_a_plan_changes_no_bit_and_holds_what_it_says(variant: str) -> None:
+@functools.cache
+def tiny_planner() -> Planner:
+    return Planner(create_backbone("convnext_atto", image_size_px=64), (2, 3, 64, 64), stopwatch=ESTIMATED)
+
+
+def any_plan(chain: Chain, images: Tensor, rng: random.Random) -> Plan:
+    """Any results of any unit kept, in ranges of any length, some of them in others."""
+
+    def steps(first: int, end: int) -> Iterator[Step]:
+        while first < end:
+            if rng.random() < 0.3:
+                stop = rng.randint(first + 1, end)
+                yield Recompute(tuple(steps(first, stop)))
+                first = stop
+            else:
+                kept = tuple(name for name in names[first] if rng.random() < 0.4)
+                yield rng.choice((Keep(first), Thin(first, kept), Thin(first, kept)))
+                first += 1
+
+    names: list[list[str]] = []
+    for unit in chain:
+        names.append([call.name for call in list_calls(unit.run, images)])
+        images = unit.run(images).detach().requires_grad_()
+    return Plan(tuple(steps(0, len(chain))))
+
+
+def test_no_plan_changes_a_bit(variant: str) -> None:
     backbone, images = small_backbone(variant), small_batch(variant)
+    plans = [any_plan(small_backbone(variant).chain(), images, random.Random(seed)) for seed in range(3)]
     expected = two_steps(backbone, images, autocast=False)
+    for plan in plans:
+        backbone.treatment = Planned(plan, Scope(tuple(images.shape), "float32"))
+        found = two_steps(backbone, images, autocast=False)
+        different = [number for number, pair in enumerate(zip(expected, found, strict=True)) if not torch.equal(*pair)]
+        assert different == [], plan
+
+
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=() if name in IN_SHORT else pytest.mark.large) for name in FAMILIES]
+)
+def test_a_plan_holds_what_it_says(family: str) -> None:
+    backbone, images = small_backbone(SMALLEST[family]), small_batch(SMALLEST[family])
     planner = Planner(backbone, images.shape, stopwatch=ESTIMATED)
     unchecked = count_training_step(backbone, images.shape, optimizer=None).peak_activation_bytes
     least = planner.least(counts_everything=False).activation_bytes / unchecked
-    for share in (min(1.02 * least, 1.0), (1 + least) / 2):
+    for share in (least, (1 + least) / 2):
         plan = planner.plan(share)
         plan.apply(backbone)
-        found = two_steps(backbone, images, autocast=False)
-        assert all(torch.equal(one, other) for one, other in zip(expected, found, strict=True)), share
         counted = count_training_step(backbone, images.shape, optimizer=None).peak_activation_bytes
         assert counted == pytest.approx(plan.predicted.activation_bytes, rel=0.02)
+        assert counted == pytest.approx(planner.solved(plan).activation_bytes, rel=0.05)
         assert counted <= 1.02 * share * unchecked
         backbone.disable_gradient_checkpointing()
 
@@ -123,7 +168,7 @@ def test_a_model_without_a_backbone_cannot_be_planned() -> None:
         plan_checkpointing(torch.nn.Linear(2, 2), (1, 2), 0.5)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bf16", marks=pytest.mark.large)])
 def test_bytes_of_a_step_with_its_optimizer(precision: str) -> None:
     backbone = create_backbone("convnext_atto")
     shape = (8, 3, 128, 128)

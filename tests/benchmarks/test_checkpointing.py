@@ -8,7 +8,7 @@ import torch
 from aerofuse.backbones.families import FAMILIES
 from aerofuse.benchmarks import checkpointing
 from aerofuse.benchmarks.checkpointing import PROMISED, main, measure
-from aerofuse.reporting.benchmark_tables import checkpointing_table, exactness_table, newest_benchmark
+from aerofuse.reporting.benchmark_tables import checkpointing_table, exactness_table, newest_benchmark, planned_table
 
 
 def test_every_family_has_its_promise() -> None:
@@ -23,6 +23,7 @@ def test_a_family_with_batch_normalisation(tmp_path: Path, monkeypatch: pytest.M
     assert path is not None
     assert f"torch-{torch.__version__.partition('+')[0]}" in path.name
     assert "| mobilenet |" in checkpointing_table(path).replace("  ", "")
+    assert planned_table(path).count("`mobilenetv3_small_100`") == 1
     exact = exactness_table(path)
     ours = exact.splitlines()[-1].split("|")[4:-1]
     # timm's switch updates the statistics twice; ours never.
@@ -30,7 +31,7 @@ def test_a_family_with_batch_normalisation(tmp_path: Path, monkeypatch: pytest.M
     assert int(exact.splitlines()[-1].split("|")[3]) > 50
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_a_family_without_a_switch_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     # Its middle variant on 16 frames of 112 px would take a minute.
     monkeypatch.setattr(checkpointing, "middle_variant", lambda family: FAMILIES[family].variants[0])

@@ -30,9 +30,9 @@ def test_it_fits_with_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_hybrid_that_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
     models = ["convnext_thin", "swin_thin", "--image-size", "96", "--batch-size", "4"]
-    assert main(["memory", *models, "--precision", "bf16", "--gpu-memory", "1MB"]) == 1
+    assert main(["memory", *models, "--gpu-memory", "1MB"]) == 1
     printed = " ".join(capsys.readouterr().out.split())
-    assert "convnext_thin + swin_thin, 4 x 3 x 96 x 96, bf16, AdamW" in printed
+    assert "convnext_thin + swin_thin, 4 x 3 x 96 x 96, float32, AdamW" in printed
     assert "It does not fit into 977 KiB; no batch would" in printed
 
 

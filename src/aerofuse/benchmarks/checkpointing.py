@@ -61,12 +61,8 @@ OURS: Mapping[str, Mapping[str, Any]] = {
 }
 UNCHECKED, SWITCH = "unchecked", "timm's switch"
 # Planned to hold no more than another way, half of what is held without checkpointing, or as little as possible.
-AT_SWITCH, AT_SEGMENTS, AT_HALF, LEAST = (
-    "planned, switch's peak",
-    "planned, segments' peak",
-    "planned, 50 %",
-    "planned, least",
-)
+AT_SWITCH, AT_SEGMENTS = "planned at the switch's peak", "planned at the peak of segments=4"
+AT_HALF, LEAST = "planned at 50 %", "planned, least"
 logger = logging.getLogger(__name__)
 
 
@@ -195,10 +191,11 @@ def measure(family: str, *, count_batch: int, time_batch: int, rounds: int, devi
     logger.info("%s: planned in %.1f s", variant, time.perf_counter() - started)
     all_ways |= planned
     peaks |= {name: peak(way) for name, way in planned.items()}
-    images = torch.randn(input_shape(family, 2), device=device)
+    # A plan is for batches of up to its own.
+    images = torch.randn(input_shape(family, min(2, count_batch)), device=device)
     buffers = {name: _buffers_after(way.prepare, backbone, images) for name, way in all_ways.items()}
     prepared = {name: way.prepare for name, way in all_ways.items()}
-    seconds = _time(prepared, torch.randn(input_shape(family, time_batch), device=device), rounds)
+    seconds = _time(prepared, torch.randn(input_shape(family, min(time_batch, count_batch)), device=device), rounds)
     rows = []
     for name, way in all_ways.items():
         ratios = [one / other for one, other in zip(seconds[name], seconds[UNCHECKED], strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -104,14 +105,13 @@ class Planner:
         counts_everything = wanted.num_bytes is not None
         solution = self._solution(counts_everything=counts_everything)
         outside = self.fixed_bytes if counts_everything else 0
-        limit = wanted.num_bytes or (wanted.share or 0) * self._unchecked.peak_activation_bytes
-        target = limit - outside
+        limit = wanted.num_bytes or round((wanted.share or 0) * self._unchecked.peak_activation_bytes)
+        target: float = limit - outside
         if self._measure(self._unchecked, counts_everything=counts_everything) <= limit:
-            target = float("inf")
+            target = math.inf
+        least = solution.frontier[0]
         for _ in range(_MOST_CORRECTIONS):
-            point = solution.cheapest(target)
-            if point is None:
-                break
+            point = solution.cheapest(target) or least
             treatments = self._by_part(point.plan)
             with _treated(self._parts, treatments):
                 report = self._count()
@@ -127,9 +127,10 @@ class Planner:
                     self.unchecked,
                     self.curve(),
                 )
+            if point is least:
+                break
             target -= peak - limit
-        least = self.least(counts_everything=counts_everything)
-        raise ValueError(self._too_little(wanted, least))
+        raise ValueError(self._too_little(wanted, self.least(counts_everything=counts_everything)))
 
     def least(self, *, counts_everything: bool = True) -> Prediction:
         """What the plan takes whose peak is the lowest: that of everything, or that of activations alone."""
@@ -185,7 +186,8 @@ class Planner:
         kind = "cpu" if device.type == "meta" else device.type
         autocast = partial(torch.autocast, kind, torch.bfloat16, enabled=self._scope.precision == "bf16")
         profiles: list[ChainProfile] = []
-        with _treated(self._parts, {}), fake_copy(self._model) as fake:
+        mixed = self._scope.precision != "float32"
+        with _treated(self._parts, {}), fake_copy(self._model, mixed_precision=mixed) as fake:
             self._layouts = self._input_layouts(fake.train(self._model.training))
             for (name, real), copy in zip(self._parts.items(), plannable_parts(fake).values(), strict=True):
                 profiles.append(profile_chain(copy.chain(), real.chain(), self._layouts[name], stopwatch, autocast))

@@ -78,7 +78,7 @@ def count_training_step(
         precision=precision,
     )
     if fake:
-        with fake_copy(model) as fake_model:
+        with fake_copy(model, mixed_precision=precision != "float32") as fake_model:
             training = start(fake_model)
             training.give_optimizer_its_state()
             report = training.count_step()
