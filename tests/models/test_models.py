@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import pickle
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from aerofuse.checkpointing.model_plan import Planned
 from aerofuse.data.labels import TASKS, ClassLists
+from aerofuse.memory.step import count_training_step
 from aerofuse.models.architecture import Architecture, baseline_architecture, hybrid_architecture
 from aerofuse.models.baseline import BaselineModel
 from aerofuse.models.fusion import FUSIONS
@@ -139,6 +142,43 @@ def test_checkpointing_reaches_every_backbone(model: AircraftModel, images: Tens
     assert all(backbone.is_gradient_checkpointing_enabled() for backbone in model.backbones().values())
     with pytest.raises(ValueError, match=r"segments is 500; this chain has \d+ units"):
         model.enable_gradient_checkpointing(segments=500)
+
+
+@pytest.mark.parametrize("trains", [("cnn", "transformer", "fusion", "heads"), ("transformer", "fusion", "heads")])
+def test_one_budget_for_both_backbones(trains: tuple[str, ...], images: Tensor) -> None:
+    torch.manual_seed(0)
+    model = ARCHITECTURES["hybrid_concat"].build(CLASSES).train_only(trains).train()
+
+    def step() -> list[Tensor]:
+        torch.manual_seed(1)
+        model.zero_grad()
+        sum(output.sum() for output in model(images).values()).backward()
+        return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+    count = partial(count_training_step, model, images.shape, optimizer="adamw", input_dtype=torch.uint8)
+    expected, unchecked = step(), count()
+    budget = unchecked.peak_bytes - unchecked.peak_activation_bytes // 3
+    assert not unchecked.peak_bytes <= budget
+    model.enable_gradient_checkpointing(budget=budget)
+    assert all(torch.equal(one, other) for one, other in zip(expected, step(), strict=True))
+    assert count().peak_bytes <= 1.02 * budget
+    learning = [part for name, part in model.backbones().items() if name in trains]
+    assert all(isinstance(part.treatment, Planned) for part in learning)
+    # A plan of its own for a larger batch, none for a smaller one.
+    plan = model._plan
+    model(images[:1])
+    assert model._plan is plan
+    model(images.repeat(2, 1, 1, 1))
+    assert model._plan is not plan
+    model.disable_gradient_checkpointing()
+    assert not any(part.is_gradient_checkpointing_enabled() for part in model.backbones().values())
+
+
+def test_segments_and_budget_exclude_each_other(model: AircraftModel) -> None:
+    with pytest.raises(ValueError, match="give one of them"):
+        model.enable_gradient_checkpointing(2, budget=0.5)
+    with pytest.raises(ValueError, match="a memory budget is a number of bytes"):
+        model.enable_gradient_checkpointing(budget=7.5)
 
 
 def test_a_model_without_backbones_of_ours_cannot_be_checkpointed() -> None:

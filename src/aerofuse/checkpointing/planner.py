@@ -88,12 +88,16 @@ class Planner:
         self._parts = plannable_parts(model)
         if not self._parts:
             raise ValueError("no part of this model that learns is a backbone made by create_backbone")
+        # While a step is counted, nothing is planned but what is counted: neither parts nor the model as a whole.
+        self._treated = dict(self._parts)
+        if hasattr(model, "treatment"):
+            self._treated[""] = model  # type: ignore[assignment]  # a model with a budget has no chain of its own
         self._scope = Scope(tuple(input_shape), precision)
         self._optimizer = optimizer
         self._input_dtype = input_dtype
         self._loss = loss
         self._lengths = [len(part.chain()) for part in self._parts.values()]
-        with _treated(self._parts, {}):
+        with _treat(self._treated, {}):
             self._unchecked = self._count()
         self._layouts: dict[str, TensorLike] = {}
         self._profile = self._profile_parts(stopwatch or Measured())
@@ -113,7 +117,7 @@ class Planner:
         for _ in range(_MOST_CORRECTIONS):
             point = solution.cheapest(target) or least
             treatments = self._by_part(point.plan)
-            with _treated(self._parts, treatments):
+            with _treat(self._treated, treatments):
                 report = self._count()
             peak = self._measure(report, counts_everything=counts_everything)
             if peak <= limit:
@@ -135,7 +139,7 @@ class Planner:
     def least(self, *, counts_everything: bool = True) -> Prediction:
         """What the plan takes whose peak is the lowest: that of everything, or that of activations alone."""
         point = self._solution(counts_everything=counts_everything).frontier[0]
-        with _treated(self._parts, self._by_part(point.plan)):
+        with _treat(self._treated, self._by_part(point.plan)):
             report = self._count()
         return Prediction(report.peak_bytes, report.peak_activation_bytes, self._time_ratio(point.cost))
 
@@ -187,7 +191,7 @@ class Planner:
         autocast = partial(torch.autocast, kind, torch.bfloat16, enabled=self._scope.precision == "bf16")
         profiles: list[ChainProfile] = []
         mixed = self._scope.precision != "float32"
-        with _treated(self._parts, {}), fake_copy(self._model, mixed_precision=mixed) as fake:
+        with _treat(self._treated, {}), fake_copy(self._model, mixed_precision=mixed) as fake:
             self._layouts = self._input_layouts(fake.train(self._model.training))
             for (name, real), copy in zip(self._parts.items(), plannable_parts(fake).values(), strict=True):
                 profiles.append(profile_chain(copy.chain(), real.chain(), self._layouts[name], stopwatch, autocast))
@@ -247,7 +251,7 @@ class Planner:
 
 
 @contextmanager
-def _treated(parts: Mapping[str, Plannable], treatments: Mapping[str, Planned]) -> Iterator[None]:
+def _treat(parts: Mapping[str, Plannable], treatments: Mapping[str, Planned]) -> Iterator[None]:
     """Treat the parts so; those that are not named keep everything. Afterwards all is as before."""
     before = {name: part.treatment for name, part in parts.items()}
     try:

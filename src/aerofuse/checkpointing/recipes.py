@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from aerofuse.checkpointing.recompute import refuse_second_derivatives
@@ -194,7 +193,7 @@ def unpack(saved: Saved) -> Tensor:
     if isinstance(content, Kept):
         return content.get()
     recipe = content.source
-    with torch.no_grad(), recipe.autocast.restored(cache=False):
+    with recipe.autocast.restored(cache=False):
         tensor = content.get()
     if not saved.taken:
         saved.taken = True

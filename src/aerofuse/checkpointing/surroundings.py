@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Self
 
@@ -30,9 +30,14 @@ class Autocast:
                 return dtype
         return None
 
-    @contextmanager
-    def restored(self, *, cache: bool) -> Iterator[None]:
+    def restored(self, *, cache: bool) -> AbstractContextManager[None]:
         """The casts as they were. `cache`: keep cast weights for the length of the block."""
+        if not any(enabled or torch.is_autocast_enabled(kind) for kind, enabled, _ in self.settings):
+            return nullcontext()  # a backward pass comes here for every saved tensor
+        return self._restored(cache)
+
+    @contextmanager
+    def _restored(self, cache: bool) -> Iterator[None]:
         with ExitStack() as stack:
             for kind, enabled, dtype in self.settings:
                 if enabled or torch.is_autocast_enabled(kind):

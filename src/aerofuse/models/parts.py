@@ -30,7 +30,8 @@ class AircraftModel(nn.Module, ABC):
     def __init__(self) -> None:
         super().__init__()
         self._frozen: frozenset[str] = frozenset()
-        self._budget: Budget | None = None
+        # A budget for the whole model; what its backbones keep is their own.
+        self.treatment: Budget | None = None
         self._plan: CheckpointingPlan | None = None
 
     @abstractmethod
@@ -42,7 +43,7 @@ class AircraftModel(nn.Module, ABC):
         """The vector `[B, D]` that the heads read."""
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        if self._budget is not None and self.training and torch.is_grad_enabled():
+        if self.treatment is not None and self.training and torch.is_grad_enabled():
             self._follow_budget(images)
         outputs: dict[str, Tensor] = self.parts()["heads"](self.get_features(images))
         return outputs
@@ -65,17 +66,17 @@ class AircraftModel(nn.Module, ABC):
             raise ValueError("no part of this model is a backbone made by create_backbone, so none can be checkpointed")
         if segments is not None and budget is not None:
             raise ValueError("segments and budget are two ways to say what is kept; give one of them")
+        self.treatment = None if budget is None else parse_budget(budget)
+        self._plan = None
         for backbone in self.backbones().values():
             backbone.enable_gradient_checkpointing(segments)
-        self._budget = None if budget is None else parse_budget(budget)
-        self._plan = None
         return self
 
     def disable_gradient_checkpointing(self) -> Self:
         """Keep everything again, in every backbone."""
         for backbone in self.backbones().values():
             backbone.disable_gradient_checkpointing()
-        self._budget = self._plan = None
+        self.treatment = self._plan = None
         return self
 
     def _follow_budget(self, images: Tensor) -> None:
@@ -84,9 +85,8 @@ class AircraftModel(nn.Module, ABC):
         plan = self._plan
         if plan is not None and plan.scope.allows(images.shape, precision):
             return
-        assert self._budget is not None
         self._plan = plan_checkpointing(
-            self, images.shape, self._budget, optimizer="adamw", precision=precision, input_dtype=images.dtype
+            self, images.shape, self.treatment, optimizer="adamw", precision=precision, input_dtype=images.dtype
         )
         logger.info("gradient checkpointing %s", self._plan.summary())
         self._plan.apply(self)
