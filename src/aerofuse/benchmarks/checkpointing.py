@@ -294,7 +294,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rounds=options.rounds,
             device=options.device,
         )
-    logger.info("written to %s", save(rows, options.device))
+        # After each, so that what stops a long run loses one family only.
+        logger.info("written to %s", save(rows, options.device))
 
 
 if __name__ == "__main__":
