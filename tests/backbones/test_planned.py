@@ -49,7 +49,7 @@ def any_plan(chain: Chain, images: Tensor, rng: random.Random) -> Plan:
                 first = stop
             else:
                 kept = tuple(name for name in names[first] if rng.random() < 0.4)
-                yield rng.choice((Keep(first), Thin(first, kept), Thin(first, kept)))
+                yield rng.choice((Keep(first), Thin(first, kept), Thin(first, kept, sparing=True)))
                 first += 1
 
     names: list[list[str]] = []

@@ -13,6 +13,7 @@ from torch.nn import functional
 from aerofuse.checkpointing.chain import Unit, run_units
 from aerofuse.checkpointing.execution import run_planned
 from aerofuse.checkpointing.plan import Keep, Plan, Policy, Recompute, Thin
+from aerofuse.checkpointing.thin import run_thinned
 
 FEATURES = 6
 
@@ -123,6 +124,49 @@ def test_a_thinned_unit_computes_only_what_is_asked_for() -> None:
     output = run_planned([Unit.of("0", module)], Plan((Thin(0),)), torch.randn(3, FEATURES))
     output.sum().backward()
     assert seen == ["cheap"]
+
+
+def test_a_sparing_unit_makes_each_result_anew() -> None:
+    class Perceptron(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.sigmoid().tanh().exp()  # each saves its result; the last one is the output
+
+    def counted(sparing: bool) -> int:
+        made: list[str] = []
+
+        def watch(name: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+            def counted_one(*arguments: Tensor, **keywords: object) -> Tensor:
+                made.append(name)
+                return function(*arguments, **keywords)
+
+            return counted_one
+
+        x = torch.randn(3, FEATURES, requires_grad=True)
+        run_thinned(Perceptron(), x, keep=(), sparing=sparing, watch=watch).sum().backward()
+        return len(made)
+
+    assert counted(sparing=False) == 2
+    assert counted(sparing=True) == 3  # the sigmoid once more, for itself
+
+
+def test_a_thinned_unit_lets_go_while_it_runs() -> None:
+    alive: list[bool] = []
+    storages: list[weakref.ref[torch.UntypedStorage]] = []
+
+    def run(x: Tensor) -> Tensor:
+        first = x.sigmoid()
+        storages.append(weakref.ref(first.untyped_storage()))
+        second = first.tanh()
+        del first
+        alive.append(storages[0]() is not None)
+        return second.exp()
+
+    x = torch.randn(3, FEATURES, requires_grad=True)
+    output = run_thinned(run, x, keep=())
+    assert alive == [False]
+    output.sum().backward()
+    assert x.grad is not None
+    assert torch.equal(x.grad, torch.autograd.grad(x.sigmoid().tanh().exp().sum(), x)[0])
 
 
 def linear_unit(function: Callable[[Tensor], Tensor]) -> list[Unit]:

@@ -5,7 +5,7 @@ from itertools import combinations, pairwise
 import numpy as np
 import pytest
 
-from aerofuse.checkpointing.plan import Keep, Plan, Policy, Recompute, Thin, split_evenly, units_of
+from aerofuse.checkpointing.plan import Keep, Plan, Policy, Recompute, Thin, from_json, split_evenly, to_json, units_of
 
 
 def test_split_evenly_is_the_best_of_all_splits() -> None:
@@ -51,3 +51,8 @@ def test_units_of_nested_steps() -> None:
 def test_a_plan_names_every_unit_once(steps: tuple[Keep | Recompute, ...]) -> None:
     with pytest.raises(ValueError, match="names every unit once and in order"):
         Plan(steps)
+
+
+def test_steps_survive_json() -> None:
+    steps = (Keep(0), Thin(1), Recompute((Thin(2, ("linear.0",)), Recompute((Thin(3, (), sparing=True), Keep(4))))))
+    assert from_json(to_json(steps)) == steps

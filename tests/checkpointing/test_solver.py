@@ -38,9 +38,8 @@ def every_plan(profile: ChainProfile, s: int, t: int, *, whole: bool = True) -> 
         yield ()
         return
     for way in profile.units[s].ways:
-        step = Keep(s) if way.keep is None else Thin(s, way.keep)
         for rest in every_plan(profile, s + 1, t):
-            yield (step, *rest)
+            yield (way.step(s), *rest)
     for j in range(s + 1, t + 2 if whole else t + 1):
         if any(s < start < j for start in profile.starts):
             continue
@@ -111,5 +110,7 @@ def test_a_plan_for_another_chain_has_no_cost() -> None:
     profile = random_profile(random.Random(0), 2)
     with pytest.raises(ValueError, match="a plan for 3 units has no cost on a chain of 2"):
         simulate(profile, Plan((Keep(0), Keep(1), Keep(2))))
-    with pytest.raises(ValueError, match="unit 1 has no profile of keeping"):
+    with pytest.raises(
+        ValueError, match=r"unit 1 has no profile of Thin\(unit=1, keep=\('conv2d.7',\), sparing=False\)"
+    ):
         simulate(profile, Plan((Keep(0), Thin(1, ("conv2d.7",)))))

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from aerofuse.checkpointing.thin import Call
-from aerofuse.checkpointing.ways import replay_seconds, replayed, sets_to_keep
+from aerofuse.checkpointing.ways import replay_seconds, replayed, sets_to_keep, sparing_seconds
 
 # A perceptron: norm, a product, an activation, a product; autograd wants all but the last, which is the output.
 CALLS = [
@@ -28,6 +28,13 @@ def test_a_call_that_leads_to_a_wanted_one_is_made_again() -> None:
     assert replayed(by_name, ()) == {"matmul.0", "softmax.0"}
     assert replayed(by_name, ("softmax.0",)) == set()
     assert sets_to_keep([scores, wanted], {"matmul.0": 5.0, "softmax.0": 1.0})[1] == ("softmax.0",)
+
+
+def test_a_sparing_unit_makes_each_result_from_what_is_kept() -> None:
+    by_name = {call.name: call for call in CALLS}
+    # The norm for itself and the three after it, the first product for itself and the two after it, and so on.
+    assert sparing_seconds(by_name, (), SECONDS) == 4 * 1.0 + 3 * 10.0 + 2 * 2.0 + 10.0
+    assert sparing_seconds(by_name, ("linear.0",), SECONDS) == 1.0 + 2 * 2.0 + 10.0
 
 
 def test_the_best_bargain_is_kept_first() -> None:

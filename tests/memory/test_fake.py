@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from aerofuse.memory.fake import fake_copy
+from aerofuse.memory.fake import FakeCopy
 
 
 class _WithConstant(nn.Module):
@@ -28,7 +28,7 @@ class _WithConstant(nn.Module):
 
 def test_a_fake_copy_has_the_shape_of_its_original() -> None:
     model = _WithConstant()
-    with fake_copy(model) as copy:
+    with FakeCopy(model).active() as copy:
         outputs = copy(torch.rand(2, 4))
     assert outputs.shape == (2, 4)
     assert outputs.dtype == torch.float64
@@ -43,14 +43,14 @@ def test_a_fake_copy_has_the_shape_of_its_original() -> None:
 
 
 def test_a_model_on_meta_becomes_one_on_the_cpu() -> None:
-    with fake_copy(nn.Linear(4, 4, device="meta")) as copy:
+    with FakeCopy(nn.Linear(4, 4, device="meta")).active() as copy:
         assert copy.weight.device == torch.device("cpu")
 
 
 def test_a_layout_is_kept() -> None:
     model = nn.Conv2d(8, 8, 3)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    with fake_copy(model) as copy:
+    with FakeCopy(model).active() as copy:
         assert isinstance(copy, nn.Conv2d)
         assert copy.weight.stride() == model.weight.stride()
 
@@ -76,7 +76,7 @@ def _statistics_types(make_norm: Callable[[], nn.Module]) -> list[torch.dtype]:
 )
 def test_norms_save_the_same_types_on_fake_tensors(make_norm: Callable[[], nn.Module]) -> None:
     real = _statistics_types(make_norm)
-    with fake_copy(nn.Identity()):
+    with FakeCopy(nn.Identity()).active():
         fake = _statistics_types(make_norm)
     assert len(real) == 2
     assert real == fake

@@ -26,3 +26,11 @@ def test_report_as_json() -> None:
     values = json.loads(json.dumps(REPORT.to_dict()))
     assert values["at_peak"]["optimizer_state"] == 34_500_000
     assert MemoryReport(**values) == REPORT
+
+
+def test_of_two_parts_of_a_step_the_higher_peaks_count() -> None:
+    update = MemoryReport(2_000_000_000, dict.fromkeys(Kind, 0), "optimizer step", 5, "counted")
+    both = REPORT.larger(update)
+    assert (both.where, both.peak_bytes) == ("optimizer step", 2_000_000_000)
+    assert both.peak_activation_bytes == REPORT.peak_activation_bytes
+    assert update.larger(REPORT) == both

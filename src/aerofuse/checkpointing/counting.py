@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
+from torch.utils.hooks import RemovableHandle
 
+from aerofuse.memory.counter import StorageCounter
 from aerofuse.memory.kinds import Kind
-from aerofuse.memory.storages import LiveStorages
-from aerofuse.memory.torch_private import TorchDispatchMode, in_backward
-
-_SUM = torch.ops.aten.add.Tensor
+from aerofuse.memory.torch_private import in_backward
 
 
 @dataclass(frozen=True)
@@ -91,13 +90,13 @@ def make_inputs(like: TensorLike, trigger: Tensor) -> Tensor:
 def count_unit(
     run: Callable[[Tensor], Tensor],
     parameters: Sequence[nn.Parameter],
+    buffers: Sequence[Tensor],
     inputs: TensorLike,
     autocast: Callable[[], AbstractContextManager[Any]],
 ) -> UnitBytes:
     """Run a unit forward and backward; `run` treats it the way in question."""
     trigger = torch.zeros((), device=inputs.device, requires_grad=True)
-    known = [*parameters, trigger]
-    with _Counter(known) as counter:
+    with _Counter(parameters, [*buffers, trigger]) as counter:
         x = make_inputs(inputs, trigger)
         input_storage = weakref.ref(x.untyped_storage())
         before = counter.live
@@ -129,16 +128,15 @@ def count_unit(
     )
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(StorageCounter):
     """Live bytes of what operations return, and their peak, with and without the gradients of parameters."""
 
-    def __init__(self, known: Sequence[Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._storages = LiveStorages()
-        self._known = known
-        for tensor in known:
+    def __init__(self, parameters: Sequence[nn.Parameter], known: Sequence[Tensor]) -> None:
+        super().__init__()
+        self._parameters = parameters
+        for tensor in (*parameters, *known):
             self._storages.reclassify(tensor, Kind.PARAMETERS)
-        self._handles: list[Any] = []
+        self._handles: list[RemovableHandle] = []
         self.reset()
 
     @property
@@ -153,11 +151,11 @@ class _Counter(TorchDispatchMode):
     def _total(self) -> int:
         return self._storages.activation_bytes + self._storages.bytes_by_kind[Kind.GRADIENTS]
 
-    def __enter__(self) -> _Counter:
+    def __enter__(self) -> Self:
         self._handles = [
-            tensor.register_post_accumulate_grad_hook(self._note_gradient)
-            for tensor in self._known
-            if tensor.requires_grad
+            parameter.register_post_accumulate_grad_hook(self._note_gradient)
+            for parameter in self._parameters
+            if parameter.requires_grad
         ]
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
@@ -168,24 +166,16 @@ class _Counter(TorchDispatchMode):
             handle.remove()
         self._storages.stop()
 
-    def __torch_dispatch__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        results = func(*args, **(kwargs or {}))
-        grown = False
-        for result in results if isinstance(results, tuple | list) else (results,):
-            if isinstance(result, Tensor):
-                grown |= self._storages.note(result, Kind.ACTIVATIONS)
-        # As in `aerofuse.memory.counter`: autograd sums gradients in place where no mode watches.
-        if grown and not (func is _SUM and in_backward() and not torch.is_grad_enabled()):
-            self.peak = max(self.peak, self.live)
-            self.total_peak = max(self.total_peak, self._total)
-        return results
+    def _kind_of_new(self) -> Kind:
+        return Kind.ACTIVATIONS
 
-    def _note_gradient(self, tensor: Tensor) -> None:
-        if tensor.grad is not None:
-            self._storages.reclassify(tensor.grad, Kind.GRADIENTS)
+    def _is_backward(self) -> bool:
+        return in_backward() and not torch.is_grad_enabled()
+
+    def _note_peaks(self) -> None:
+        self.peak = max(self.peak, self.live)
+        self.total_peak = max(self.total_peak, self._total)
+
+    def _note_gradient(self, parameter: Tensor) -> None:
+        if parameter.grad is not None:
+            self._storages.reclassify(parameter.grad, Kind.GRADIENTS)

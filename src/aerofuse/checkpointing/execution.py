@@ -36,5 +36,5 @@ def _run_steps(chain: Chain, steps: Sequence[Step], inputs: Tensor) -> Tensor:
         elif isinstance(step, Keep):
             inputs = chain[step.unit].run(inputs)
         else:
-            inputs = run_thinned(chain[step.unit].run, inputs, step.keep)
+            inputs = run_thinned(chain[step.unit].run, inputs, step.keep, step.sparing)
     return inputs

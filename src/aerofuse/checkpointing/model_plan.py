@@ -209,4 +209,5 @@ def _what_is_kept(step: Step) -> str:
     assert not isinstance(step, Recompute)
     if step.keep is None:
         return "keep what is dear"
-    return f"keep {', '.join(step.keep)}" if step.keep else "keep the input"
+    kept = f"keep {', '.join(step.keep)}" if step.keep else "keep the input"
+    return f"{kept}, sparing" if step.sparing else kept

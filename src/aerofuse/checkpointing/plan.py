@@ -28,11 +28,13 @@ class Keep:
 class Thin:
     """A unit of which the results of some calls are kept, and the rest is computed from them tensor by tensor.
 
-    `keep` names the calls (`linear.0`, `conv2d.1`); without it, those are kept that are dear to compute.
+    `keep` names the calls (`linear.0`, `conv2d.1`); without it, those are kept that are dear to compute. A `sparing`
+    unit does not even hold what it has just computed again for a second use, but computes it once more.
     """
 
     unit: int
     keep: tuple[str, ...] | None = None
+    sparing: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Plan:
 
 
 def to_json(steps: Sequence[Step]) -> list[Any]:
-    """Steps as JSON: a unit's index where it is kept, `{unit, keep}` where thinned, `{recompute: [...]}`."""
+    """Steps as JSON: a unit's index where it is kept, `{unit, keep, sparing}` where thinned, `{recompute: [...]}`."""
     content: list[Any] = []
     for step in steps:
         if isinstance(step, Recompute):
@@ -95,7 +97,8 @@ def to_json(steps: Sequence[Step]) -> list[Any]:
         elif isinstance(step, Keep):
             content.append(step.unit)
         else:
-            content.append({"unit": step.unit, "keep": None if step.keep is None else list(step.keep)})
+            keep = None if step.keep is None else list(step.keep)
+            content.append({"unit": step.unit, "keep": keep, "sparing": step.sparing})
     return content
 
 
@@ -108,7 +111,8 @@ def from_json(content: Sequence[Any]) -> tuple[Step, ...]:
         elif "recompute" in item:
             steps.append(Recompute(from_json(item["recompute"])))
         else:
-            steps.append(Thin(item["unit"], None if item["keep"] is None else tuple(item["keep"])))
+            keep = None if item["keep"] is None else tuple(item["keep"])
+            steps.append(Thin(item["unit"], keep, item["sparing"]))
     return tuple(steps)
 
 

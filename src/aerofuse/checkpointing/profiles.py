@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from aerofuse.checkpointing.plan import Keep, Thin
+
 
 @dataclass(frozen=True)
 class Way:
@@ -19,6 +21,7 @@ class Way:
       output and that of its input.
     - `backward_total_bytes`: the same with the gradients of its parameters.
     - `replay_seconds`: what is computed again.
+    - `sparing`: as in `Thin`.
     """
 
     keep: tuple[str, ...] | None
@@ -27,6 +30,11 @@ class Way:
     backward_bytes: int
     backward_total_bytes: int
     replay_seconds: float
+    sparing: bool = False
+
+    def step(self, unit: int) -> Keep | Thin:
+        """The unit of that index, treated so."""
+        return Keep(unit) if self.keep is None else Thin(unit, self.keep, self.sparing)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from aerofuse.checkpointing.recompute import run_recomputed
 from aerofuse.checkpointing.surroundings import statistics_untouched
 from aerofuse.checkpointing.thin import list_calls, run_thinned
 from aerofuse.checkpointing.timing import Measured, Stopwatch
-from aerofuse.checkpointing.ways import replay_seconds, sets_to_keep
+from aerofuse.checkpointing.ways import replay_seconds, sets_to_keep, sparing_seconds
 from aerofuse.memory.torch_private import all_modes_off
 
 Cast = Callable[[], AbstractContextManager[Any]]
@@ -71,6 +71,8 @@ def _less(way: Way, input_bytes: int) -> Way:
 
 def _profile_unit(unit: Unit, real: Unit, inputs: TensorLike, stopwatch: Stopwatch, autocast: Cast) -> _Kind:
     parameters = _parameters(unit.modules)
+    buffers = [buffer for module in unit.modules for buffer in module.buffers()]
+    count = partial(count_unit, parameters=parameters, buffers=buffers, inputs=inputs, autocast=autocast)
     with autocast():
         x = inputs.make().requires_grad_(inputs.requires_grad)
         calls = list_calls(unit.run, x)
@@ -81,14 +83,15 @@ def _profile_unit(unit: Unit, real: Unit, inputs: TensorLike, stopwatch: Stopwat
             seconds = stopwatch.time_unit(run, _parameters(modules), inputs, autocast)
     else:
         seconds = stopwatch.time_unit(unit.run, parameters, inputs, autocast)
-    kept = count_unit(unit.run, parameters, inputs, autocast)
-    counts = {_way(kept, None, 0.0): kept}
+    kept = count(unit.run)
+    counts = {_way(kept, None, False, 0.0): kept}
     by_name = {call.name: call for call in calls}
     for keep in sets_to_keep(calls, seconds.replays):
-        counted = count_unit(partial(run_thinned, unit.run, keep=keep), parameters, inputs, autocast)
-        again = replay_seconds(by_name, keep, seconds.replays) + len(calls) * seconds.watching
-        counts[_way(counted, keep, again)] = counted
-    dropped = count_unit(partial(_run_dropped, unit), parameters, inputs, autocast)
+        for sparing, seconds_of in ((False, replay_seconds), (True, sparing_seconds)):
+            counted = count(partial(run_thinned, unit.run, keep=keep, sparing=sparing))
+            again = seconds_of(by_name, keep, seconds.replays) + len(calls) * seconds.watching
+            counts[_way(counted, keep, sparing, again)] = counted
+    dropped = count(partial(_run_dropped, unit))
     profile = UnitProfile(
         name=unit.name,
         output_bytes=kept.output_bytes,
@@ -107,7 +110,7 @@ def _run_dropped(unit: Unit, x: Tensor) -> Tensor:
     return run_recomputed(unit.run, unit.run, partial(modules_of, [unit]), x)
 
 
-def _way(counted: UnitBytes, keep: tuple[str, ...] | None, seconds: float) -> Way:
+def _way(counted: UnitBytes, keep: tuple[str, ...] | None, sparing: bool, seconds: float) -> Way:
     return Way(
         keep,
         counted.held_bytes,
@@ -115,6 +118,7 @@ def _way(counted: UnitBytes, keep: tuple[str, ...] | None, seconds: float) -> Wa
         counted.backward_bytes,
         counted.backward_total_bytes,
         seconds,
+        sparing,
     )
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from aerofuse.checkpointing.recompute import refuse_second_derivatives
 from aerofuse.checkpointing.surroundings import Autocast, RandomState
+
+# Size, stride and offset.
+Layout = tuple[torch.Size, tuple[int, ...], int]
 
 
 class Kept:
@@ -36,10 +40,13 @@ class Recipe:
         "arguments",
         "autocast",
         "copies_first",
+        "dtype",
         "function",
         "keywords",
+        "layout",
         "num_bytes",
         "random",
+        "shares",
         "value",
         "waiting",
     )
@@ -50,9 +57,10 @@ class Recipe:
         arguments: Sequence[Any],
         keywords: Mapping[str, Any],
         autocast: Autocast,
-        value: Tensor,
+        result: Tensor,
         random: RandomState | None = None,
         copies_first: bool = False,
+        shares: bool = True,
     ) -> None:
         self.function = function
         self.arguments: Sequence[Any] = arguments
@@ -61,28 +69,31 @@ class Recipe:
         self.random = random
         # The function works in place on its first argument.
         self.copies_first = copies_first
-        self.value: Tensor | None = value.detach()
-        self.num_bytes = value.untyped_storage().nbytes()
+        # Whether a value that was computed on the way to another is held for whoever wants it later.
+        self.shares = shares
+        self.value: Tensor | None = None
+        self.layout, self.dtype = layout_of(result), result.dtype
+        self.num_bytes = result.untyped_storage().nbytes()
         # Saved tensors that want this value and have not been asked for yet, and recipes to be computed from it.
         self.waiting = 0
         self._required = False
 
-    def keep(self) -> None:
-        """Hold the value and forget how it was made."""
-        assert self.value is not None
+    def keep(self, tensor: Tensor) -> None:
+        """Hold the value, over whose storage `tensor` is, and forget how it was made."""
+        self.value = tensor.detach().as_strided(*self.layout)
         self.arguments, self.keywords, self.random = (), {}, None
 
     @property
     def is_kept(self) -> bool:
         return self.value is not None and not self.arguments
 
-    def get(self) -> Tensor:
+    def get(self, *, for_autograd: bool = False) -> Tensor:
         if self.value is not None:
             return self.value
         arguments = [resolve(argument) for argument in self.arguments]
         if self.copies_first:
             target = self.arguments[0].source
-            if target.is_kept or target.waiting > self._required:
+            if target.value is not None and (target.is_kept or target.waiting > self._required):
                 # Somebody else reads what the function is about to change.
                 arguments[0] = arguments[0].clone()
         keywords = {name: resolve(argument) for name, argument in self.keywords.items()}
@@ -96,13 +107,13 @@ class Recipe:
             for source in self.sources():
                 if isinstance(source, Recipe):
                     source.release()
-        if self.waiting:
+        if self.waiting and (self.shares or for_autograd):
             self.value = value
         return value
 
     def require(self) -> None:
         """Let the recipes that this one is computed from hold their values until it is."""
-        if self.is_kept or self._required:
+        if self.is_kept or self._required or not self.shares:
             return
         self._required = True
         for source in self.sources():
@@ -134,11 +145,11 @@ class View:
 
     def __init__(self, source: Recipe, tensor: Tensor) -> None:
         self.source = source
-        self.layout = (tensor.size(), tensor.stride(), tensor.storage_offset())
+        self.layout = layout_of(tensor)
 
-    def get(self) -> Tensor:
-        base = self.source.get()
-        if self.layout == (base.size(), base.stride(), base.storage_offset()):
+    def get(self, *, for_autograd: bool = False) -> Tensor:
+        base = self.source.get(for_autograd=for_autograd)
+        if self.layout == layout_of(base):
             return base
         return base.as_strided(*self.layout)
 
@@ -194,16 +205,13 @@ def unpack(saved: Saved) -> Tensor:
         return content.get()
     recipe = content.source
     with recipe.autocast.restored(cache=False):
-        tensor = content.get()
+        tensor = content.get(for_autograd=True)
     if not saved.taken:
         saved.taken = True
         recipe.release()
     return tensor
 
 
-def same_layout(first: Tensor, second: Tensor) -> bool:
-    return (first.size(), first.stride(), first.storage_offset()) == (
-        second.size(),
-        second.stride(),
-        second.storage_offset(),
-    )
+def layout_of(tensor: Tensor) -> Layout:
+    """Where in its storage the tensor is."""
+    return tensor.size(), tensor.stride(), int(tensor.storage_offset())

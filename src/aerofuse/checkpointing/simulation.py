@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aerofuse.checkpointing.plan import Keep, Plan, Recompute, Step, units_of
+from aerofuse.checkpointing.plan import Plan, Recompute, Step, units_of
 from aerofuse.checkpointing.profiles import ChainProfile, UnitProfile, Way
 
 
@@ -85,8 +85,7 @@ class _Run:
 
     def _way(self, step: Step) -> Way:
         assert not isinstance(step, Recompute)
-        keep = None if isinstance(step, Keep) else step.keep
         for way in self._units[step.unit].ways:
-            if way.keep == keep:
+            if way.step(step.unit) == step:
                 return way
-        raise ValueError(f"unit {self._units[step.unit].name} has no profile of keeping {keep}")
+        raise ValueError(f"unit {self._units[step.unit].name} has no profile of {step}")

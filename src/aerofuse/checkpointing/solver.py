@@ -19,7 +19,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from aerofuse.checkpointing.plan import Keep, Plan, Recompute, Step, Thin
+from aerofuse.checkpointing.plan import Keep, Plan, Recompute, Step
 from aerofuse.checkpointing.profiles import ChainProfile
 from aerofuse.checkpointing.simulation import PlanCost, simulate
 
@@ -158,7 +158,11 @@ class Solution:
     @property
     def least_bytes(self) -> int:
         """The peak of the plan that holds the least."""
-        return self._peak(self.frontier[0].cost)
+        return self.peak_bytes(self.frontier[0])
+
+    def peak_bytes(self, point: FrontierPoint) -> int:
+        """The peak of one of the plans, gradients of parameters included where they count."""
+        return self._peak(point.cost)
 
     def _steps(self, s: int, t: int, level: int) -> Iterator[Step]:
         """The choices behind `least[s, t]` at a level, made again."""
@@ -167,8 +171,7 @@ class Solution:
             chosen = self._chosen_way(s, t, level, best)
             if chosen is not None:
                 index, taken = chosen
-                keep = self._units[s].ways[index].keep
-                yield Keep(s) if keep is None else Thin(s, keep)
+                yield self._units[s].ways[index].step(s)
                 s, level = s + 1, level - taken
                 continue
             j = self._chosen_split(s, t, level, best)

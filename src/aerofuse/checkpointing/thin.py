@@ -11,12 +11,14 @@ What a mode cannot see into (custom autograd functions, scripted code) is simply
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, UntypedStorage
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
@@ -31,7 +33,7 @@ from aerofuse.checkpointing.operations import (
     dropout_noise,
     replay_batch_norm,
 )
-from aerofuse.checkpointing.recipes import Kept, Recipe, Saved, View, depends_on, same_layout, storage_key, unpack
+from aerofuse.checkpointing.recipes import Kept, Recipe, Saved, View, depends_on, layout_of, storage_key, unpack
 from aerofuse.checkpointing.recompute import hand_over
 from aerofuse.checkpointing.surroundings import Autocast, RandomState
 
@@ -57,24 +59,28 @@ class Call:
 class _Recorder(TorchFunctionMode):
     """Sees the calls of one run of one unit, and what autograd saves meanwhile."""
 
-    def __init__(self, inputs: Tensor, keep: Collection[str] | None, watch: Watch | None = None) -> None:
+    def __init__(
+        self, inputs: Tensor, keep: Collection[str] | None, sparing: bool = False, watch: Watch | None = None
+    ) -> None:
         super().__init__()
         self._keep = keep
+        self._sparing = sparing
         self._watch = watch
         self._names = CallNames()
         self._autocast = Autocast.capture(inputs.device)
         self._lower = self._autocast.lower_precision(inputs.device)
         self._device = inputs.device
-        # By storage. Every storage born here is held until the unit ends, so that no key is used twice.
+        # By storage, for as long as it lives; its address may be that of another one afterwards.
+        self._alive: dict[int, weakref.ref[UntypedStorage]] = {}
         self._recipes: dict[int, Recipe] = {}
-        self._born: dict[int, Tensor] = {}
         self._references: dict[int, list[Kept]] = {}
         self._saved: set[int] = set()
         # What was saved while the current call ran: it may have been the call's own result.
         self._just_saved: dict[int, list[Saved]] = {}
         self._saved_recipes: dict[Recipe, None] = {}
         self._called: dict[Recipe, str] = {}
-        self._casts: dict[tuple[Any, ...], Tensor] = {}
+        self._casts: dict[int, dict[tuple[Any, ...], Tensor]] = {}
+        self._num_casts = 0
 
     # ----- calls
 
@@ -164,20 +170,29 @@ class _Recorder(TorchFunctionMode):
     ) -> Recipe:
         references = [self._refer(argument) for argument in args]
         named = {key: self._refer(argument) for key, argument in keywords.items()}
-        return Recipe(func, references, named, self._autocast, output, random)
+        return Recipe(func, references, named, self._autocast, output, random, shares=not self._sparing)
 
     def _register(self, tensor: Tensor) -> bool:
-        """Whether the storage is a new one."""
+        """Know the storage from now on; whether it is a new one."""
+        storage = tensor.untyped_storage()
         key = storage_key(tensor)
-        if key in self._born or key in self._references:
+        if key in self._alive or key in self._references:
             return False
-        self._born[key] = tensor.detach()
+        self._alive[key] = weakref.ref(storage, partial(self._forget, key))
         return True
+
+    def _forget(self, key: int, _reference: weakref.ref[UntypedStorage]) -> None:
+        self._alive.pop(key, None)
+        self._recipes.pop(key, None)
+        self._casts.pop(key, None)
+        self._saved.discard(key)
 
     def _remember(self, name: str, output: Tensor, recipe: Recipe) -> None:
         """`recipe` makes the storage of `output`, also where the call itself has saved its result."""
         if self._watch is not None:
             recipe.function = self._watch(name, recipe.function)
+        if self._keep is None:
+            recipe.value = output.detach()  # whether it is worth its bytes is known at the end
         key = storage_key(output)
         self._recipes[key] = recipe
         self._called[recipe] = name
@@ -191,7 +206,7 @@ class _Recorder(TorchFunctionMode):
         if isinstance(argument, Tensor):
             key = storage_key(argument)
             recipe = self._recipes.get(key)
-            if recipe is not None and recipe.value is not None and recipe.value.dtype == argument.dtype:
+            if recipe is not None and recipe.dtype == argument.dtype:
                 return View(recipe, argument)
             kept = Kept(argument)
             self._references.setdefault(key, []).append(kept)
@@ -208,7 +223,7 @@ class _Recorder(TorchFunctionMode):
             return func(*args, **keywords)
         key = storage_key(target)
         recipe = self._recipes.pop(key, None)
-        whole = recipe is not None and recipe.value is not None and same_layout(recipe.value, target)
+        whole = recipe is not None and recipe.layout == layout_of(target)
         remembered = whole and function in CHEAP and self._may_be_repeated(name, function)
         if recipe is not None and remembered:
             arguments = [View(recipe, target), *(self._refer(argument) for argument in args[1:])]
@@ -222,7 +237,8 @@ class _Recorder(TorchFunctionMode):
         self._just_saved.clear()
         output = func(*args, **keywords)
         if recipe is not None and remembered:
-            self._remember(name, target, Recipe(func, arguments, named, self._autocast, target, copies_first=True))
+            recipe = Recipe(func, arguments, named, self._autocast, target, copies_first=True, shares=not self._sparing)
+            self._remember(name, target, recipe)
         return output
 
     def _dropout(self, name: str, func: Callable[..., Any], args: Sequence[Any], keywords: dict[str, Any]) -> Any:
@@ -242,18 +258,21 @@ class _Recorder(TorchFunctionMode):
     def _cast(self, argument: Any) -> Any:
         if not isinstance(argument, Tensor) or argument.dtype != torch.float32 or argument.is_leaf:
             return argument
-        key = (storage_key(argument), argument.size(), argument.stride(), argument.storage_offset(), argument._version)
-        if key not in self._casts:
-            name = f"cast.{len(self._casts)}"
-            self._casts[key] = self._repeatable(name, Tensor.to, (argument, self._lower), {})
-        return self._casts[key]
+        self._register(argument)
+        casts = self._casts.setdefault(storage_key(argument), {})
+        key = (*layout_of(argument), argument._version)
+        if key not in casts:
+            name = f"cast.{self._num_casts}"
+            self._num_casts += 1
+            casts[key] = self._repeatable(name, Tensor.to, (argument, self._lower), {})
+        return casts[key]
 
     # ----- saved tensors
 
     def pack(self, tensor: Tensor) -> Any:
         key = storage_key(tensor)
         recipe = self._recipes.get(key)
-        if recipe is not None and recipe.value is not None and recipe.value.dtype == tensor.dtype:
+        if recipe is not None and recipe.dtype == tensor.dtype:
             saved = Saved(View(recipe, tensor))
             self._saved_recipes[recipe] = None
         else:
@@ -285,8 +304,8 @@ class _Recorder(TorchFunctionMode):
             key = storage_key(output)
             held.add(key)
             recipe = self._recipes.get(key)
-            if recipe is not None and recipe.value is not None:
-                recipe.keep()
+            if recipe is not None and recipe.dtype == output.dtype:
+                recipe.keep(output)
         if self._keep is None:
             self._keep_instead_of_larger(held)
         for recipe in self._called:
@@ -294,7 +313,7 @@ class _Recorder(TorchFunctionMode):
                 recipe.value = None
         for recipe in self._saved_recipes:
             recipe.require()
-        self._born.clear()
+        self._alive.clear()
         self._recipes.clear()
         self._called.clear()
         self._references.clear()
@@ -304,28 +323,33 @@ class _Recorder(TorchFunctionMode):
 
         An attention's softmax is an example: autograd wants its result, and nobody but its recipe the scores.
         """
-        for root in [key for key in self._references if key in self._born and key not in held]:
+        sizes = {key: storage.nbytes() for key, born in self._alive.items() if (storage := born()) is not None}
+        for root in [key for key in self._references if key in sizes and key not in held]:
             users = [recipe for recipe in self._saved_recipes if depends_on(recipe, root)]
             if not users or users[0].value is None:
                 continue
             first = users[0]
-            if first.num_bytes <= self._born[root].untyped_storage().nbytes() and all(
+            if first.num_bytes <= sizes[root] and all(
                 not depends_on(recipe, root, unless=first) for recipe in users[1:]
             ):
-                first.keep()
+                first.keep(users[0].value)
 
 
 def run_thinned(
     run: Callable[[Tensor], Tensor],
     inputs: Tensor,
     keep: Collection[str] | None = None,
+    sparing: bool = False,
     watch: Watch | None = None,
 ) -> Tensor:
     """`run(inputs)`, keeping what is dear to compute, or where given the results of the calls named in `keep`.
 
+    What is computed on the way to a tensor that autograd asks for is held until the others that need it have been
+    asked for; with `sparing` it is let go and computed once more: the least memory at the most time.
+
     `watch` may replace the function that makes a call's result again, to see it.
     """
-    recorder = _Recorder(inputs, keep, watch)
+    recorder = _Recorder(inputs, keep, sparing, watch)
     output: Tensor | None = None
     try:
         with recorder, saved_tensors_hooks(recorder.pack, unpack):

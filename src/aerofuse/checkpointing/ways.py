@@ -40,6 +40,18 @@ def replay_seconds(calls: Mapping[str, Call], keep: Collection[str], seconds: Ma
     return sum(seconds.get(name, 0.0) for name in replayed(calls, keep))
 
 
+def sparing_seconds(calls: Mapping[str, Call], keep: Collection[str], seconds: Mapping[str, float]) -> float:
+    """The same where nothing is held for a second use: each result that autograd wants is made from what is kept."""
+
+    def making(name: str) -> float:
+        call = calls[name]
+        if name in keep or call.is_output:
+            return 0.0
+        return seconds.get(name, 0.0) + sum(making(source) for source in call.sources)
+
+    return sum(making(call.name) for call in calls.values() if call.saved)
+
+
 def replayed(calls: Mapping[str, Call], keep: Collection[str]) -> set[str]:
     """The calls that are made again: those whose results autograd wants, and what leads to them."""
     needed: set[str] = set()

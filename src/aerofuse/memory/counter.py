@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import chain
@@ -15,12 +16,58 @@ from aerofuse.memory.kinds import Kind
 from aerofuse.memory.location import Location, Phase
 from aerofuse.memory.report import MemoryReport
 from aerofuse.memory.storages import LiveStorages
-from aerofuse.memory.torch_private import TorchDispatchMode
+from aerofuse.memory.torch_private import LightDispatchMode, device_asked_for
 
 _SUM = torch.ops.aten.add.Tensor
 
 
-class LiveBytes(TorchDispatchMode):
+class StorageCounter(LightDispatchMode, ABC):
+    """A mode that follows the storages of what operations return, and notes when there is more than before.
+
+    Subclasses say which kind new storages are of, and which peaks they are after.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._storages = LiveStorages()
+
+    @abstractmethod
+    def _kind_of_new(self) -> Kind:
+        """What a storage is that appears now."""
+
+    @abstractmethod
+    def _is_backward(self) -> bool:
+        """Whether autograd walks the graph now, without recording."""
+
+    @abstractmethod
+    def _note_peaks(self) -> None:
+        """Compare the sums, which have just grown, with the peaks so far."""
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Run an operation and count what it returns."""
+        device = device_asked_for(func, args)
+        if device is not None:
+            return device
+        results = func(*args, **(kwargs or {}))
+        kind = self._kind_of_new()
+        grown = False
+        for result in results if isinstance(results, tuple | list) else (results,):
+            if isinstance(result, Tensor):
+                grown |= self._storages.note(result, kind)
+        # autograd sums the gradients of a tensor that was used twice in place, but not under a dispatch mode:
+        # here the operands die right after, and no moment with all three is real.
+        if grown and not (func is _SUM and self._is_backward()):
+            self._note_peaks()
+        return results
+
+
+class LiveBytes(StorageCounter):
     """A context manager that counts the bytes of the tensors alive, now and at most, by kind.
 
     It sees every operation's results, on the CPU, on CUDA or under a `FakeTensorMode` that was entered before it.
@@ -34,12 +81,11 @@ class LiveBytes(TorchDispatchMode):
     """
 
     def __init__(self, model: nn.Module, optimizer: Optimizer | None = None, inputs: Iterable[Tensor] = ()) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch's, as the two below
+        super().__init__()
         self._model = model
         self._optimizer = optimizer
         self._inputs = list(inputs)
         self._location = Location(model, optimizer)
-        self._storages = LiveStorages()
         self._undo = ExitStack()
         self.reset_peak()
 
@@ -79,26 +125,12 @@ class LiveBytes(TorchDispatchMode):
         self._undo.close()
         self._storages.stop()
 
-    def __torch_dispatch__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Run an operation and count what it returns."""
-        results = func(*args, **(kwargs or {}))
+    def _kind_of_new(self) -> Kind:
         phase = self._location.phase
-        backwards = phase in (Phase.BACKWARD, Phase.OPTIMIZER)
-        grown = False
-        for result in results if isinstance(results, tuple | list) else (results,):
-            if isinstance(result, Tensor):
-                grown |= self._storages.note(result, Kind.TEMPORARIES if backwards else Kind.ACTIVATIONS)
-        # autograd sums the gradients of a tensor that was used twice in place, but not under a dispatch mode:
-        # here the operands die right after, and no moment with all three is real.
-        if grown and not (phase is Phase.BACKWARD and func is _SUM):
-            self._note_peaks()
-        return results
+        return Kind.TEMPORARIES if phase in (Phase.BACKWARD, Phase.OPTIMIZER) else Kind.ACTIVATIONS
+
+    def _is_backward(self) -> bool:
+        return self._location.phase is Phase.BACKWARD
 
     def _note_peaks(self) -> None:
         total_bytes = self._storages.total_bytes

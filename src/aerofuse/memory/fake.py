@@ -11,28 +11,34 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aerofuse.memory.torch_private import FakeTensorMode, TorchDispatchMode
+from aerofuse.memory.torch_private import FakeTensorMode, LightDispatchMode, device_asked_for
 
 
-@contextmanager
-def fake_copy(model: nn.Module, *, mixed_precision: bool = True) -> Iterator[nn.Module]:
-    """A deep copy of `model` on fake tensors, and a context in which every new tensor is a fake one.
+class FakeCopy:
+    """A deep copy of a model on fake tensors, and a context in which every new tensor is a fake one.
 
     Operations then compute shapes and types alone, those that they have on real tensors. Parameters and buffers
     are on the devices of the originals; those of a model on the device `meta` are on the CPU. Tensors that are
     neither parameters nor buffers are copied as they are, and may take part. Without `mixed_precision` it is faster,
     and right where all that a norm reads has one type.
     """
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    with mode:
-        # A deep copy takes from its memo what it would otherwise copy.
-        memo = {id(tensor): _fake_twin(tensor) for tensor in chain(model.parameters(), model.buffers())}
-    fake_model = copy.deepcopy(model, memo)
-    with ExitStack() as modes:
-        modes.enter_context(mode)
-        if mixed_precision:
-            modes.enter_context(_MixedPrecisionNorms())  # type: ignore[no-untyped-call]  # torch's constructor
-        yield fake_model
+
+    def __init__(self, model: nn.Module, *, mixed_precision: bool = True) -> None:
+        self._mode = FakeTensorMode(allow_non_fake_inputs=True)
+        self._mixed_precision = mixed_precision
+        with self._mode:
+            # A deep copy takes from its memo what it would otherwise copy.
+            memo = {id(tensor): _fake_twin(tensor) for tensor in chain(model.parameters(), model.buffers())}
+        self.model = copy.deepcopy(model, memo)
+
+    @contextmanager
+    def active(self) -> Iterator[nn.Module]:
+        """The context; may be entered again and again, and gives the copy."""
+        with ExitStack() as modes:
+            modes.enter_context(self._mode)
+            if self._mixed_precision:
+                modes.enter_context(_MixedPrecisionNorms())  # type: ignore[no-untyped-call]  # torch's constructor
+            yield self.model
 
 
 def _fake_twin(tensor: Tensor) -> Tensor:
@@ -41,7 +47,7 @@ def _fake_twin(tensor: Tensor) -> Tensor:
     return nn.Parameter(twin, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else twin
 
 
-class _MixedPrecisionNorms(TorchDispatchMode):
+class _MixedPrecisionNorms(LightDispatchMode):
     """Gives norms the statistics in float32 that they save on real tensors where their weights are float32.
 
     On fake tensors of the CPU they have the type of the input, half as many bytes under autocast.
@@ -60,6 +66,9 @@ class _MixedPrecisionNorms(TorchDispatchMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
+        device = device_asked_for(func, args)
+        if device is not None:
+            return device
         results = func(*args, **(kwargs or {}))
         if func in self._NORMS and any(isinstance(arg, Tensor) and arg.dtype is torch.float32 for arg in args):
             output, *statistics = results

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aerofuse.memory.kinds import Kind
@@ -27,6 +27,12 @@ class MemoryReport:
     where: str
     peak_activation_bytes: int
     source: str
+
+    def larger(self, other: MemoryReport) -> MemoryReport:
+        """Of this and what came before or after it: each peak from where it is higher."""
+        higher = self if self.peak_bytes >= other.peak_bytes else other
+        activation_bytes = max(self.peak_activation_bytes, other.peak_activation_bytes)
+        return replace(higher, peak_activation_bytes=activation_bytes)
 
     def __str__(self) -> str:
         rows = {kind.replace("_", " "): num_bytes for kind, num_bytes in self.at_peak.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from itertools import chain
 from typing import Any, Literal, get_args
@@ -16,7 +16,7 @@ from torch.optim import AdamW
 
 from aerofuse.hardware import device_name
 from aerofuse.memory.counter import LiveBytes
-from aerofuse.memory.fake import fake_copy
+from aerofuse.memory.fake import FakeCopy
 from aerofuse.memory.report import MemoryReport
 
 Precision = Literal["float32", "bf16"]
@@ -62,80 +62,126 @@ def count_training_step(
     Raises `ValueError` for a shape with a size below 1, an unknown optimiser or precision, and a model that learns
     nothing, is on several devices, or is on `meta` without `fake`.
     """
-    _check_choice("optimizer", optimizer, (*get_args(OptimizerName), None))
-    _check_choice("precision", precision, get_args(Precision))
-    if not input_shape or min(input_shape) < 1:
-        raise ValueError(f"input_shape is {tuple(input_shape)}; it needs sizes of at least 1, such as (8, 3, 224, 224)")
-    device = _device_of(model)
-    if device.type == "meta" and not fake:
-        raise ValueError("the model is on the device meta, so its steps cannot be run; count them with fake=True")
-    start = partial(
-        _Training,
-        input_shape=input_shape,
-        input_dtype=input_dtype,
-        loss=loss,
-        optimizer=optimizer,
-        precision=precision,
-    )
+    step = TrainingStep(tuple(input_shape), loss, optimizer, precision, input_dtype)
     if fake:
-        with fake_copy(model, mixed_precision=precision != "float32") as fake_model:
-            training = start(fake_model)
-            training.give_optimizer_its_state()
-            report = training.count_step()
-        return replace(report, source="counted on fake tensors")
+        return FakeTraining(model, step).count_step()
+    device = _device_of(model)
+    if device.type == "meta":
+        raise ValueError("the model is on the device meta, so its steps cannot be run; count them with fake=True")
     with _put_back(model, device):
-        training = start(model)
+        training = _Training(model, step)
         if device.type == "cuda":
             return _count_on_cuda(training, device)
-        training.step()
-        return training.count_step()
+        training.run()
+        return training.count(training.run)
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """What a training step does besides its model, in the terms of `count_training_step`.
+
+    Raises `ValueError` for a shape with a size below 1, an unknown optimiser or precision.
+    """
+
+    input_shape: tuple[int, ...]
+    loss: Callable[[Any], Tensor] = sum_of_outputs
+    optimizer: OptimizerName | None = "adamw"
+    precision: Precision = "float32"
+    input_dtype: torch.dtype = torch.float32
+
+    def __post_init__(self) -> None:
+        _check_choice("optimizer", self.optimizer, (*get_args(OptimizerName), None))
+        _check_choice("precision", self.precision, get_args(Precision))
+        if not self.input_shape or min(self.input_shape) < 1:
+            raise ValueError(
+                f"input_shape is {self.input_shape}; it needs sizes of at least 1, such as (8, 3, 224, 224)"
+            )
+
+    def make_inputs(self, device: torch.device) -> Tensor:
+        """A batch with values from 0 to 1, or of zeros where it is of integers."""
+        make = torch.rand if self.input_dtype.is_floating_point else torch.zeros
+        return make(*self.input_shape, dtype=self.input_dtype, device=device)
+
+
+class FakeTraining:
+    """The training of a copy of a model on fake tensors, whose steps may be counted again and again.
+
+    What is called a step, and what is raised, is as in `count_training_step`. Between two counts the copy may be
+    treated differently, to see what that changes.
+    """
+
+    def __init__(self, model: nn.Module, step: TrainingStep) -> None:
+        _device_of(model)
+        self.copy = FakeCopy(model, mixed_precision=step.precision != "float32")
+        with self.copy.active() as fake:
+            self._training = _Training(fake, step)
+            self._training.give_optimizer_its_state()
+
+    def count_step(self) -> MemoryReport:
+        """A whole step."""
+        return self.count_passes().larger(self.count_update())
+
+    def count_passes(self) -> MemoryReport:
+        """The forward and backward pass, with the optimiser's state there."""
+        return self._count(self._training.run_passes)
+
+    def count_update(self) -> MemoryReport:
+        """The optimiser's step, with all gradients there: the same however the passes came by them."""
+        return self._count(self._training.update, before=self._training.give_zeros_as_gradients)
+
+    def _count(self, part: Callable[[], None], before: Callable[[], None] = lambda: None) -> MemoryReport:
+        with self.copy.active():
+            before()
+            report = self._training.count(part)
+            self._training.model.zero_grad()
+        return replace(report, source="counted on fake tensors")
 
 
 class _Training:
     """A model, its optimiser and a batch."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        *,
-        input_shape: Sequence[int],
-        input_dtype: torch.dtype,
-        loss: Callable[[Any], Tensor],
-        optimizer: OptimizerName | None,
-        precision: Precision,
-    ) -> None:
+    def __init__(self, model: nn.Module, step: TrainingStep) -> None:
         self.model = model.train()
         device = _device_of(model)
-        make_inputs = torch.rand if input_dtype.is_floating_point else torch.zeros
-        self.inputs = make_inputs(*input_shape, dtype=input_dtype, device=device)
-        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.optimizer = AdamW(parameters) if optimizer is not None else None
-        self._loss = loss
-        self._autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=precision == "bf16")
+        self.inputs = step.make_inputs(device)
+        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._optimizer = AdamW(self._parameters) if step.optimizer is not None else None
+        self._loss = step.loss
+        self._autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=step.precision == "bf16")
 
-    def step(self) -> None:
+    def run(self) -> None:
         """One step, without gradients before and after."""
+        self.run_passes()
+        self.update()
+        self.model.zero_grad()
+
+    def run_passes(self) -> None:
+        """Forward and backward."""
         with self._autocast():
             outputs = self.model(self.inputs)
         self._loss(outputs).backward()
-        if self.optimizer is not None:
-            self.optimizer.step()
-        self.model.zero_grad()
+
+    def update(self) -> None:
+        """The optimiser's part."""
+        if self._optimizer is not None:
+            self._optimizer.step()
+
+    def give_zeros_as_gradients(self) -> None:
+        """As if the passes had been run."""
+        for parameter in self._parameters:
+            parameter.grad = torch.zeros_like(parameter)
 
     def give_optimizer_its_state(self) -> None:
-        """Let the optimiser step over gradients of zeros, without a forward and backward pass."""
-        if self.optimizer is None:
-            return
-        for group in self.optimizer.param_groups:
-            for parameter in group["params"]:
-                parameter.grad = torch.zeros_like(parameter)
-        self.optimizer.step()
-        self.model.zero_grad()
+        """As if a first step had been run."""
+        if self._optimizer is not None:
+            self.give_zeros_as_gradients()
+            self._optimizer.step()
+            self.model.zero_grad()
 
-    def count_step(self) -> MemoryReport:
-        """What one more step holds at most."""
-        with LiveBytes(self.model, self.optimizer, [self.inputs]) as live:
-            self.step()
+    def count(self, part: Callable[[], None]) -> MemoryReport:
+        """What a part of a step holds at most."""
+        with LiveBytes(self.model, self._optimizer, [self.inputs]) as live:
+            part()
         return live.report()
 
 
@@ -146,9 +192,9 @@ def _count_on_cuda(training: _Training, device: torch.device) -> MemoryReport:
     }
     # Found before the first step, so that what libraries then reserve as their work space is not foreign.
     foreign_bytes = torch.cuda.memory_allocated(device) - sum(blocks.values()) * _CUDA_BLOCK_BYTES
-    training.step()
+    training.run()
     torch.cuda.reset_peak_memory_stats(device)
-    report = training.count_step()
+    report = training.count(training.run)
     peak_bytes = torch.cuda.max_memory_allocated(device) - foreign_bytes
     return replace(report, peak_bytes=peak_bytes, source=f"allocator of {device_name(device)}")
 

@@ -2,24 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
 
 # Tensors of the device `meta` are the public ones without memory, but they do not know the device that they stand
 # for; and a mode is the only thing that sees every operation, those of the backward included.
-from torch._subclasses import FakeTensorMode
+from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.autograd.graph import Node
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._python_dispatch import _disable_current_modes as all_modes_off
 
 __all__ = [
     "FakeTensorMode",
-    "TorchDispatchMode",
+    "LightDispatchMode",
     "all_modes_off",
+    "device_asked_for",
     "in_backward",
     "next_node_number",
     "node_number",
     "running_node",
 ]
+
+
+_DEVICE_OF = torch.ops.prim.device.default
+
+
+class LightDispatchMode(TorchDispatchMode):
+    """A dispatch mode that never runs inside of a compiled function, so that its calls need no guard against that."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # torch would wrap every call, which takes longer than counting does
+
+
+def device_asked_for(func: Callable[..., Any], args: Sequence[Any]) -> torch.device | None:
+    """The answer where an operation only asks a fake tensor for its device, as autograd does thrice per operation.
+
+    Else `None`. Handed on to the next mode, the question takes as long as an operation.
+    """
+    if func is _DEVICE_OF and isinstance(args[0], FakeTensor):
+        return args[0].fake_device
+    return None
 
 
 def in_backward() -> bool:
