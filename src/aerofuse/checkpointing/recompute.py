@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from aerofuse.checkpointing.lean import LeanActivations
 from aerofuse.checkpointing.surroundings import Autocast, RandomState, statistics_untouched
 
 Unpack = Callable[[Any], Tensor]
@@ -162,5 +163,6 @@ def run_recomputed(
     """
     current = _Range(again, modules, x)
     # Copies of weights that autocast would remember until its end are of no use to anybody here.
-    with saved_tensors_hooks(current.pack, current.unpack), Autocast.capture(x.device).restored(cache=False):
+    uncached = Autocast.capture(x.device).restored(cache=False)
+    with saved_tensors_hooks(current.pack, current.unpack), uncached, LeanActivations():
         return once(x)

@@ -22,6 +22,7 @@ from torch import Tensor, UntypedStorage
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
+from aerofuse.checkpointing.lean import run_lean
 from aerofuse.checkpointing.operations import (
     CHEAP,
     DROPOUT,
@@ -131,7 +132,7 @@ class _Recorder(TorchFunctionMode):
         random: RandomState | None = None,
     ) -> Any:
         self._just_saved.clear()
-        output = func(*args, **keywords)
+        output = run_lean(func, args, keywords)
         kept = self._keep is not None and name in self._keep
         if isinstance(output, Tensor) and self._register(output) and not kept:
             self._remember(name, output, self._recipe(func, args, keywords, output, random))

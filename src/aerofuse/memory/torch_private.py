@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 # Tensors of the device `meta` are the public ones without memory, but they do not know the device that they stand
 # for; and a mode is the only thing that sees every operation, those of the backward included.
@@ -22,6 +23,7 @@ __all__ = [
     "in_backward",
     "next_node_number",
     "node_number",
+    "num_owners",
     "running_node",
 ]
 
@@ -69,3 +71,10 @@ def next_node_number() -> int:
     """The number that the next node made by this thread will get."""
     # It has no public name, as the number of a node has none.
     return torch._C._autograd._get_sequence_nr()
+
+
+def num_owners(tensor: Tensor) -> int:
+    """How many tensors share the memory of `tensor`, itself among them."""
+    # There is no public count. The second reference is that of the storage's own Python object.
+    storage = tensor.untyped_storage()
+    return int(torch._C._storage_Use_Count(storage._cdata)) - 1
