@@ -6,19 +6,32 @@ from pathlib import Path
 
 from aerofuse.backbones.create import create_backbone
 from aerofuse.backbones.families import family_of
+from aerofuse.checkpointing.budgets import parse_budget
 from aerofuse.params.loading import PARAMS_FILE, read_params_file, validate
 from aerofuse.params.schema import Params
+from aerofuse.params.training import AUTO
 from stages import run
 
 
 def check_params() -> None:
     params = validate(Params, read_params_file(), str(PARAMS_FILE))
-    for recipe in params.recipes.values():
+    for name, recipe in params.recipes.items():
         family_of(recipe.backbones.cnn)
         family_of(recipe.backbones.transformer)
+        _check_budget(recipe.training.gradient_checkpointing.budget, f"recipes.{name}.training")
     _check_segments(params)
     # Constant, so that a change of parameters re-runs only the stages that read what changed.
     Path("data/params_checked").write_text("params.yaml can be used\n")
+
+
+def _check_budget(budget: int | float | str | None, section: str) -> None:
+    if budget in (None, AUTO):
+        return
+    try:
+        parse_budget(budget)
+    except ValueError as error:
+        field = f"{section}.gradient_checkpointing.budget"
+        raise ValueError(f"{PARAMS_FILE} cannot be used:\n  {field}: {error}; or write {AUTO}") from None
 
 
 def _check_segments(params: Params) -> None:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from aerofuse.evaluation.comparison import TRAINING_STAGES, ModelResults, Settings, compare_models
 from aerofuse.evaluation.predictions import read_predictions
-from aerofuse.evaluation.times import EvaluationTimes, TrainingTimes
+from aerofuse.evaluation.times import EvaluationTimes, MemoryRecord, TrainingTimes
 from aerofuse.params.evaluation import CompareParams
 from aerofuse.params.loading import load_section, load_value
 from aerofuse.params.training import PhaseParams
@@ -25,12 +25,11 @@ TIMES = REPORTS / "times"
 
 def compare() -> None:
     params = load_section(CompareParams, "compare")
-    last_phase = load_section(PhaseParams, "recipes.{recipe}.train_stage_c")
     settings = Settings(
         confidence_level=params.confidence_level,
         resamples=params.bootstrap_samples,
         recipe=load_value(str, "recipe"),
-        batch_size=last_phase.batch_size,
+        batch_size=trained_batch_size("train_stage_c"),
     )
     comparison = compare_models({model: read_results(model) for model in TRAINING_STAGES}, settings)
     write_json(Path("metrics/compare.json"), comparison.flat_metrics())
@@ -57,6 +56,12 @@ def read_results(model: str) -> ModelResults:
         times=EvaluationTimes.read(TIMES / f"evaluate_{model}.json"),
         training=tuple(TrainingTimes.read(TIMES / f"{stage}.json") for stage in TRAINING_STAGES[model]),
     )
+
+
+def trained_batch_size(stage: str) -> int:
+    """What was asked for, or what `auto` came to."""
+    asked = load_section(PhaseParams, f"recipes.{{recipe}}.{stage}").batch_size
+    return MemoryRecord.read(TIMES / f"{stage}.json").batch_size if isinstance(asked, str) else asked
 
 
 if __name__ == "__main__":

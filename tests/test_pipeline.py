@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
@@ -128,12 +129,17 @@ def test_a_second_run_does_nothing(reproduced: Path) -> None:
     assert _git(reproduced, "status", "--short") == ""
 
 
-def test_every_training_stage_is_an_mlflow_run_under_one_parent(reproduced: Path) -> None:
+def _runs(folder: Path) -> list[Any]:
+    """The MLflow runs of training stages, newest first."""
     import mlflow
 
-    mlflow.set_tracking_uri(f"sqlite:///{reproduced / 'mlflow.db'}")
-    runs = mlflow.search_runs(experiment_names=["aerofuse"], output_format="list")
-    stages = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+    runs: list[Any] = mlflow.search_runs(experiment_names=["aerofuse"], output_format="list")
+    return [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+
+
+def test_every_training_stage_is_an_mlflow_run_under_one_parent(reproduced: Path) -> None:
+    stages = _runs(reproduced)
     assert {run.info.run_name for run in stages} == {
         f"train_{name}" for name in ("single_task", "multi_task", "stage_a", "stage_b", "stage_c")
     }
@@ -161,11 +167,19 @@ def test_another_fusion_method_runs_the_hybrid_again_and_nothing_else(reproduced
     ("settings", "messages"),
     [
         (
-            ("fusion_method=bogus", "seed=-1", "recipes.quick.train_stage_a.epochs=0", "data.split.train=0.9"),
+            (
+                "fusion_method=bogus",
+                "seed=-1",
+                "recipes.quick.train_stage_a.epochs=0",
+                "recipes.quick.train_stage_c.batch_size=automatic",
+                "data.split.train=0.9",
+            ),
             (
                 "fusion_method: 'bogus' is not allowed: Input should be 'concat', 'add' or 'attention'",
                 "seed: -1 is not allowed",
                 "recipes.quick.train_stage_a.epochs: 0 is not allowed",
+                "recipes.quick.train_stage_c.batch_size: 'automatic' is not allowed: "
+                "write a number of images, at least 1, or auto",
                 "train + validation + test must be 1",
             ),
         ),
@@ -188,6 +202,33 @@ def test_a_bad_value_stops_before_any_output_is_lost(
     # Mended, nothing is run again.
     assert _ran(_dvc(reproduced, "repro").stdout) <= {"check_params"}
     assert _git(reproduced, "status", "--short") == ""
+
+
+@pytest.mark.large
+def test_batch_and_budget_on_auto(reproduced: Path) -> None:
+    settings = (
+        "recipes.quick.training.gradient_checkpointing.enabled=true",
+        "recipes.quick.training.gradient_checkpointing.budget=auto",
+        "recipes.quick.training.memory_reserve=0.0",
+        "recipes.quick.training.largest_batch_size=40",
+        "recipes.quick.train_stage_c.batch_size=auto",
+    )
+    output = _dvc(reproduced, "exp", "run", "--name", "auto", *(f"-S={setting}" for setting in settings)).stdout
+    stages = [path.stem for path in (reproduced / "reports/times").glob("train_*.json")]
+    memory = {stage: json.loads((reproduced / f"reports/times/{stage}.json").read_text())["memory"] for stage in stages}
+    compared = json.loads((reproduced / "reports/comparison.json").read_text())["settings"]["batch_size"]
+    runs = _runs(reproduced)[:5]
+    _git(reproduced, "checkout", "--quiet", "--force", "HEAD")
+    _dvc(reproduced, "checkout", "--force")
+    assert len(stages) == 5
+    assert memory["train_stage_c"]["batch_size"] == compared <= 40
+    assert memory["train_stage_b"]["batch_size"] == 32
+    assert "confirmed by a real step" in output
+    for run in runs:
+        record = memory[run.info.run_name]
+        assert run.data.metrics["memory/peak_bytes"] == record["peak_bytes"]
+        assert run.data.metrics["memory/predicted_peak_bytes"] == record["predicted_peak_bytes"]
+        assert run.data.params["memory.batch_size"] == str(record["batch_size"])
 
 
 @pytest.mark.large

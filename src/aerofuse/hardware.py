@@ -1,13 +1,73 @@
-"""The names of the devices that results were made on."""
+"""The devices that results are made on: their names, and how much memory they have."""
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import torch
 
 _CPU_INFO = Path("/proc/cpuinfo")
+# Where Linux says how much memory a container may take.
+_OWN_GROUPS = Path("/proc/self/cgroup")
+_GROUPS = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class DeviceMemory:
+    """The memory of a device, and what of it this process can still take."""
+
+    total_bytes: int
+    free_bytes: int
+
+
+def memory_of(device: torch.device) -> DeviceMemory:
+    """The memory of a GPU, or of the machine, which every other device shares.
+
+    On CUDA, what torch has taken from the device and not given to tensors is free. Inside a container its limit
+    holds; what the system keeps of files and lets go when asked is free.
+    """
+    if device.type == "cuda":
+        free_bytes, total_bytes = torch.cuda.mem_get_info(device)
+        unused_bytes = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return DeviceMemory(total_bytes, free_bytes + unused_bytes)
+    machine = psutil.virtual_memory()
+    limits = [DeviceMemory(machine.total, machine.available), *_group_limits(_OWN_GROUPS, _GROUPS)]
+    return DeviceMemory(min(limit.total_bytes for limit in limits), min(limit.free_bytes for limit in limits))
+
+
+def _group_limits(own_groups: Path, mount: Path) -> Iterator[DeviceMemory]:
+    """The limits of the control groups that this process is in, both of version 2 and of version 1."""
+    if not own_groups.is_file():
+        return
+    for line in own_groups.read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            root, names = mount, ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            root, names = mount / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        group = root / path.lstrip("/")
+        # A group's limit holds for those inside of it. In a container its own group may be mounted as the root.
+        for folder in (group, *group.parents):
+            if folder.is_relative_to(root):
+                yield from _limit_of(folder, *names)
+
+
+def _limit_of(group: Path, limit_name: str, used_name: str, files_name: str) -> Iterator[DeviceMemory]:
+    try:
+        limit = (group / limit_name).read_text().strip()
+        used_bytes = int((group / used_name).read_text())
+        counters = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except OSError:  # no such group here, or one without a limit, as the root
+        return
+    if limit.isdecimal():  # else `max`
+        free_bytes = int(limit) - used_bytes + int(counters.get(files_name, 0))
+        yield DeviceMemory(int(limit), max(free_bytes, 0))
 
 
 def device_name(device: torch.device) -> str:

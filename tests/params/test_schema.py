@@ -91,6 +91,10 @@ def wrong_values(annotation: Any) -> list[object]:
         wrong = ["yes", 1]
     elif kinds <= {int, float}:  # a range of numbers too
         wrong = ["three", "1", True]
+    elif kinds == {int, Literal["auto"]}:
+        wrong = ["automatic", "1", True, 1.5, 0]
+    elif kinds == {int, float, str}:
+        wrong = [True, ["a"]]
     else:
         assert kinds == {str}, f"say here what is wrong for {annotation}"
         wrong = [3, True, ["a"]]
@@ -163,6 +167,19 @@ def test_a_misspelled_name_is_refused_with_the_right_one(path: tuple[str, ...], 
             "epochs: 'three' is not allowed: Input should be a valid integer",
         ),
         ("recipes.quick.train_stage_a.epochs", 2.5, "epochs: 2.5 is not allowed: "),
+        (
+            "recipes.quick.train_stage_a.batch_size",
+            "automatic",
+            "recipes.quick.train_stage_a.batch_size: 'automatic' is not allowed: "
+            "write a number of images, at least 1, or auto",
+        ),
+        ("recipes.quick.training.largest_batch_size", 0, "largest_batch_size: 0 is not allowed: "),
+        ("recipes.quick.training.memory_reserve", 1.0, "memory_reserve: 1.0 is not allowed: "),
+        (
+            "recipes.quick.training.gradient_checkpointing",
+            {"enabled": True, "segments": 3, "budget": 0.5},
+            "segments and budget are two ways to say what is kept; set one of them to null",
+        ),
         ("recipes.quick.train_stage_a.learning_rate", -1.0, "learning_rate: -1.0 is not allowed: "),
         ("data.split.train", 0.8, "train + validation + test must be 1, not 1.1"),
         ("recipes.base.weights", {"source": "none"}, "set allow_random: true if that is meant"),
@@ -180,6 +197,16 @@ def test_random_weights_are_allowed_when_they_are_meant() -> None:
     weights = {"source": "none", "allow_random": True}
     params = validate(Params, changed(("recipes", "quick", "weights"), weights), "params.yaml")
     assert params.recipes["quick"].weights.source == "none"
+
+
+@pytest.mark.parametrize("budget", [None, "auto", "12 GiB", 0.5, 6 * 2**30])
+@pytest.mark.parametrize("batch_size", ["auto", 48])
+def test_what_auto_stands_beside(budget: object, batch_size: object) -> None:
+    content = changed(("recipes", "quick", "training", "gradient_checkpointing", "budget"), budget)
+    content["recipes"]["quick"]["train_stage_c"]["batch_size"] = batch_size
+    recipe = validate(Params, content, "params.yaml").recipes["quick"]
+    assert recipe.training.gradient_checkpointing.budget == budget
+    assert recipe.train_stage_c.batch_size == batch_size
 
 
 def test_all_mistakes_are_named_at_once() -> None:

@@ -41,6 +41,7 @@ def _train(
         on_epoch=lambda *_: None,
         on_best=lambda epoch, _: kept.append(epoch),
     )
+    assert isinstance(phase.batch_size, int)
     loader = make_loader(
         PreparedSplit(folder / "train.arrow", classes), batch_size=phase.batch_size, shuffle=True, num_workers=0, seed=0
     )

@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
+_MEMORY = "memory"
+
 
 @dataclass(frozen=True)
 class EvaluationTimes:
@@ -29,7 +31,8 @@ class EvaluationTimes:
 class TrainingTimes:
     """`reports/times/<training stage>.json`; `images` are counted once per epoch.
 
-    `peak_memory_bytes` is the peak of the allocator of a GPU, None where there was none.
+    `peak_memory_bytes` is the peak of the allocator of a GPU, None where there was none. The file's further part,
+    `memory`, is a `MemoryRecord`.
     """
 
     seconds: float
@@ -42,7 +45,9 @@ class TrainingTimes:
     @classmethod
     def read(cls, path: Path) -> Self:
         """Raises `FileNotFoundError`, or `ValueError` where the file holds anything else."""
-        return cls(**_read(path, [field.name for field in fields(cls)]))
+        names = [field.name for field in fields(cls)]
+        content = _read(path, names, optional=_MEMORY)
+        return cls(**{name: content[name] for name in names})
 
     @classmethod
     def total(cls, phases: Sequence[TrainingTimes]) -> Self:
@@ -61,12 +66,38 @@ class TrainingTimes:
         )
 
 
-def _read(path: Path, names: Sequence[str]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class MemoryRecord:
+    """What `reports/times/<training stage>.json` says under `memory`: what a step of `batch_size` images holds.
+
+    `predicted_peak_bytes` was counted before the training, of `available_bytes` that a step could have taken;
+    `peak_bytes` is that of the training, as said in `measured`: by the allocator, or counted in one step.
+    `treatment` says what was kept for the backward pass, `advice` what would pay; it may be empty.
+    """
+
+    batch_size: int
+    predicted_peak_bytes: int
+    peak_bytes: int | None
+    measured: str
+    available_bytes: int
+    treatment: str
+    advice: str
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Raises `FileNotFoundError`, or `ValueError` where the file has no such part."""
+        content = _read(path, [field.name for field in fields(TrainingTimes)], optional=_MEMORY).get(_MEMORY)
+        if content is None:
+            raise ValueError(f"{path} has no {_MEMORY!r}; `dvc repro --force {path.stem}` writes it")
+        return cls(**content)
+
+
+def _read(path: Path, names: Sequence[str], optional: str | None = None) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(
             f"no times at {path}; `dvc repro {path.stem.replace('evaluate_', 'evaluate@')}` makes them"
         )
     content = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict) or set(content) != set(names):
+    if not isinstance(content, dict) or set(content) - {optional} != set(names):
         raise ValueError(f"{path} must hold exactly {', '.join(names)}; it holds {', '.join(content)}")
     return content

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from aerofuse.params.section import Section
+
+AUTO = "auto"  # as much as the device has room for
 
 
 class TaskWeights(Section):
@@ -30,6 +32,23 @@ class CheckpointingParams(Section):
 
     enabled: bool
     segments: int | None = Field(ge=1, description="ranges of a backbone; null: every unit is computed again")
+    budget: int | float | str | None = Field(
+        default=None, description="bytes, a size, a share, or `auto`; `check_params` reads the size"
+    )
+
+    @field_validator("budget", mode="plain")
+    @classmethod
+    def _budget_is_a_word_or_a_number(cls, value: object) -> object:
+        # One message instead of one for each type that it might have been meant to have.
+        if value is None or (isinstance(value, int | float | str) and not isinstance(value, bool)):
+            return value
+        raise ValueError("write auto, a size such as 12 GiB, a share of the activations such as 0.5, or null")
+
+    @model_validator(mode="after")
+    def _one_way_to_choose(self) -> Self:
+        if self.segments is not None and self.budget is not None:
+            raise ValueError("segments and budget are two ways to say what is kept; set one of them to null")
+        return self
 
 
 class TrainingParams(Section):
@@ -44,6 +63,10 @@ class TrainingParams(Section):
     task_weights: TaskWeights
     augmentation: AugmentationParams
     gradient_checkpointing: CheckpointingParams
+    memory_reserve: float = Field(
+        default=0.1, ge=0, lt=1, description="share of the device's memory that `auto` leaves to kernels and fragments"
+    )
+    largest_batch_size: int = Field(default=256, ge=1, description="`batch_size: auto` never goes above")
     num_workers: int = Field(ge=0)
 
 
@@ -52,5 +75,15 @@ class PhaseParams(Section):
 
     epochs: int = Field(ge=1)
     learning_rate: float = Field(gt=0, le=1)
-    batch_size: int = Field(ge=1)
+    batch_size: int | Literal["auto"] = Field(
+        description="images a step; `auto`: the most that the device has room for"
+    )
     accumulation_steps: int = Field(ge=1, description="batches whose gradients are summed before a step")
+
+    @field_validator("batch_size", mode="plain")
+    @classmethod
+    def _batch_size_is_a_number_or_auto(cls, value: object) -> object:
+        # As for the budget: one message.
+        if value == AUTO or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+            return value
+        raise ValueError(f"write a number of images, at least 1, or {AUTO}")

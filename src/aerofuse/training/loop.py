@@ -20,6 +20,7 @@ from aerofuse.data.dataset import Sample
 from aerofuse.models.parts import AircraftModel
 from aerofuse.params.training import PhaseParams, TrainingParams
 from aerofuse.training.losses import task_losses, weighted_sum
+from aerofuse.training.memory_watch import MemoryMeter
 from aerofuse.training.optimisation import make_optimizer, make_schedule
 
 logger = logging.getLogger(__name__)
@@ -33,12 +34,13 @@ class Hooks:
 
     `evaluate` gives the validation metrics of the model as it is, among them `score`, by which the best epoch is
     chosen; `on_epoch` receives the metrics of each epoch (counted from 1); `on_best` is called when an epoch is
-    the best so far, to keep the model.
+    the best so far, to keep the model. `meter` is told of every epoch and step, and measures the memory they take.
     """
 
     evaluate: Callable[[AircraftModel], Metrics]
     on_epoch: Callable[[int, Metrics], None]
     on_best: Callable[[int, Metrics], None]
+    meter: MemoryMeter = field(default_factory=MemoryMeter)
 
 
 @dataclass
@@ -50,7 +52,7 @@ class TrainingReport:
     best_metrics: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     images: int = 0
-    peak_memory_bytes: int | None = None  # of the allocator in training steps; None without a GPU
+    peak_memory_bytes: int | None = None  # of a GPU's allocator in training steps, where the hooks have a meter for it
 
     @property
     def images_per_second(self) -> float:
@@ -74,16 +76,15 @@ def train(
     prepared_model, prepared_optimizer, prepared_loader = accelerator.prepare(model, optimizer, loader)
     steps_per_epoch = math.ceil(len(prepared_loader) / phase.accumulation_steps)
     schedule = make_schedule(optimizer, phase.epochs * steps_per_epoch, params.warmup_fraction)
-    epoch_runner = _EpochRunner(prepared_model, prepared_optimizer, prepared_loader, schedule, params, accelerator)
+    hooks.meter.attach(model, optimizer, len(prepared_loader), phase.accumulation_steps)
+    epoch_runner = _EpochRunner(
+        prepared_model, prepared_optimizer, prepared_loader, schedule, params, accelerator, hooks.meter
+    )
     report = TrainingReport()
     for epoch in range(1, phase.epochs + 1):
         started = time.perf_counter()
-        if accelerator.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(accelerator.device)
-        losses, images = epoch_runner.run(f"epoch {epoch}/{phase.epochs}")
-        if accelerator.device.type == "cuda":
-            peak = torch.cuda.max_memory_allocated(accelerator.device)
-            report.peak_memory_bytes = max(peak, report.peak_memory_bytes or 0)
+        with hooks.meter.epoch():
+            losses, images = epoch_runner.run(f"epoch {epoch}/{phase.epochs}")
         report.seconds += time.perf_counter() - started
         report.images += images
         metrics = {**losses, **hooks.evaluate(model)}
@@ -93,6 +94,7 @@ def train(
         if not report.best_metrics or metrics["score"] > report.best_metrics["score"]:
             report.best_epoch, report.best_metrics = epoch, metrics
             hooks.on_best(epoch, metrics)
+    report.peak_memory_bytes = hooks.meter.allocator_peak_bytes
     return report
 
 
@@ -104,6 +106,7 @@ class _EpochRunner:
     schedule: LambdaLR
     params: TrainingParams
     accelerator: Accelerator
+    meter: MemoryMeter
 
     def run(self, title: str) -> tuple[dict[str, float], int]:
         """One pass over the data: the mean loss per task and in all, and the number of images seen."""
@@ -113,7 +116,8 @@ class _EpochRunner:
         images = 0
         hidden = None if self.accelerator.is_local_main_process else True  # None: shown on terminals
         for inputs, targets in tqdm(self.loader, desc=title, unit="batch", leave=False, disable=hidden, mininterval=1):
-            losses = self._step(inputs, targets, weights)
+            with self.meter.step(inputs):
+                losses = self._step(inputs, targets, weights)
             images += len(inputs) * self.accelerator.num_processes
             for name, loss in losses.items():
                 sums[name] = sums.get(name, torch.zeros((), device=loss.device)) + loss * len(inputs)

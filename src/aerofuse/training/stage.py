@@ -28,8 +28,11 @@ from aerofuse.params.tracking import TrackingParams
 from aerofuse.params.training import PhaseParams, TrainingParams
 from aerofuse.reporting.learning_curves import draw_learning_curves
 from aerofuse.tracking import track_run
+from aerofuse.training.fitting import Fit, fit_training
 from aerofuse.training.loop import Hooks, TrainingReport, train
+from aerofuse.training.memory_watch import MemoryWatch
 from aerofuse.training.phases import PHASES, Phase
+from aerofuse.training.step_memory import StepMemory
 from aerofuse.weight_files import load_into, load_weights
 
 logger = logging.getLogger(__name__)
@@ -53,12 +56,15 @@ def train_stage(stage: str) -> TrainingReport:
     classes = ClassLists.load(PREPARED_FOLDER)
     model, architecture = _start_model(phase, classes)
     model.train_only(phase.trains)
-    if params.gradient_checkpointing.enabled:
-        model.enable_gradient_checkpointing(params.gradient_checkpointing.segments)
     accelerator = Accelerator(
         mixed_precision=params.mixed_precision, gradient_accumulation_steps=phase_params.accumulation_steps
     )
-    loader, validation = _make_loaders(classes, phase_params, params, seed)
+    model.to(accelerator.device)  # where its steps are counted and planned for
+    splits = _open_splits(classes, params, seed)
+    step = StepMemory(model, architecture.image_size_px, params, phase_params.accumulation_steps)
+    fit = fit_training(step, len(splits[0]), phase_params, params, accelerator.num_processes)
+    watch = MemoryWatch(step, fit, min(params.largest_batch_size, len(splits[0])))
+    loader, validation = _make_loaders(splits, fit, params, seed)
     validation = accelerator.prepare(validation)
 
     def evaluate(current: AircraftModel) -> dict[str, float]:
@@ -78,25 +84,38 @@ def train_stage(stage: str) -> TrainingReport:
                 "training": params.model_dump(),
             }
         )
-        hooks = Hooks(evaluate, lambda epoch, metrics: tracker.log_metrics(metrics, epoch), keep_best)
+        watch.announce(tracker)
+
+        def log_epoch(epoch: int, metrics: Mapping[str, float]) -> None:
+            tracker.log_metrics({**metrics, **watch.metrics()}, epoch)
+
+        hooks = Hooks(evaluate, log_epoch, keep_best, watch.meter)
         report = train(model, loader, phase_params, params, accelerator, hooks)
-        for path in _write_reports(stage, report, phase_params, device_name(accelerator.device)):
+        for path in _write_reports(stage, report, phase_params, device_name(accelerator.device), watch.record()):
             tracker.log_artifact(path)
     return report
 
 
-def _make_loaders(
-    classes: ClassLists, phase: PhaseParams, params: TrainingParams, seed: int
-) -> tuple[DataLoader[Sample], DataLoader[Sample]]:
-    """Augmented training batches in a shuffled order, and validation batches as they are."""
+def _open_splits(classes: ClassLists, params: TrainingParams, seed: int) -> tuple[PreparedSplit, PreparedSplit]:
+    """Augmented photos to train on, and photos to validate with as they are."""
     augment = make_augmentation(params.augmentation, seed)
-    train_split = PreparedSplit(PREPARED_FOLDER / "train.arrow", classes, augment)
-    validation_split = PreparedSplit(PREPARED_FOLDER / "validation.arrow", classes)
-    size, workers = phase.batch_size, params.num_workers
     return (
-        make_loader(train_split, batch_size=size, shuffle=True, num_workers=workers, seed=seed),
-        # Without gradients there is room for more at once.
-        make_loader(validation_split, batch_size=4 * size, shuffle=False, num_workers=workers, seed=seed),
+        PreparedSplit(PREPARED_FOLDER / "train.arrow", classes, augment),
+        PreparedSplit(PREPARED_FOLDER / "validation.arrow", classes),
+    )
+
+
+def _make_loaders(
+    splits: tuple[PreparedSplit, PreparedSplit], fit: Fit, params: TrainingParams, seed: int
+) -> tuple[DataLoader[Sample], DataLoader[Sample]]:
+    """Training batches in a shuffled order, and validation batches in theirs."""
+    train_split, validation_split = splits
+    workers = params.num_workers
+    return (
+        make_loader(train_split, batch_size=fit.batch_size, shuffle=True, num_workers=workers, seed=seed),
+        make_loader(
+            validation_split, batch_size=fit.validation_batch_size, shuffle=False, num_workers=workers, seed=seed
+        ),
     )
 
 
@@ -129,8 +148,10 @@ def _start_model(phase: Phase, classes: ClassLists) -> tuple[AircraftModel, Arch
     return model, architecture
 
 
-def _write_reports(stage: str, report: TrainingReport, phase: PhaseParams, device: str) -> list[Path]:
-    """Write the metrics of the best epoch, the history as a table and a picture, and the times."""
+def _write_reports(
+    stage: str, report: TrainingReport, phase: PhaseParams, device: str, memory: Mapping[str, object]
+) -> list[Path]:
+    """Write the metrics of the best epoch, the history as a table and a picture, and times and memory."""
     metrics = Path("metrics/train") / f"{stage}.json"
     history = Path("plots/history") / f"{stage}.csv"
     times = Path("reports/times") / f"{stage}.json"
@@ -150,6 +171,7 @@ def _write_reports(stage: str, report: TrainingReport, phase: PhaseParams, devic
         "images_per_second": round(report.images_per_second, 1),
         "device": device,
         "peak_memory_bytes": report.peak_memory_bytes,
+        "memory": memory,
     }
     times.write_text(json.dumps(spent, indent=2) + "\n")
     return [metrics, history, curves, times]

@@ -1,0 +1,68 @@
+"""A whole training stage whose batch and budget are `auto`, without DVC."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from ruamel.yaml import YAML
+
+from aerofuse.backbones.weights import BUNDLED_FOLDER, prepare_weights
+from aerofuse.evaluation.times import MemoryRecord, TrainingTimes
+from aerofuse.hardware import DeviceMemory
+from aerofuse.models.package import read_record
+from aerofuse.params.loading import PARAMS_FILE, load_section, read_params_file
+from aerofuse.params.models import BackboneParams, WeightParams
+from aerofuse.training import step_memory
+from aerofuse.training.stage import PRETRAINED_FOLDER, train_stage
+
+MIB = 2**20
+
+
+@pytest.fixture
+def root(tmp_path: Path, prepared_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A repository's root before training, with the recipe `quick` at one epoch and everything on `auto`."""
+    params = read_params_file()
+    params["tracking"]["enabled"] = False
+    recipe = params["recipes"]["quick"]
+    recipe["training"] |= {"memory_reserve": 0.25, "largest_batch_size": 24}
+    recipe["training"]["gradient_checkpointing"] = {"enabled": True, "segments": None, "budget": "auto"}
+    recipe["train_multi_task"] |= {"epochs": 1, "batch_size": "auto"}
+    with (tmp_path / PARAMS_FILE).open("w", encoding="utf-8") as file:
+        YAML().dump(params, file)
+    shutil.copytree(BUNDLED_FOLDER, tmp_path / BUNDLED_FOLDER)
+    (tmp_path / "data" / "prepared").symlink_to(prepared_folder)
+    monkeypatch.chdir(tmp_path)
+    sections = (
+        load_section(BackboneParams, "recipes.quick.backbones"),
+        load_section(WeightParams, "recipes.quick.weights"),
+    )
+    prepare_weights(*sections, recipe["image_size"], PRETRAINED_FOLDER)
+    yield tmp_path
+    torch.use_deterministic_algorithms(False)
+
+
+def test_a_stage_on_auto(root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    # 45 MiB for all that a step holds; a batch of 24 holds more without checkpointing.
+    memory = DeviceMemory(total_bytes=60 * MIB, free_bytes=60 * MIB - 2 * MIB)
+    monkeypatch.setattr(step_memory, "memory_of", lambda device: memory)
+    report = train_stage("train_multi_task")
+    times = root / "reports/times/train_multi_task.json"
+    record = MemoryRecord.read(times)
+    assert record.batch_size == 24
+    assert record.measured == "counted in one step"
+    assert record.peak_bytes == pytest.approx(record.predicted_peak_bytes, rel=0.001)
+    assert record.predicted_peak_bytes <= record.available_bytes < 46 * MIB
+    assert record.treatment.startswith("within ")
+    assert f"memory: batch 24, {record.treatment}" in caplog.text
+    assert "batch 24 confirmed by a real step" in caplog.text
+    # What others read is as ever.
+    assert TrainingTimes.read(times).images == report.images == 96
+    assert json.loads(times.read_text())["peak_memory_bytes"] is None
+    assert read_record(root / "models/multi_task").epoch == 1
