@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from aerofuse.cli.main import main
 
@@ -18,14 +20,17 @@ def test_does_it_fit(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.search(r"stages\.2\.blocks\.0 +keep all", printed)
 
 
-def test_it_fits_with_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_fits_with_a_plan(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     shape = ["convnext_atto", "--image-size", "128", "--batch-size", "16"]
     assert main(["memory", *shape]) == 0
     peaks = [float(number) for number in re.findall(r"(\d+(?:\.\d+)?) MiB", capsys.readouterr().out)]
     assert peaks[0] == max(peaks)
     between = f"{(peaks[0] + peaks[-1]) / 2:.0f}MiB"
-    assert main(["memory", *shape, "--gpu-memory", between]) == 0
+    picture = tmp_path / "plan.png"
+    assert main(["memory", *shape, "--gpu-memory", between, "--picture", str(picture)]) == 0
     assert "with a plan: peak" in capsys.readouterr().out
+    with Image.open(picture) as image:
+        assert image.format == "PNG"
 
 
 def test_a_hybrid_that_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,6 +48,7 @@ def test_a_hybrid_that_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
         (["convnext_atto", "swin3d_t"], "swin3d_t takes clips"),
         (["convnext_atto", "vit_tiny_patch16_224", "resnet18"], "3 backbones are given"),
         (["convnext_atto", "--batch-size", "0"], "must be at least 1"),
+        (["convnext_atto", "--picture", "plan.png"], "name it with --gpu-memory"),
     ],
 )
 def test_mistakes_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import argparse
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -20,6 +21,7 @@ from aerofuse.checkpointing.planner import Planner
 from aerofuse.checkpointing.timing import Estimated
 from aerofuse.data.labels import ClassLists
 from aerofuse.models.architecture import hybrid_architecture
+from aerofuse.reporting.plan_picture import draw_plan
 
 # What networks reach on one large GPU of the day: products per second, and bytes per second. Estimated times depend
 # on their ratio, which differs little from one GPU to the next.
@@ -53,6 +55,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument("--gpu-memory", type=parse_bytes, metavar="SIZE", help="what there is, such as 20GiB")
     parser.add_argument("--fusion-method", default="concat", help="of a hybrid (default: concat)")
     parser.add_argument("--show-plan", action="store_true", help="print what each unit keeps under the chosen plan")
+    parser.add_argument("--picture", type=Path, metavar="PNG", help="draw the plan that --gpu-memory leads to")
     parser.set_defaults(run=run)
 
 
@@ -90,6 +93,8 @@ def _ask(options: argparse.Namespace) -> _Question:
     names: Sequence[str] = options.backbones
     if len(names) > 2:
         raise ValueError(f"{len(names)} backbones are given; name one, or the two of a hybrid")
+    if options.picture is not None and options.gpu_memory is None:
+        raise ValueError("--picture draws the plan for a memory; name it with --gpu-memory")
     if options.batch_size < 1 or options.image_size < 1 or options.frames < 1:
         raise ValueError("--batch-size, --image-size and --frames must be at least 1")
     clips = [name for name in names if FAMILIES[family_of(name)].input_dims == 5]
@@ -159,4 +164,7 @@ def _answer(
     console.print("Leave some room for the work space of kernels and for fragments: 5 to 10 % on a GPU.")
     if options.show_plan:
         console.print(str(plan))
+    if options.picture is not None:
+        draw_plan(plan, options.picture)
+        console.print(f"The plan is drawn in {options.picture}.")
     return 0
