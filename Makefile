@@ -7,10 +7,10 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-all lint mlflow pretrain seeds readme benchmark initialisation
+.PHONY: help setup repro test test-all lint mlflow pretrain seeds readme benchmark benchmark-quick initialisation
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup: $(READY)  ## make .venv from requirements.lock
 
@@ -48,8 +48,13 @@ seeds: $(READY)  ## the hybrid's gain over the multi-task baseline, for three se
 readme: $(READY)  ## put the pipeline's numbers into README.md
 	python -m aerofuse.reporting.readme
 
-benchmark: $(READY)  ## what gradient checkpointing saves and costs, for every family (about half an hour on two cores)
-	python -m aerofuse.benchmarks.checkpointing
+benchmark: $(READY)  ## what gradient checkpointing saves and costs, for every family, at full length
+	python -m aerofuse.benchmarks.memory
+	python -m aerofuse.benchmarks.monet_line
+	python -m aerofuse.reporting.benchmark_page
+
+benchmark-quick: $(READY)  ## the same as a pipeline, in fewer rounds: only the families that a change concerns
+	dvc repro benchmarks/dvc.yaml
 
 initialisation: $(READY)  ## what the bundled weights bring against random ones
 	python -m aerofuse.studies.initialisation

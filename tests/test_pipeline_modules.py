@@ -1,4 +1,4 @@
-"""dvc.yaml lists, for every stage, exactly the files of the project that the stage's page imports."""
+"""The pipeline files list, for every stage, exactly the files of the project that the stage's page imports."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from aerofuse.backbones.families import FAMILIES
 from tests.imports import ROOT, imported_files
 
-STAGES: dict[str, dict[str, Any]] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+STAGES: dict[str, dict[str, Any]] = {
+    name: stage
+    for file in ("dvc.yaml", "benchmarks/dvc.yaml")
+    for name, stage in YAML(typ="safe").load((ROOT / file).read_text(encoding="utf-8"))["stages"].items()
+}
 
 
 def _listed_files(stage: str) -> set[Path]:
@@ -45,6 +50,12 @@ def test_stage_script_and_command_are_one_word(stage: str) -> None:
     assert STAGES[stage]["desc"]
 
 
+def test_the_benchmark_is_a_matrix_over_all_families() -> None:
+    assert STAGES["benchmark_memory"]["matrix"] == {"family": list(FAMILIES)}
+    folders = {f"reports/benchmark_memory/{family}" for family in FAMILIES}
+    assert folders <= set(STAGES["compare_memory"]["deps"])
+
+
 def test_every_page_is_a_stage() -> None:
     pages = {path.stem for path in (ROOT / "stages").glob("*.py")} - {"__init__"}
     assert pages == set(STAGES)
@@ -57,10 +68,21 @@ def test_packages_import_nothing(package: Path) -> None:
 
 
 # The one direction of the house: a package may import those to its right, and none to its left.
-ORDER = ("training", "evaluation", "reporting", "models", "backbones", "checkpointing", "memory", "data", "params")
+ORDER = (
+    "training",
+    "evaluation",
+    "reporting",
+    "benchmarks",
+    "models",
+    "backbones",
+    "checkpointing",
+    "memory",
+    "data",
+    "params",
+)
 
 
-@pytest.mark.parametrize("package", ["models", "backbones", "checkpointing", "memory", "data", "params"])
+@pytest.mark.parametrize("package", ORDER[ORDER.index("benchmarks") :])
 def test_no_import_runs_back_up(package: str) -> None:
     above = {Path("src/aerofuse") / name for name in ORDER[: ORDER.index(package)]}
     for path in (ROOT / "src/aerofuse" / package).rglob("*.py"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Collection
 
+import torch
+
 
 def one_of(known: Collection[str]) -> Callable[[str], str]:
     """A type of argument: a name out of `known`.
@@ -18,3 +20,14 @@ def one_of(known: Collection[str]) -> Callable[[str], str]:
         return name
 
     return check
+
+
+def device_here(text: str) -> torch.device:
+    """A type of argument: a device that torch finds here, such as `cpu` or `cuda`."""
+    try:
+        device = torch.device(text)
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no device; there are cpu and cuda") from None
+    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not torch.cuda.is_available()):
+        raise argparse.ArgumentTypeError(f"there is no {text!r} here that training steps can be measured on")
+    return device

@@ -7,7 +7,7 @@ import torch
 
 from aerofuse.backbones.create import create_backbone
 from aerofuse.backbones.families import FAMILIES, family_of
-from aerofuse.benchmarks.checkpointing import input_shape, middle_variant
+from aerofuse.benchmarks.subjects import input_shape, middle_variant
 from aerofuse.checkpointing.plan import Policy
 from aerofuse.memory.step import count_training_step
 from tests.backbones.conftest import VARIANTS

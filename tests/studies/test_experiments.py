@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from aerofuse.benchmarks import checkpointing
+from aerofuse.benchmarks import memory
 from aerofuse.reporting.wording import MODELS
 from aerofuse.studies import initialisation
 from aerofuse.studies.experiments import find_experiment, read_metrics
@@ -46,7 +46,7 @@ def test_an_experiment_is_found_by_its_name_and_where_it_started(
         find_experiment("seed-2", baselines[0])
 
 
-@pytest.mark.parametrize("main", [initialisation.main, checkpointing.main])
+@pytest.mark.parametrize("main", [initialisation.main, memory.main])
 def test_names_are_checked_and_may_be_left_out(main: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     class Started(Exception):  # noqa: N818
         pass
@@ -55,7 +55,7 @@ def test_names_are_checked_and_may_be_left_out(main: Callable[..., None], monkey
         raise Started
 
     monkeypatch.setattr(initialisation, "run_experiment", start)
-    monkeypatch.setattr(checkpointing, "measure", start)
+    monkeypatch.setattr(memory, "measure", start)
     with pytest.raises(Started):
         main([])
     with pytest.raises(SystemExit):

@@ -6,6 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from aerofuse.params.benchmark import BenchmarkParams
 from aerofuse.params.data import DataParams
 from aerofuse.params.evaluation import CompareParams, EvaluateParams
 from aerofuse.params.models import BackboneParams, FusionMethod, HeadDropoutParams, WeightParams
@@ -39,6 +40,7 @@ class Params(Section):
     data: DataParams
     compare: CompareParams
     tracking: TrackingParams
+    benchmark_memory: BenchmarkParams
     recipes: dict[str, Recipe] = Field(min_length=1)
 
     @model_validator(mode="after")

@@ -7,12 +7,23 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-from aerofuse.reporting.benchmark_tables import checkpointing_table, exactness_table, newest_benchmark, planned_table
+from aerofuse.benchmarks.goals import check_goals
+from aerofuse.benchmarks.results import FOLDER, MONET, QUICK_FOLDER, Results, newest_results
+from aerofuse.reporting.benchmark_page import made_with, picture_link
+from aerofuse.reporting.benchmark_tables import (
+    checkpointing_table,
+    exactness_table,
+    goals_table,
+    monet_table,
+    planned_table,
+)
 
 REPORTS = Path("reports")
+DOCS = Path("docs")
 
 
 def replace_blocks(text: str, blocks: Mapping[str, str]) -> str:
@@ -43,13 +54,7 @@ def page_blocks() -> dict[str, dict[str, str]]:
         "README.md": {"models": section(comparison, "Models"), "gates": section(comparison, "Gates")},
         "docs/weights.md": {},
     }
-    benchmark = newest_benchmark(REPORTS / "benchmarks")
-    if benchmark is not None:
-        blocks["docs/checkpointing.md"] = {
-            "checkpointing": checkpointing_table(benchmark),
-            "exactness": exactness_table(benchmark),
-        }
-        blocks["docs/planner.md"] = {"planned": planned_table(benchmark)}
+    blocks["docs/checkpointing.md"], blocks["docs/planner.md"] = _benchmark_blocks()
     for page, name in (("README.md", "seeds"), ("docs/weights.md", "initialisation")):
         report = REPORTS / f"{name}.md"
         if report.is_file():
@@ -57,9 +62,31 @@ def page_blocks() -> dict[str, dict[str, str]]:
     return blocks
 
 
+def _benchmark_blocks() -> tuple[dict[str, str], dict[str, str]]:
+    """Those of the pages on checkpointing and on the planner: of full runs, else of the pipeline's quick one.
+
+    One device after the other.
+    """
+    saved: dict[str, list[str]] = defaultdict(list)
+    planned: dict[str, list[str]] = defaultdict(list)
+    for path in newest_results(FOLDER) or newest_results(QUICK_FOLDER):
+        results = Results.load(path)
+        source = f"{made_with(results)} From `{path.as_posix()}`."
+        saved["checkpointing"] += [checkpointing_table(results.table), source, picture_link(path, "promises", DOCS)]
+        saved["exactness"].append(exactness_table(results.table))
+        planned["planned"] += [planned_table(results.table), source]
+        planned["frontiers"].append(picture_link(path, "frontiers", DOCS))
+        planned["kinds"].append(picture_link(path, "kinds", DOCS))
+        planned["goals"] += [goals_table(check_goals(results)), source]
+    for path in newest_results(FOLDER, MONET):
+        planned["monet"] += [monet_table(path), f"From `{path.as_posix()}`."]
+    joined = [{name: "\n\n".join(parts) for name, parts in blocks.items()} for blocks in (saved, planned)]
+    return joined[0], joined[1]
+
+
 def main() -> None:
     """Rewrite the blocks of README.md, with the pipeline's graph as DVC draws it, and of the pages in docs."""
-    graph = subprocess.run(["dvc", "dag", "--mermaid"], check=True, capture_output=True, text=True).stdout
+    graph = subprocess.run(["dvc", "dag", "--mermaid", "dvc.yaml"], check=True, capture_output=True, text=True).stdout
     pages = page_blocks()
     pages["README.md"]["graph"] = f"```mermaid\n{graph.strip()}\n```"
     for name, blocks in pages.items():

@@ -1,0 +1,184 @@
+"""Measuring one way to train a network: peaks, times, and whether it changes a bit."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from aerofuse.benchmarks.rows import SEGMENTS, Differences, PeakCheck, Peaks, Times
+from aerofuse.benchmarks.subjects import Subject
+from aerofuse.benchmarks.ways import Way
+from aerofuse.memory.kinds import Kind
+from aerofuse.memory.report import MemoryReport
+from aerofuse.memory.step import OptimizerName, Precision, count_training_step
+
+
+def count(
+    way: Way,
+    subject: Subject,
+    batch: int,
+    precision: Precision,
+    *,
+    optimizer: OptimizerName | None = None,
+    fake: bool = True,
+) -> MemoryReport:
+    """What one step of `batch` samples holds, on fake tensors or on real ones."""
+    return count_training_step(
+        way.prepare(batch),
+        subject.input_shape(batch),
+        optimizer=optimizer,
+        precision=precision,
+        input_dtype=subject.input_dtype,
+        fake=fake,
+    )
+
+
+def find_segments(ways: Mapping[str, Way], subject: Subject) -> None:
+    """Let a network look for its segments, which the first step does on two samples, before its steps are counted."""
+    count(ways[SEGMENTS], subject, 2, "float32", fake=False)
+
+
+def count_peaks(
+    way: Way, subject: Subject, batch: int, precision: Precision, peak_bytes: int, unchecked: Peaks | None
+) -> Peaks:
+    """The peaks of a step; `peak_bytes` is that of activations. `unchecked` is what to compare with, `None` itself."""
+    whole = count(way, subject, batch, precision, optimizer="adamw")
+    if unchecked is None:
+        peak_ratio, largest_batch = 1.0, batch
+    else:
+        peak_ratio = round(peak_bytes / unchecked.peak_bytes, 4)
+        # Activations grow with the batch, and most else does not: about what fits, so that little is left to guess.
+        near = max(batch + 1, round(batch / peak_ratio))
+        near_bytes = count(way, subject, near, precision, optimizer="adamw").peak_bytes
+        per_sample = (near_bytes - whole.peak_bytes) / (near - batch)
+        largest_batch = max(0, int(batch + (unchecked.total_peak_bytes - whole.peak_bytes) / per_sample))
+    by_kind = {f"{kind}_bytes": whole.at_peak[kind] for kind in Kind}
+    return Peaks(peak_bytes, peak_ratio, whole.peak_bytes, **by_kind, largest_batch=largest_batch)
+
+
+def check_peak(way: Way, subject: Subject, batch: int, precision: Precision, scale: float = 1.0) -> PeakCheck:
+    """What a real step holds beside what was foretold of it, by a count on fake tensors times `scale`."""
+    foretold = count(way, subject, batch, precision)
+    found = count(way, subject, batch, precision, fake=False)
+    if subject.device.type == "cuda":
+        predicted, measured = foretold.peak_bytes, found.peak_bytes
+    else:
+        predicted, measured = foretold.peak_activation_bytes, found.peak_activation_bytes
+    predicted = round(scale * predicted)
+    shape = "x".join(map(str, subject.input_shape(batch)))
+    return PeakCheck(shape, predicted, measured, round(predicted / measured - 1, 5))
+
+
+def time_ways(
+    ways: Mapping[str, Way], subject: Subject, batch: int, precision: Precision, rounds: int
+) -> dict[str, list[float]]:
+    """Seconds of a step, per way and round. All ways run once in each round; a first one is not counted."""
+    inputs = subject.inputs(batch)
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    steps = tqdm(total=(rounds + 1) * len(ways), desc="steps timed", unit="step", leave=False, disable=None)
+    with steps:
+        for number in range(rounds + 1):
+            for name, way in ways.items():
+                elapsed = _seconds_of_step(way.prepare(batch), inputs, precision)
+                if number:
+                    seconds[name].append(elapsed)
+                steps.update()
+    return seconds
+
+
+def _seconds_of_step(model: nn.Module, inputs: Tensor, precision: Precision) -> float:
+    _synchronise(inputs.device)
+    started = time.perf_counter()
+    _loss(model, inputs, precision).backward()
+    _synchronise(inputs.device)
+    elapsed = time.perf_counter() - started
+    model.zero_grad()
+    return elapsed
+
+
+def compare_times(seconds: Sequence[float], unchecked: Sequence[float], batch: int) -> Times:
+    """The ratios of the rounds, one by one, so that what slows a round down slows both of its steps."""
+    ratios = [one / other for one, other in zip(seconds, unchecked, strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    return Times(batch, round(middle, 4), round(low, 4), round(high, 4), round(statistics.median(seconds), 4))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What two training steps compute and leave behind: two losses, the second's gradients, buffers, random state."""
+
+    losses: Sequence[Tensor]
+    gradients: Sequence[Tensor]
+    buffers: Sequence[Tensor]
+    random_state: Tensor
+
+    def compare(self, unchecked: Outcome) -> Differences:
+        """How many tensors differ in any bit from those of the unchecked run."""
+        return Differences(
+            losses_that_differ=_count_different(self.losses, unchecked.losses),
+            gradients=len(self.gradients),
+            gradients_that_differ=_count_different(self.gradients, unchecked.gradients),
+            buffers=len(self.buffers),
+            buffers_that_differ=_count_different(self.buffers, unchecked.buffers),
+            random_states_that_differ=_count_different([self.random_state], [unchecked.random_state]),
+        )
+
+
+def _count_different(found: Sequence[Tensor], expected: Sequence[Tensor]) -> int:
+    return sum(not torch.equal(*pair) for pair in zip(found, expected, strict=True))
+
+
+def two_steps(way: Way, subject: Subject, inputs: Tensor) -> Outcome:
+    """Two steps in float32 with stochastic gradient descent, always from the same random state."""
+    model = way.prepare(len(inputs))
+    with _put_back(subject.model):
+        optimizer = torch.optim.SGD(subject.model.parameters(), lr=1e-3)
+        torch.manual_seed(2)
+        losses = []
+        for _ in range(2):
+            optimizer.zero_grad()
+            loss = _loss(model, inputs, "float32")
+            loss.backward()
+            losses.append(loss.detach())
+            # Statistics of two images make gradients of any size.
+            nn.utils.clip_grad_norm_(subject.model.parameters(), 1.0)
+            optimizer.step()
+        return Outcome(
+            losses,
+            [parameter.grad for parameter in subject.model.parameters() if parameter.grad is not None],
+            [buffer.clone() for buffer in subject.model.buffers()],
+            torch.get_rng_state(),
+        )
+
+
+@contextmanager
+def _put_back(model: nn.Module) -> Iterator[None]:
+    """Afterwards the model has its weights and buffers again, no gradients, and the random state is as before."""
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            model.load_state_dict(before)
+            model.zero_grad()
+
+
+def _loss(model: nn.Module, inputs: Tensor, precision: Precision) -> Tensor:
+    """The mean square of all that a model returns, a scalar."""
+    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        outputs: Any = model(inputs)
+    tensors = outputs.values() if isinstance(outputs, Mapping) else [outputs]
+    return torch.stack([tensor.float().square().mean() for tensor in tensors]).sum()
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

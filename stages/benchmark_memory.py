@@ -1,0 +1,45 @@
+"""What gradient checkpointing saves and costs for one family: `python -m stages.benchmark_memory <family>`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from aerofuse.backbones.families import FAMILIES
+from aerofuse.benchmarks.headlines import headlines
+from aerofuse.benchmarks.results import Settings
+from aerofuse.benchmarks.side_by_side import measure
+from aerofuse.benchmarks.subjects import backbone_subject, middle_variant
+from aerofuse.params.benchmark import BenchmarkParams
+from aerofuse.params.loading import load_section
+from aerofuse.params.tracking import TrackingParams
+from aerofuse.reporting.json_files import write_json
+from aerofuse.tracking import track_run
+from stages import run
+
+
+def benchmark_memory(family: str) -> None:
+    params = load_section(BenchmarkParams, "benchmark_memory")
+    settings = Settings(params.image_size, params.count_batch, params.time_batch, params.rounds)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    subject = backbone_subject(middle_variant(family), params.image_size, device)
+    table = Path("reports/benchmark_memory") / family / "table.csv"
+    metrics = Path("metrics/benchmark_memory") / f"{family}.json"
+    with track_run("benchmark_memory", load_section(TrackingParams, "tracking")) as tracker:
+        tracker.log_params({"family": family, "variant": subject.variant, "benchmark_memory": params.model_dump()})
+        results = measure(subject, settings)
+        results.save(table)
+        found = headlines(results.table)
+        write_json(metrics, {"benchmark_memory": found})
+        tracker.log_metrics(found, step=0)
+        for path in (table.parent, metrics):
+            tracker.log_artifact(path)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("family", choices=FAMILIES)
+    chosen: str = parser.parse_args().family
+    run(lambda: benchmark_memory(chosen))

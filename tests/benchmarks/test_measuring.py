@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from aerofuse.benchmarks.measuring import (
+    check_peak,
+    compare_times,
+    count,
+    count_peaks,
+    find_segments,
+    time_ways,
+    two_steps,
+)
+from aerofuse.benchmarks.rows import RECOMPUTE_ALL, SEGMENTS, SWITCH, UNCHECKED, Differences
+from aerofuse.benchmarks.subjects import backbone_subject
+from aerofuse.benchmarks.ways import plain_ways
+from tests.benchmarks.samples import tiny_subject
+
+
+def test_the_largest_batch_holds_no_more() -> None:
+    subject = tiny_subject()
+    ways = plain_ways(subject.model)
+    held = {name: count(way, subject, 16, "float32").peak_activation_bytes for name, way in ways.items()}
+    unchecked = count_peaks(ways[UNCHECKED], subject, 16, "float32", held[UNCHECKED], None)
+    assert (unchecked.peak_ratio, unchecked.largest_batch) == (1, 16)
+    by_kind = ("parameters", "gradients", "optimizer_state", "inputs", "activations", "temporaries")
+    assert sum(getattr(unchecked, f"{kind}_bytes") for kind in by_kind) == unchecked.total_peak_bytes
+    for name in (SWITCH, RECOMPUTE_ALL):
+        peaks = count_peaks(ways[name], subject, 16, "float32", held[name], unchecked)
+        assert peaks.largest_batch > 16
+        fits, more = (
+            count(ways[name], subject, batch, "float32", optimizer="adamw").peak_bytes
+            for batch in (peaks.largest_batch, peaks.largest_batch + 2)
+        )
+        assert fits <= 1.01 * unchecked.total_peak_bytes < 1.02 * more
+
+
+@pytest.mark.parametrize("name", [UNCHECKED, SEGMENTS])
+def test_a_count_on_fake_tensors_foretells_the_real_peak(name: str) -> None:
+    subject = tiny_subject()
+    ways = plain_ways(subject.model)
+    find_segments(ways, subject)
+    check = check_peak(ways[name], subject, 2, "float32")
+    assert check.real_input_shape == "2x3x64x64"
+    assert check.real_peak_bytes == pytest.approx(check.real_predicted_bytes, rel=0.005)
+    doubled = check_peak(ways[name], subject, 2, "float32", scale=2)
+    assert doubled.peak_error == pytest.approx(1, abs=0.02)
+
+
+def test_every_way_is_timed_once_a_round() -> None:
+    subject = tiny_subject(32)
+    ways = {name: way for name, way in plain_ways(subject.model).items() if name in (UNCHECKED, SEGMENTS)}
+    seconds = time_ways(ways, subject, 1, "float32", rounds=2)
+    assert {name: len(each) for name, each in seconds.items()} == {UNCHECKED: 2, SEGMENTS: 2}
+    assert all(parameter.grad is None for parameter in subject.model.parameters())
+
+
+def test_times_are_compared_round_by_round() -> None:
+    # The second round was slow for both.
+    times = compare_times([1.2, 12.0, 1.3], [1.0, 10.0, 1.0], batch=2)
+    assert (times.time_ratio, times.seconds, times.time_batch) == (1.2, 1.3, 2)
+    assert times.time_ratio_low == 1.2 <= times.time_ratio_high <= 1.3
+    once = compare_times([3.0], [2.0], batch=1)
+    assert once.time_ratio == once.time_ratio_low == once.time_ratio_high == 1.5
+
+
+def test_timms_switch_changes_the_statistics_of_batch_normalisation_and_ours_nothing() -> None:
+    subject = backbone_subject("resnet18", 64)
+    ways, inputs = plain_ways(subject.model), subject.inputs(2)
+    state = {name: tensor.clone() for name, tensor in subject.model.state_dict().items()}
+    random_state = torch.get_rng_state()
+    unchecked = two_steps(ways[UNCHECKED], subject, inputs)
+    assert len(unchecked.losses) == 2
+    for name in (UNCHECKED, SEGMENTS, RECOMPUTE_ALL):
+        assert two_steps(ways[name], subject, inputs).compare(unchecked) == Differences(0, 60, 0, 60, 0, 0)
+    differences = two_steps(ways[SWITCH], subject, inputs).compare(unchecked)
+    assert differences.gradients_that_differ == differences.losses_that_differ == 0
+    assert differences.buffers_that_differ > 40
+    # Nothing is left behind.
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in subject.model.state_dict().items())
+    assert all(parameter.grad is None for parameter in subject.model.parameters())
