@@ -9,7 +9,7 @@ from aerofuse.backbones.families import FAMILIES
 from aerofuse.benchmarks import memory, side_by_side
 from aerofuse.benchmarks.results import FOLDER, Results, Settings, newest_results
 from aerofuse.benchmarks.rows import AT_HALF, LEAST, PLANNED, RECOMPUTE_ALL, UNCHECKED, by_variant, is_known
-from aerofuse.benchmarks.side_by_side import frontier, measure
+from aerofuse.benchmarks.side_by_side import frontier, machine, measure
 from aerofuse.benchmarks.subjects import Subject, middle_variant
 from tests.benchmarks.samples import ESTIMATED, WAYS, results, row, tiny_subject
 
@@ -67,8 +67,8 @@ def test_points_that_another_beats_are_no_frontier() -> None:
 
 def fake_measure(subject: Subject, settings: Settings) -> Results:
     found = results(*(row(subject.family, way) for way in WAYS))
-    machine = memory.machine(subject.device)
-    return dataclasses.replace(found, machine=machine, settings=settings, planning=None)
+    made_on = machine(subject.device)
+    return dataclasses.replace(found, machine=made_on, settings=settings, planning=None)
 
 
 def test_the_table_grows_with_each_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
