@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-from timm.models.convnext import ConvNeXt
-
 from aerofuse.backbones.backbone import Backbone
 from aerofuse.backbones.families import FAMILIES
 from aerofuse.benchmarks.results import Machine, Planning, Results, Settings
@@ -99,6 +97,8 @@ def results(*rows: Row) -> Results:
 
 def tiny_subject(image_size_px: int = 64) -> Subject:
     """A ConvNeXt of four blocks."""
+    from timm.models.convnext import ConvNeXt  # not before aerofuse, which makes it possible on any machine
+
     model = ConvNeXt(
         patch_size=2, dims=(8, 16, 24, 32), depths=(1, 1, 1, 1), num_classes=0, drop_path_rate=0.1, ls_init_value=1.0
     )
