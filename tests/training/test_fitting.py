@@ -282,6 +282,7 @@ sys.stdout.write(str(found.batch_size))
 """
 
 
+@pytest.mark.large
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
 def test_where_the_memory_runs_out_a_tenth_less_is_tried() -> None:
     batch_size = 15_000

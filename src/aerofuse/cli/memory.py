@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +67,6 @@ class _Question:
 
 def run(options: argparse.Namespace) -> int:
     """Print the table; status 1 where nothing fits into the memory named."""
-    logging.getLogger("aerofuse").setLevel(logging.WARNING)
     question = _ask(options)
     console = Console()
     with console.status("counting the step, and planning it ..."):
