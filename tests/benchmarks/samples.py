@@ -28,6 +28,11 @@ from aerofuse.benchmarks.rows import (
 )
 from aerofuse.benchmarks.subjects import Subject, input_shape, middle_variant
 from aerofuse.checkpointing.timing import Estimated
+from aerofuse.torchvision_pairing import ensure_torchvision_imports
+
+ensure_torchvision_imports()
+
+from timm.models.convnext import ConvNeXt  # noqa: E402
 
 UNCHECKED_BYTES = 800_000_000
 # way: share of the unchecked memory, time ratio
@@ -97,7 +102,6 @@ def results(*rows: Row) -> Results:
 
 def tiny_subject(image_size_px: int = 64) -> Subject:
     """A ConvNeXt of four blocks."""
-    from timm.models.convnext import ConvNeXt  # not before aerofuse, which makes it possible on any machine
 
     model = ConvNeXt(
         patch_size=2, dims=(8, 16, 24, 32), depths=(1, 1, 1, 1), num_classes=0, drop_path_rate=0.1, ls_init_value=1.0

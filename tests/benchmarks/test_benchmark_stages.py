@@ -30,7 +30,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     def measure(subject: Subject, settings: Settings) -> Results:
         assert (settings.image_size_px, settings.count_batch) == (224, 32)
-        found = results(*(row(subject.family, way, precision) for precision in ("float32", "bf16") for way in WAYS))
+        found = results(*(row(subject.family, way, kind) for kind in settings.precisions for way in WAYS))
         return dataclasses.replace(found, settings=settings, planning=None)
 
     def subject(variant: str, size_px: int, _device: object) -> Subject:

@@ -9,7 +9,7 @@ import pytest
 
 from aerofuse.backbones.families import FAMILIES
 from aerofuse.benchmarks.goals import check_goals
-from aerofuse.benchmarks.results import FOLDER, MONET, QUICK_FOLDER
+from aerofuse.benchmarks.results import FOLDER, HYBRID, MONET, QUICK_FOLDER
 from aerofuse.benchmarks.rows import AT_SWITCH, LEAST, PLANNED, SWITCH, UNCHECKED
 from aerofuse.benchmarks.subjects import middle_variant
 from aerofuse.reporting.benchmark_page import main, picture_of, write_page
@@ -104,6 +104,15 @@ def test_the_page_stands_beside_its_table(tmp_path: Path, monkeypatch: pytest.Mo
         assert picture_of(path, name).is_file()
         assert f"(pictures/{path.stem}-{name}.png)" in text
     assert write_page(path) == path.with_suffix(".md")
+
+
+def test_of_the_hybrid_nothing_was_promised(tmp_path: Path) -> None:
+    hybrid = results(*(dataclasses.replace(row("convnext", way), family="hybrid", variant="hybrid") for way in WAYS))
+    path = hybrid.path(tmp_path, HYBRID)
+    hybrid.save(path)
+    text = write_page(path).read_text()
+    assert "promises" not in text
+    assert cells(text, "hybrid")[3] == "-"
 
 
 def test_the_pages_in_docs_show_full_runs_before_the_quick_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,21 +47,21 @@ def find_segments(ways: Mapping[str, Way], subject: Subject) -> None:
 
 
 def count_peaks(
-    way: Way, subject: Subject, batch: int, precision: Precision, peak_bytes: int, unchecked: Peaks | None
+    way: Way, subject: Subject, batch: int, precision: Precision, report: MemoryReport, unchecked: Peaks | None
 ) -> Peaks:
-    """The peaks of a step; `peak_bytes` is that of activations. `unchecked` is what to compare with, `None` itself."""
+    """The peaks of a step with AdamW; `report` is of the same without. `unchecked` is what to compare with."""
     whole = count(way, subject, batch, precision, optimizer="adamw")
+    peak_bytes = report.peak_activation_bytes
     if unchecked is None:
         peak_ratio, largest_batch = 1.0, batch
     else:
-        peak_ratio = round(peak_bytes / unchecked.peak_bytes, 4)
+        peak_ratio = peak_bytes / unchecked.peak_bytes
         # Activations grow with the batch, and most else does not: about what fits, so that little is left to guess.
         near = max(batch + 1, round(batch / peak_ratio))
-        near_bytes = count(way, subject, near, precision, optimizer="adamw").peak_bytes
-        per_sample = (near_bytes - whole.peak_bytes) / (near - batch)
+        per_sample = (count(way, subject, near, precision).peak_bytes - report.peak_bytes) / (near - batch)
         largest_batch = max(0, int(batch + (unchecked.total_peak_bytes - whole.peak_bytes) / per_sample))
     by_kind = {f"{kind}_bytes": whole.at_peak[kind] for kind in Kind}
-    return Peaks(peak_bytes, peak_ratio, whole.peak_bytes, **by_kind, largest_batch=largest_batch)
+    return Peaks(peak_bytes, round(peak_ratio, 4), whole.peak_bytes, **by_kind, largest_batch=largest_batch)
 
 
 def check_peak(way: Way, subject: Subject, batch: int, precision: Precision, scale: float = 1.0) -> PeakCheck:

@@ -2,7 +2,8 @@
 
 Peaks are counted on fake tensors, and checked on real ones. Times are real steps, all ways of a network side by side:
 every round runs each of them once, and a ratio is the median over the rounds. `reports/benchmarks/` gets a table named
-by what it ran on, which is written after each network, and `make readme` puts it into the pages in docs.
+by what it ran on, which is written after each network, and `make readme` puts that of all families into the pages in
+docs, and that of the hybrid of recipe `base`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from aerofuse.arguments import device_here
 from aerofuse.backbones.families import FAMILIES, family_of
 from aerofuse.benchmarks.goals import check_goals
 from aerofuse.benchmarks.hybrid import hybrid_subject, time_planning
-from aerofuse.benchmarks.results import FOLDER, Results, Settings
+from aerofuse.benchmarks.results import CHECKPOINTING, FOLDER, Results, Settings
 from aerofuse.benchmarks.side_by_side import machine, measure
 from aerofuse.benchmarks.subjects import Subject, backbone_subject, middle_variant
 
@@ -38,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ValueError as error:
         parser.error(str(error))
     results = Results(machine(options.device), settings)
-    path = results.path(FOLDER)
+    # A table of some networks does not take the place of that of all families.
+    path = results.path(FOLDER, "-".join(options.networks) or CHECKPOINTING)
     if options.resume and path.is_file():
         results = results.joined(Results.load(path))
     names: Sequence[str] = options.networks or list(FAMILIES)
@@ -73,7 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", type=device_here, default=torch.device("cpu"), help="cpu (default) or cuda")
     parser.add_argument("--precision", choices=["float32", "bf16", "both"], default="both", help="(default: both)")
     parser.add_argument(
-        "--resume", action="store_true", help="keep what today's table of this device has, and add what it lacks"
+        "--resume",
+        action="store_true",
+        help="keep what today's table of these networks has, and add what it lacks",
     )
     return parser
 

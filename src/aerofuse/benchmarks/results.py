@@ -14,7 +14,8 @@ import pandas as pd
 # Of full runs, and of the pipeline's quick one.
 FOLDER = Path("reports/benchmarks")
 QUICK_FOLDER = FOLDER / "quick"
-CHECKPOINTING, MONET = "checkpointing", "monet"
+# What tables are of: all families, the hybrid of recipe `base`, MONeT's line.
+CHECKPOINTING, HYBRID, MONET = "checkpointing", "hybrid-base", "monet"
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,9 @@ class Results:
         """The networks that are in the table."""
         return [] if self.table.empty else list(dict.fromkeys(self.table["variant"]))
 
-    def path(self, folder: Path) -> Path:
-        """The CSV in `folder`, named by what it ran on."""
-        return folder / f"{self.machine.name(CHECKPOINTING)}.csv"
+    def path(self, folder: Path, what: str = CHECKPOINTING) -> Path:
+        """The CSV in `folder`, named by what it is of and what it ran on."""
+        return folder / f"{self.machine.name(what)}.csv"
 
     def save(self, path: Path) -> None:
         """Write the table to `path` and everything else to the JSON file beside it."""

@@ -148,12 +148,7 @@ class _Bench:
         peaks: dict[str, Peaks] = {}
         for name, way in _progress(self._ways, "peaks counted"):
             peaks[name] = count_peaks(
-                way,
-                self._subject,
-                self._batch,
-                self._precision,
-                self._reports[name].peak_activation_bytes,
-                peaks.get(UNCHECKED),
+                way, self._subject, self._batch, self._precision, self._reports[name], peaks.get(UNCHECKED)
             )
         return peaks
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from aerofuse.benchmarks.goals import check_goals
-from aerofuse.benchmarks.results import FOLDER, Results, newest_results
+from aerofuse.benchmarks.results import FOLDER, HYBRID, Results, newest_results
+from aerofuse.benchmarks.rows import PROMISED
 from aerofuse.reporting.benchmark_pictures import draw_frontiers, draw_kinds, draw_promises
 from aerofuse.reporting.benchmark_tables import checkpointing_table, exactness_table, goals_table, planned_table
 
@@ -44,11 +45,14 @@ def write_page(path: Path) -> Path:
     results = Results.load(path)
     table = results.table
     draw_frontiers(table, results.curves, picture_of(path, "frontiers"))
-    draw_promises(table, picture_of(path, "promises"))
     draw_kinds(table, picture_of(path, "kinds"))
+    saved = [checkpointing_table(table)]
+    if table["family"].isin(PROMISED).any():  # of the hybrid nothing was promised
+        draw_promises(table, picture_of(path, "promises"))
+        saved.append(picture_link(path, "promises", path.parent))
     parts: Mapping[str, Sequence[str]] = {
         "Goals": [goals_table(check_goals(results))],
-        "Saved and paid": [checkpointing_table(table), picture_link(path, "promises", path.parent)],
+        "Saved and paid": saved,
         "Planned": [planned_table(table), picture_link(path, "frontiers", path.parent)],
         "By kind": [picture_link(path, "kinds", path.parent)],
         "Changed bits": [exactness_table(table)],
@@ -64,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Write the pages of some results, by default of the newest of each device."""
     parser = argparse.ArgumentParser(prog="python -m aerofuse.reporting.benchmark_page", description=__doc__)
     parser.add_argument("tables", nargs="*", type=Path, help=f"default: the newest of each device in {FOLDER}")
-    for path in parser.parse_args(arguments).tables or newest_results(FOLDER):
+    for path in parser.parse_args(arguments).tables or (*newest_results(FOLDER), *newest_results(FOLDER, HYBRID)):
         write_page(path)
 
 

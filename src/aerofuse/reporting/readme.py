@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from aerofuse.benchmarks.goals import check_goals
-from aerofuse.benchmarks.results import FOLDER, MONET, QUICK_FOLDER, Results, newest_results
+from aerofuse.benchmarks.results import FOLDER, HYBRID, MONET, QUICK_FOLDER, Results, newest_results
 from aerofuse.reporting.benchmark_page import made_with, picture_link
 from aerofuse.reporting.benchmark_tables import (
     checkpointing_table,
@@ -65,7 +65,7 @@ def page_blocks() -> dict[str, dict[str, str]]:
 def _benchmark_blocks() -> tuple[dict[str, str], dict[str, str]]:
     """Those of the pages on checkpointing and on the planner: of full runs, else of the pipeline's quick one.
 
-    One device after the other.
+    One device after the other; the hybrid, where it was measured, comes with the plans.
     """
     saved: dict[str, list[str]] = defaultdict(list)
     planned: dict[str, list[str]] = defaultdict(list)
@@ -78,6 +78,9 @@ def _benchmark_blocks() -> tuple[dict[str, str], dict[str, str]]:
         planned["frontiers"].append(picture_link(path, "frontiers", DOCS))
         planned["kinds"].append(picture_link(path, "kinds", DOCS))
         planned["goals"] += [goals_table(check_goals(results)), source]
+    for path in newest_results(FOLDER, HYBRID):
+        results = Results.load(path)
+        planned["planned"] += [planned_table(results.table), f"{made_with(results)} From `{path.as_posix()}`."]
     for path in newest_results(FOLDER, MONET):
         planned["monet"] += [monet_table(path), f"From `{path.as_posix()}`."]
     joined = [{name: "\n\n".join(parts) for name, parts in blocks.items()} for blocks in (saved, planned)]
