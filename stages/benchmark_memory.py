@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from aerofuse.backbones.families import FAMILIES
+from aerofuse.benchmarks.allocator import keep_freed_memory
 from aerofuse.benchmarks.headlines import headlines
 from aerofuse.benchmarks.results import Settings
 from aerofuse.benchmarks.side_by_side import measure
@@ -29,6 +30,7 @@ def benchmark_memory(family: str) -> None:
     metrics = Path("metrics/benchmark_memory") / f"{family}.json"
     with track_run("benchmark_memory", load_section(TrackingParams, "tracking")) as tracker:
         tracker.log_params({"family": family, "variant": subject.variant, "benchmark_memory": params.model_dump()})
+        keep_freed_memory()
         results = measure(subject, settings)
         results.save(table)
         found = headlines(results.table)

@@ -80,3 +80,18 @@ def test_norms_save_the_same_types_on_fake_tensors(make_norm: Callable[[], nn.Mo
         fake = _statistics_types(make_norm)
     assert len(real) == 2
     assert real == fake
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [lambda x: x * 2 if x.sum() > 0 else x, lambda x: x[x > 0], lambda x: x * x.max().item()],
+    ids=["branch", "mask", "number"],
+)
+def test_a_model_that_asks_for_values_is_named(forward: Callable[[Tensor], Tensor]) -> None:
+    class Curious(nn.Module):
+        def forward(self, inputs: Tensor) -> Tensor:
+            return forward(inputs)
+
+    message = r"Curious does what depends on the values of a tensor \(aten\."
+    with pytest.raises(ValueError, match=message), FakeCopy(Curious()).active() as copy:
+        copy(torch.rand(2))

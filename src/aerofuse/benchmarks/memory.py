@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from aerofuse.arguments import device_here
 from aerofuse.backbones.families import FAMILIES, family_of
+from aerofuse.benchmarks.allocator import keep_freed_memory
 from aerofuse.benchmarks.goals import check_goals
 from aerofuse.benchmarks.hybrid import hybrid_subject, time_planning
 from aerofuse.benchmarks.results import CHECKPOINTING, FOLDER, Results, Settings
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings = Settings(options.image_size, options.count_batch, options.time_batch, options.rounds, precisions)
     except ValueError as error:
         parser.error(str(error))
+    keep_freed_memory()
     results = Results(machine(options.device), settings)
     # A table of some networks does not take the place of that of all families.
     path = results.path(FOLDER, "-".join(options.networks) or CHECKPOINTING)

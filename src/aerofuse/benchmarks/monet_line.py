@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from aerofuse.arguments import device_here
+from aerofuse.benchmarks.allocator import keep_freed_memory
 from aerofuse.benchmarks.measuring import compare_times, count, time_ways
 from aerofuse.benchmarks.results import FOLDER, MONET
 from aerofuse.benchmarks.rows import UNCHECKED
@@ -86,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if min(options.batch, options.time_batch, options.rounds) < 1:
         parser.error("--batch, --time-batch and --rounds must be at least 1")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    keep_freed_memory()
     subject = backbone_subject("resnet50", options.image_size, options.device)
     time_batch = options.batch if options.device.type == "cuda" else min(options.time_batch, options.batch)
     points = measure_line(subject, options.batch, time_batch, options.rounds)

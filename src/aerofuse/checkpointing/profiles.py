@@ -43,7 +43,7 @@ class UnitProfile:
 
     `passing_bytes` is the most that is alive while it runs forward and saves nothing, its input left out.
     `gradient_bytes` are those of its own parameters that learn. `rerun_seconds` is a second run as far as the last
-    tensor that autograd wants.
+    tensor that autograd wants, `whole_rerun_seconds` one to the end.
     """
 
     name: str
@@ -51,8 +51,9 @@ class UnitProfile:
     passing_bytes: int
     gradient_bytes: int
     forward_seconds: float
-    rerun_seconds: float
     backward_seconds: float
+    rerun_seconds: float
+    whole_rerun_seconds: float
     ways: tuple[Way, ...]
 
 

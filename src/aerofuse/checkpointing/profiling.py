@@ -89,7 +89,7 @@ def _profile_unit(unit: Unit, real: Unit, inputs: TensorLike, stopwatch: Stopwat
     for keep in sets_to_keep(calls, seconds.replays):
         for sparing, seconds_of in ((False, replay_seconds), (True, sparing_seconds)):
             counted = count(partial(run_thinned, unit.run, keep=keep, sparing=sparing))
-            again = seconds_of(by_name, keep, seconds.replays) + len(calls) * seconds.watching
+            again = seconds_of(by_name, keep, seconds.replays) + seconds.watching
             counts[_way(counted, keep, sparing, again)] = counted
     dropped = count(partial(_run_dropped, unit))
     profile = UnitProfile(
@@ -98,8 +98,9 @@ def _profile_unit(unit: Unit, real: Unit, inputs: TensorLike, stopwatch: Stopwat
         passing_bytes=dropped.forward_bytes,
         gradient_bytes=sum(parameter.nbytes for parameter in parameters if parameter.requires_grad),
         forward_seconds=seconds.forward,
-        rerun_seconds=seconds.rerun,
         backward_seconds=seconds.backward,
+        rerun_seconds=seconds.rerun,
+        whole_rerun_seconds=seconds.whole_rerun,
         ways=tuple(_worthwhile(list(counts))),
     )
     lets_input_go = frozenset(way for way, counted in counts.items() if not counted.input_is_held)

@@ -73,7 +73,8 @@ class _Run:
             return gradients + unit.gradient_bytes
         indices = list(units_of(step.steps))
         last = self._unit(indices[-1])
-        self.replay_seconds += sum(self._unit(index).forward_seconds for index in indices[:-1]) + last.rerun_seconds
+        self.replay_seconds += sum(self._unit(index).whole_rerun_seconds for index in indices[:-1])
+        self.replay_seconds += last.rerun_seconds
         return self.range(step.steps, outside, last.output_bytes, gradients)
 
     def _note(self, activation_bytes: int, gradients: int) -> None:

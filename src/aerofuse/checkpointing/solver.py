@@ -126,7 +126,7 @@ class Solution:
             peak = max(peak, incoming + unit.passing_bytes)
             seconds.append(before + unit.rerun_seconds)
             peaks.append(peak)
-            before += unit.forward_seconds
+            before += unit.whole_rerun_seconds
             incoming = unit.output_bytes
         return seconds, peaks
 

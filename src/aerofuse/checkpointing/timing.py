@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -18,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from aerofuse.checkpointing.counting import TensorLike, make_inputs
 from aerofuse.checkpointing.operations import MATRIX_PRODUCTS, CallNames
+from aerofuse.checkpointing.recompute import run_recomputed
 from aerofuse.checkpointing.thin import run_thinned
 
 Cast = Callable[[], AbstractContextManager[Any]]
@@ -25,15 +25,17 @@ Cast = Callable[[], AbstractContextManager[Any]]
 
 @dataclass(frozen=True)
 class UnitSeconds:
-    """The time of a unit's forward and backward pass, and of each of its calls when it is made again.
+    """The time of a unit's forward and backward pass, and what it takes more when some of it is done again.
 
-    `rerun` is the forward pass as far as the last tensor that autograd wants, where a second run may stop;
-    `watching` is what it takes to see each call of a unit that keeps some results only.
+    `rerun` is a second run as far as the last tensor that autograd wants, where it may stop; `whole_rerun` one to the
+    end. `watching` is what a unit that keeps some results only takes to see its calls and to bring them back, and
+    `replays` what each call takes when it is made again.
     """
 
     forward: float
-    rerun: float
     backward: float
+    rerun: float
+    whole_rerun: float
     watching: float
     replays: Mapping[str, float]
 
@@ -65,20 +67,34 @@ class Measured:
         if inputs.device.type == "cpu" and samples > self.batch:
             inputs = inputs.first_samples(self.batch)
         scale = samples / inputs.size[0]
-        steps = [self._step(run, parameters, inputs, autocast) for _ in range(self.rounds + 1)]
-        forward, rerun, backward = (min(times) for times in zip(*steps[1:], strict=True))  # the first warms up
+        plain, thinned, recomputed = _Steps(), _Steps(), _Steps()
         replays: dict[str, list[float]] = {}
-        for _ in range(self.rounds):
+
+        def again(x: Tensor) -> Tensor:
+            return run_recomputed(run, run, lambda: iter(()), x)
+
+        for _ in range(self.rounds + 1):
+            # In turn, so that what slows the machine down slows all three.
+            plain.add(self._step(run, parameters, inputs, autocast))
             watch = _Replays(inputs.device)
-            self._step(partial(run_thinned, run, keep=(), watch=watch), parameters, inputs, autocast)
+            step = self._step(partial(run_thinned, run, keep=(), watch=watch), parameters, inputs, autocast)
+            thinned.add(step, less=sum(watch.seconds.values()))
             for name, seconds in watch.seconds.items():
                 replays.setdefault(name, []).append(seconds)
-        least = {name: scale * min(seconds) for name, seconds in replays.items()}
-        return UnitSeconds(scale * forward, scale * rerun, scale * backward, seconds_of_watching(), least)
+            recomputed.add(self._step(again, parameters, inputs, autocast))
+        rerun = max(recomputed.whole - plain.whole, 0.0)
+        return UnitSeconds(
+            scale * plain.forward,
+            scale * plain.backward,
+            scale * rerun,
+            scale * (rerun + plain.after_last_saved),
+            scale * max(thinned.whole - plain.whole, 0.0),
+            {name: scale * min(seconds[1:]) for name, seconds in replays.items()},
+        )
 
     def _step(
         self, run: Callable[[Tensor], Tensor], parameters: Sequence[nn.Parameter], inputs: TensorLike, autocast: Cast
-    ) -> tuple[float, float, float]:
+    ) -> _Step:
         trigger = torch.zeros((), device=inputs.device, requires_grad=True)
         x = make_inputs(inputs, trigger)
         started = last_saved = _now(inputs.device)
@@ -97,34 +113,45 @@ class Measured:
         finished = _now(inputs.device)
         for parameter in parameters:
             parameter.grad = None
-        return ended - started, last_saved - started, finished - again
+        return _Step(ended - started, ended - last_saved, finished - again)
 
 
-@functools.cache
-def seconds_of_watching() -> float:
-    """What one call costs more inside of a unit that keeps some results only, forward and backward, on this machine.
+@dataclass(frozen=True)
+class _Step:
+    """Seconds of one step of a unit; `after_last_saved` is the part of the forward pass that autograd saves no more."""
 
-    The calls' own time is left out.
-    """
-    calls = 100
-    x = torch.zeros(8, requires_grad=True)
+    forward: float
+    after_last_saved: float
+    backward: float
 
-    def run(inputs: Tensor) -> Tensor:
-        for _ in range(calls):
-            inputs = inputs.sigmoid()  # which autograd saves
-        return inputs
 
-    def seconds(way: Callable[[Tensor], Tensor]) -> float:
-        started = time.perf_counter()
-        way(x).backward(x.detach())
-        return time.perf_counter() - started
+class _Steps:
+    """Steps of one kind, the first of which warms up."""
 
-    with torch.enable_grad():
-        plain = min(seconds(run) for _ in range(5))
-        watch = _Replays(x.device)
-        watched = min(seconds(partial(run_thinned, run, keep=(), watch=watch)) for _ in range(5))
-    again = sum(watch.seconds.values()) / 5
-    return max(watched - plain - again, 0.0) / calls
+    def __init__(self) -> None:
+        self._steps: list[_Step] = []
+        self._whole: list[float] = []
+
+    def add(self, step: _Step, less: float = 0.0) -> None:
+        """One more, of which `less` seconds do not count."""
+        self._steps.append(step)
+        self._whole.append(step.forward + step.backward - less)
+
+    @property
+    def forward(self) -> float:
+        return min(step.forward for step in self._steps[1:])
+
+    @property
+    def after_last_saved(self) -> float:
+        return min(step.after_last_saved for step in self._steps[1:])
+
+    @property
+    def backward(self) -> float:
+        return min(step.backward for step in self._steps[1:])
+
+    @property
+    def whole(self) -> float:
+        return min(self._whole[1:])
 
 
 class _Replays:
@@ -184,7 +211,8 @@ class Estimated:
         products = estimate.products * (int(inputs.requires_grad) + int(learns))
         forward = sum(estimate.seconds.values())
         backward = products + 1.5 * estimate.others
-        return UnitSeconds(forward, rerun, backward, self.seconds_per_call, estimate.seconds)
+        watching = self.seconds_per_call * len(estimate.seconds)
+        return UnitSeconds(forward, backward, rerun, forward, watching, estimate.seconds)
 
 
 class _Estimate(TorchFunctionMode):

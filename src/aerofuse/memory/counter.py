@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import chain
@@ -16,12 +16,12 @@ from aerofuse.memory.kinds import Kind
 from aerofuse.memory.location import Location, Phase
 from aerofuse.memory.report import MemoryReport
 from aerofuse.memory.storages import LiveStorages
-from aerofuse.memory.torch_private import LightDispatchMode, device_asked_for
+from aerofuse.memory.torch_private import LightDispatchMode
 
 _SUM = torch.ops.aten.add.Tensor
 
 
-class StorageCounter(LightDispatchMode, ABC):
+class StorageCounter(LightDispatchMode):
     """A mode that follows the storages of what operations return, and notes when there is more than before.
 
     Subclasses say which kind new storages are of, and which peaks they are after.
@@ -43,18 +43,9 @@ class StorageCounter(LightDispatchMode, ABC):
     def _note_peaks(self) -> None:
         """Compare the sums, which have just grown, with the peaks so far."""
 
-    def __torch_dispatch__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def run(self, func: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         """Run an operation and count what it returns."""
-        device = device_asked_for(func, args)
-        if device is not None:
-            return device
-        results = func(*args, **(kwargs or {}))
+        results = func(*args, **keywords)
         kind = self._kind_of_new()
         grown = False
         for result in results if isinstance(results, tuple | list) else (results,):

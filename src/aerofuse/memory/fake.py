@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aerofuse.memory.torch_private import FakeTensorMode, LightDispatchMode, device_asked_for
+from aerofuse.memory.torch_private import VALUES_ASKED_FOR, FakeTensorMode, LightDispatchMode
 
 
 class FakeCopy:
@@ -33,12 +33,21 @@ class FakeCopy:
 
     @contextmanager
     def active(self) -> Iterator[nn.Module]:
-        """The context; may be entered again and again, and gives the copy."""
+        """The context; may be entered again and again, and gives the copy.
+
+        Raises `ValueError` where the model asks what a tensor's values are, which nothing knows here.
+        """
         with ExitStack() as modes:
             modes.enter_context(self._mode)
             if self._mixed_precision:
                 modes.enter_context(_MixedPrecisionNorms())  # type: ignore[no-untyped-call]  # torch's constructor
-            yield self.model
+            try:
+                yield self.model
+            except VALUES_ASKED_FOR as error:
+                raise ValueError(
+                    f"{type(self.model).__name__} does what depends on the values of a tensor ({error.func}), so that "
+                    "its memory is not known before it runs: it can be counted on real tensors, but not planned for"
+                ) from error
 
 
 def _fake_twin(tensor: Tensor) -> Tensor:
@@ -59,17 +68,8 @@ class _MixedPrecisionNorms(LightDispatchMode):
         torch.ops.aten.native_group_norm.default,
     )
 
-    def __torch_dispatch__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        device = device_asked_for(func, args)
-        if device is not None:
-            return device
-        results = func(*args, **(kwargs or {}))
+    def run(self, func: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+        results = func(*args, **keywords)
         if func in self._NORMS and any(isinstance(arg, Tensor) and arg.dtype is torch.float32 for arg in args):
             output, *statistics = results
             return output, *(statistic.to(torch.float32) for statistic in statistics)

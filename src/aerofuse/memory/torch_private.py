@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,15 +12,20 @@ from torch import Tensor
 # Tensors of the device `meta` are the public ones without memory, but they do not know the device that they stand
 # for; and a mode is the only thing that sees every operation, those of the backward included.
 from torch._subclasses import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    UnsupportedOperatorException,
+)
 from torch.autograd.graph import Node
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._python_dispatch import _disable_current_modes as all_modes_off
 
 __all__ = [
+    "VALUES_ASKED_FOR",
     "FakeTensorMode",
     "LightDispatchMode",
     "all_modes_off",
-    "device_asked_for",
     "in_backward",
     "next_node_number",
     "node_number",
@@ -31,22 +37,35 @@ __all__ = [
 _DEVICE_OF = torch.ops.prim.device.default
 
 
-class LightDispatchMode(TorchDispatchMode):
+# What operations on fake tensors raise whose result, or its shape, depends on values; each has the operation as `func`.
+VALUES_ASKED_FOR = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
+
+
+class LightDispatchMode(TorchDispatchMode, ABC):
     """A dispatch mode that never runs inside of a compiled function, so that its calls need no guard against that."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False  # torch would wrap every call, which takes longer than counting does
 
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Hand an operation to `run`, unless it only asks a fake tensor for its device.
 
-def device_asked_for(func: Callable[..., Any], args: Sequence[Any]) -> torch.device | None:
-    """The answer where an operation only asks a fake tensor for its device, as autograd does thrice per operation.
+        autograd does so thrice per operation. Handed on to the next mode, the question takes as long as an operation.
+        """
+        if func is _DEVICE_OF and isinstance(args[0], FakeTensor):
+            return args[0].fake_device
+        return self.run(func, args, kwargs or {})
 
-    Else `None`. Handed on to the next mode, the question takes as long as an operation.
-    """
-    if func is _DEVICE_OF and isinstance(args[0], FakeTensor):
-        return args[0].fake_device
-    return None
+    @abstractmethod
+    def run(self, func: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+        """The results of an operation, `func(*args, **keywords)`."""
 
 
 def in_backward() -> bool:
