@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--time-batch", type=int, default=4, help="batch that is timed on a CPU (default: 4); on CUDA the one counted"
     )
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of timing (default: 5)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of timing (default: 3)")
     parser.add_argument("--device", type=device_here, default=torch.device("cpu"), help="cpu (default) or cuda")
     parser.add_argument("--precision", choices=["float32", "bf16", "both"], default="both", help="(default: both)")
     parser.add_argument(

@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=184, help="batch that is planned for (default: 184)")
     parser.add_argument("--time-batch", type=int, default=4, help="batch that is timed on a CPU (default: 4)")
     parser.add_argument("--image-size", type=int, default=224, metavar="PX", help="side of the images (default: 224)")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of timing (default: 5)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of timing (default: 3)")
     parser.add_argument("--device", type=device_here, default=torch.device("cpu"), help="cpu (default) or cuda")
     options = parser.parse_args(arguments)
     if min(options.batch, options.time_batch, options.rounds) < 1:
