@@ -1,24 +1,31 @@
-"""Photos to the three prepared splits, their class lists and a contact sheet."""
+"""Photos to the three prepared splits and their class lists, with a report on the data and a contact sheet."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from aerofuse.data.prepare import prepare_photos
-from aerofuse.data.sources.synthetic_source import SyntheticSource
+from aerofuse.data.sources.create import create_source
+from aerofuse.data.summary import summarise
 from aerofuse.params.data import DataParams
 from aerofuse.params.loading import load_section, load_value
 from aerofuse.reporting.contact_sheet import draw_contact_sheet
+from aerofuse.reporting.data_report import write_data_report
 from stages import run
 
 PREPARED = Path("data/prepared")
+# Below the main repository also in a temporary experiment, and not an output, which DVC removes before a run.
+WORK = Path(os.environ.get("DVC_ROOT", ".")) / ".resume" / "prepare"
 
 
 def prepare() -> None:
     params = load_section(DataParams, "data")
     image_size_px = load_value(int, "recipes.{recipe}.image_size")
-    source = SyntheticSource(params.synthetic, params.split.seed)
-    prepare_photos(source, params.split, image_size_px, PREPARED)
+    source = create_source(params, image_size_px, WORK)
+    merges = params.small_types == "merge"
+    index = prepare_photos(source, params.split, image_size_px, PREPARED, merge_small_types=merges)
+    write_data_report(summarise(index, source.dropped, source.unlisted, PREPARED), Path("reports/data"))
     draw_contact_sheet(PREPARED / "test.arrow", Path("plots/contact_sheet.png"))
 
 

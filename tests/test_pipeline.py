@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
 
-from tests.imports import ROOT
+from tests.pipeline import ENVIRONMENT, clone_on_a_shrunken_recipe, git, ran, run_dvc
 
 pytestmark = pytest.mark.slow
 
-ENVIRONMENT = os.environ | {
-    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    "OMP_NUM_THREADS": "1",
-    "GIT_AUTHOR_NAME": "Test",
-    "GIT_AUTHOR_EMAIL": "test@example.invalid",
-    "GIT_COMMITTER_NAME": "Test",
-    "GIT_COMMITTER_EMAIL": "test@example.invalid",
-}
 STAGES_OF_FUSION = {
     "check_params",
     "train_stage_a",
@@ -37,76 +25,18 @@ STAGES_OF_FUSION = {
     "compare",
 }
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def _shrink(params_file: Path, **changes: object) -> None:
-    """Make the committed recipe small enough for a test: fewer photos, one epoch a stage, fewer resamples."""
-    yaml = YAML()
-    params = yaml.load(params_file.read_text(encoding="utf-8"))
-    params["data"]["synthetic"] |= {"num_images": 200, "num_airframes": 60}
-    params["compare"]["bootstrap_samples"] = 200
-    quick = params["recipes"]["quick"]
-    for name, section in quick.items():
-        if name.startswith("train_"):
-            section["epochs"] = 1
-    quick["evaluate"]["latency_runs"] = 2
-    params |= changes
-    with params_file.open("w", encoding="utf-8") as file:
-        yaml.dump(params, file)
-
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone of the repository as it is in the working tree, on a shrunken recipe, committed."""
-    folder = tmp_path_factory.mktemp("clone") / "aerofuse"
-    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    )
-    for name in listed.stdout.decode().split("\0"):
-        if name and (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    (folder / "dvc.lock").unlink(missing_ok=True)
-    _shrink(folder / "params.yaml")
-    _git(folder, "add", "--all")
-    _git(folder, "commit", "--quiet", "--message", "a shrunken recipe")
-    return folder
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=folder, env=ENVIRONMENT, check=True, capture_output=True, text=True)
-    return done.stdout
-
-
-def _dvc(folder: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        ["dvc", *arguments],
-        cwd=folder,
-        env=ENVIRONMENT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert not check or done.returncode == 0, done.stdout
-    return done
-
-
-def _ran(output: str) -> set[str]:
-    return {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage '")}
+    return clone_on_a_shrunken_recipe(tmp_path_factory.mktemp("clone") / "aerofuse")
 
 
 @pytest.fixture(scope="module")
 def reproduced(clone: Path) -> Path:
     """The clone after `dvc repro`, its results committed."""
-    _dvc(clone, "repro")
-    _git(clone, "add", "--all")
-    _git(clone, "commit", "--quiet", "--message", "results")
+    run_dvc(clone, "repro")
+    git(clone, "add", "--all")
+    git(clone, "commit", "--quiet", "--message", "results")
     return clone
 
 
@@ -123,10 +53,10 @@ def test_the_pipeline_compares_three_models(reproduced: Path) -> None:
 
 
 def test_a_second_run_does_nothing(reproduced: Path) -> None:
-    output = _dvc(reproduced, "repro").stdout
-    assert _ran(output) == set()
+    output = run_dvc(reproduced, "repro").stdout
+    assert ran(output) == set()
     assert "up to date" in output
-    assert _git(reproduced, "status", "--short") == ""
+    assert git(reproduced, "status", "--short") == ""
 
 
 def _runs(folder: Path) -> list[Any]:
@@ -151,12 +81,12 @@ def test_every_training_stage_is_an_mlflow_run_under_one_parent(reproduced: Path
 
 @pytest.mark.large
 def test_another_fusion_method_runs_the_hybrid_again_and_nothing_else(reproduced: Path) -> None:
-    output = _dvc(reproduced, "exp", "run", "--name", "attention", "-S", "fusion_method=attention").stdout
+    output = run_dvc(reproduced, "exp", "run", "--name", "attention", "-S", "fusion_method=attention").stdout
     record = json.loads((reproduced / "models/hybrid/model.json").read_text())
-    difference = json.loads(_dvc(reproduced, "metrics", "diff", "--json").stdout)
-    _git(reproduced, "checkout", "--quiet", "--force", "HEAD")
-    _dvc(reproduced, "checkout", "--force")
-    assert _ran(output) == STAGES_OF_FUSION
+    difference = json.loads(run_dvc(reproduced, "metrics", "diff", "--json").stdout)
+    git(reproduced, "checkout", "--quiet", "--force", "HEAD")
+    run_dvc(reproduced, "checkout", "--force")
+    assert ran(output) == STAGES_OF_FUSION
     assert record["architecture"]["fusion_method"] == "attention"
     error = difference["metrics/evaluate/hybrid.json"]["hybrid.clarity_rmse"]
     assert error["new"] != error["old"]
@@ -192,16 +122,16 @@ def test_a_bad_value_stops_before_any_output_is_lost(
     reproduced: Path, settings: tuple[str, ...], messages: tuple[str, ...]
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in (reproduced / "models").rglob("*.safetensors")}
-    done = _dvc(reproduced, "exp", "run", *(f"-S={setting}" for setting in settings), check=False)
+    done = run_dvc(reproduced, "exp", "run", *(f"-S={setting}" for setting in settings), check=False)
     assert done.returncode != 0
     for message in messages:
         assert message in done.stdout
     assert {path: path.stat().st_mtime_ns for path in (reproduced / "models").rglob("*.safetensors")} == before
-    _git(reproduced, "checkout", "--quiet", "--force", "HEAD")
-    assert _git(reproduced, "status", "--short") == ""
+    git(reproduced, "checkout", "--quiet", "--force", "HEAD")
+    assert git(reproduced, "status", "--short") == ""
     # Mended, nothing is run again.
-    assert _ran(_dvc(reproduced, "repro").stdout) <= {"check_params"}
-    assert _git(reproduced, "status", "--short") == ""
+    assert ran(run_dvc(reproduced, "repro").stdout) <= {"check_params"}
+    assert git(reproduced, "status", "--short") == ""
 
 
 @pytest.mark.large
@@ -213,13 +143,13 @@ def test_batch_and_budget_on_auto(reproduced: Path) -> None:
         "recipes.quick.training.largest_batch_size=40",
         "recipes.quick.train_stage_c.batch_size=auto",
     )
-    output = _dvc(reproduced, "exp", "run", "--name", "auto", *(f"-S={setting}" for setting in settings)).stdout
+    output = run_dvc(reproduced, "exp", "run", "--name", "auto", *(f"-S={setting}" for setting in settings)).stdout
     stages = [path.stem for path in (reproduced / "reports/times").glob("train_*.json")]
     memory = {stage: json.loads((reproduced / f"reports/times/{stage}.json").read_text())["memory"] for stage in stages}
     compared = json.loads((reproduced / "reports/comparison.json").read_text())["settings"]["batch_size"]
     runs = _runs(reproduced)[:5]
-    _git(reproduced, "checkout", "--quiet", "--force", "HEAD")
-    _dvc(reproduced, "checkout", "--force")
+    git(reproduced, "checkout", "--quiet", "--force", "HEAD")
+    run_dvc(reproduced, "checkout", "--force")
     assert len(stages) == 5
     assert memory["train_stage_c"]["batch_size"] == compared <= 40
     assert memory["train_stage_b"]["batch_size"] == 32
@@ -238,9 +168,9 @@ def test_after_ctrl_c_the_next_run_is_clean(reproduced: Path) -> None:
     _interrupt(reproduced, "train_multi_task", sign="mlflow.db")
     _interrupt(reproduced, "prepare", sign="data/prepared/train.arrow")
     # Up to what is read here; a comparison with the new training times would come after it.
-    _dvc(reproduced, "repro", "evaluate@multi_task")
+    run_dvc(reproduced, "repro", "evaluate@multi_task")
     assert (reproduced / "metrics/evaluate/multi_task.json").read_bytes() == metrics
-    assert _git(reproduced, "status", "--short", "metrics", "params.yaml", "data") == ""
+    assert git(reproduced, "status", "--short", "metrics", "params.yaml", "data") == ""
 
 
 def _interrupt(folder: Path, stage: str, sign: str) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aerofuse.data.splits import SPLITS, assign_splits
+from aerofuse.data.splits import OTHER, SPLITS, assign_splits, merge_small
 
 SHARES = {"train": 0.7, "validation": 0.15, "test": 0.15}
 
@@ -47,5 +47,23 @@ def test_the_order_of_the_photos_does_not_matter() -> None:
 
 def test_a_type_with_too_few_airframes_is_named() -> None:
     photos = pd.DataFrame({"registration": ["a", "a", "b"], "typename": ["Concorde"] * 3})
-    with pytest.raises(ValueError, match=r"'Concorde' has photos of 2 airframe\(s\), too few"):
+    with pytest.raises(ValueError, match=r"'Concorde' \(2\); add photos, leave them out, or set data.small_types"):
         assign_splits(photos["registration"], photos["typename"], SHARES, seed=0)
+
+
+def test_small_types_are_merged_into_one() -> None:
+    photos = pd.DataFrame(
+        {"group": list("abcdefgh"), "typename": ["A320"] * 4 + ["Concorde"] * 2 + ["Comet"] + ["Trident"]}
+    )
+    merged = merge_small(photos["group"], photos["typename"])
+    assert merged.tolist() == ["A320"] * 4 + [OTHER] * 4
+    split = assign_splits(photos["group"], merged, SHARES, seed=0)
+    assert set(split[merged == OTHER]) == set(SPLITS)
+
+
+def test_a_group_of_several_types_stays_whole() -> None:
+    photos = pd.DataFrame({"group": list("aabbccddeeff"), "typename": ["A", "B"] * 3 + ["A", "A", "B", "B", "B", "B"]})
+    photos = pd.concat([photos, pd.DataFrame({"group": list("uvwxyz"), "typename": ["A", "B"] * 3})], ignore_index=True)
+    split = assign_splits(photos["group"], photos["typename"], SHARES, seed=0)
+    assert split.groupby(photos["group"]).nunique().eq(1).all()
+    assert split.notna().all()

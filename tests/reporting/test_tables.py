@@ -8,7 +8,8 @@ import pytest
 
 from aerofuse.evaluation.comparison import Settings, compare_models
 from aerofuse.reporting.json_files import read_json, write_json
-from aerofuse.reporting.tables import comparison_page, markdown_table
+from aerofuse.reporting.markdown import markdown_table
+from aerofuse.reporting.tables import comparison_page
 from aerofuse.reporting.wording import write_duration, write_p_value, write_threshold, write_value
 from tests.evaluation import samples
 

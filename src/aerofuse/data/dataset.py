@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from aerofuse.data.labels import ClassLists, make_targets
+from aerofuse.data.labels import TASKS, ClassLists, make_targets
 from aerofuse.data.store import LABEL_COLUMNS, decode_image, open_table
 
 Image = npt.NDArray[np.uint8]
@@ -36,6 +36,12 @@ class PreparedSplit(Dataset[Sample]):
 
     def __len__(self) -> int:
         return len(self._targets)
+
+    @property
+    def labelled_tasks(self) -> tuple[str, ...]:
+        """The tasks that at least one photo has a label of."""
+        columns = {"type": "typename", "airline": "airlinename"}
+        return tuple(task for task in TASKS if self.labels[columns.get(task, task)].notna().any())
 
     def image(self, index: int) -> Image:
         """One photo as it is stored: RGB `[H, W, 3]`."""

@@ -1,4 +1,4 @@
-"""Training, validation and test splits that keep the photos of one airframe together."""
+"""Training, validation and test splits that keep together what shows the same aircraft or the same picture."""
 
 from __future__ import annotations
 
@@ -6,30 +6,67 @@ import numpy as np
 import pandas as pd
 
 SPLITS = ("train", "validation", "test")
+OTHER = "other"  # what types too small to be split are merged into
 
 
 def assign_splits(groups: pd.Series, strata: pd.Series, shares: dict[str, float], seed: int) -> pd.Series:
     """A split name per photo: every group whole in one split, every stratum divided by `shares`.
 
-    `groups` (registration) and `strata` (type name) are one value per photo. Within a stratum the groups are
-    shuffled, then each goes, largest first, to the split that lacks most of its share.
+    `groups` (airframes and near-duplicates) and `strata` (type names) are one value per photo; a group with several
+    strata counts for the one it has most photos of. Within a stratum the groups are shuffled, then each goes, largest
+    first, to the split that lacks most of its share; every split gets at least one.
 
-    Raises `ValueError` naming a stratum that has fewer groups than there are splits.
+    Raises `ValueError` naming the strata that have fewer groups than there are splits.
     """
+    _refuse_small(small_strata(groups, strata, len(shares)), list(shares))
     rng = np.random.default_rng(seed)
     names = list(shares)
     split_of: dict[object, str] = {}
-    for stratum, members in groups.groupby(strata, sort=True):
+    stratum_of = _strata_of_groups(groups, strata)
+    for _, members in groups.groupby(groups.map(stratum_of), sort=True):
         sizes = members.value_counts().sort_index()
-        if len(sizes) < len(names):
-            raise ValueError(
-                f"type {stratum!r} has photos of {len(sizes)} airframe(s), too few to fill {', '.join(names)} "
-                "without showing an airframe on two sides; add photos or leave the type out"
-            )
         shuffled = sizes.iloc[rng.permutation(len(sizes))].sort_values(ascending=False, kind="stable")
         missing = {name: shares[name] * float(sizes.sum()) for name in names}
-        for group, size in shuffled.items():
-            chosen = max(names, key=lambda name: missing[name])
+        empty = list(names)
+        for place, (group, size) in enumerate(shuffled.items()):
+            # The last groups go to splits that have none, so that every split has every type.
+            choice = empty if len(sizes) - place == len(empty) else names
+            chosen = max(choice, key=lambda name: missing[name])
             split_of[group] = chosen
             missing[chosen] -= size
+            empty = [name for name in empty if name != chosen]
     return groups.map(split_of).rename("split")
+
+
+def small_strata(groups: pd.Series, strata: pd.Series, least: int = len(SPLITS)) -> dict[str, int]:
+    """The strata with fewer than `least` groups of their own, and how many they have."""
+    stratum_of = _strata_of_groups(groups, strata)
+    counts = stratum_of.value_counts().reindex(sorted(strata.unique()), fill_value=0)
+    return {str(name): int(count) for name, count in counts.items() if count < least}
+
+
+def merge_small(groups: pd.Series, strata: pd.Series) -> pd.Series:
+    """`strata` with those too small to be split renamed to `OTHER`."""
+    small = small_strata(groups, strata)
+    return strata.where(~strata.isin(list(small)), OTHER)
+
+
+def _strata_of_groups(groups: pd.Series, strata: pd.Series) -> pd.Series:
+    counts = pd.DataFrame({"group": groups, "stratum": strata}).value_counts(["group", "stratum"], sort=False)
+    # Of equals, the first name.
+    return (
+        counts.reset_index()
+        .sort_values(["count", "stratum"], ascending=[False, True])
+        .drop_duplicates("group")
+        .set_index("group")["stratum"]
+    )
+
+
+def _refuse_small(small: dict[str, int], names: list[str]) -> None:
+    if small:
+        found = ", ".join(f"{name!r} ({count})" for name, count in small.items())
+        raise ValueError(
+            f"types with too few separate airframes to fill {', '.join(names)} without showing one on two sides: "
+            f"{found}; add photos, leave them out, or set data.small_types to merge, which makes one class "
+            f"{OTHER!r} of them"
+        )

@@ -23,7 +23,7 @@ def accuracy_evidence(metrics: Mapping[str, float], predictions: pd.DataFrame) -
         labelled = int(metrics.get(f"{task}_labelled", 0))
         if gate.metric in metrics:
             evidence[gate.metric] = Measurement(metrics[gate.metric], f"{labelled} test images")
-        elif gate.metric.endswith("_plcc") and predictions[task].nunique() > 1:
+        elif gate.metric.endswith("_plcc") and task in predictions and predictions[task].nunique() > 1:
             note = f"undefined: the same {task} is predicted for all {labelled} test images"
             evidence[gate.metric] = Measurement(None, note, undefined=True)
         else:

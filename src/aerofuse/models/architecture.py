@@ -51,7 +51,13 @@ def baseline_architecture(
 
 
 def hybrid_architecture(
-    cnn: str, transformer: str, fusion_method: str, head_dropout: float, drop_path: float, image_size_px: int
+    cnn: str,
+    transformer: str,
+    fusion_method: str,
+    head_dropout: float,
+    drop_path: float,
+    image_size_px: int,
+    tasks: Sequence[str] = TASKS,
 ) -> Architecture:
-    """The hybrid with all four heads."""
-    return Architecture(cnn, transformer, fusion_method, TASKS, head_dropout, drop_path, image_size_px)
+    """The hybrid with the heads named by `tasks`, by default all four."""
+    return Architecture(cnn, transformer, fusion_method, tuple(tasks), head_dropout, drop_path, image_size_px)

@@ -26,12 +26,23 @@ class SplitParams(Section):
         return self
 
 
+class CropParams(Section):
+    """Whether training photos are cropped to their boxes, and with how much around: a share of the box's sides."""
+
+    to_box: bool
+    padding: float = Field(ge=0, le=1)
+
+
 class DataParams(Section):
     """Which photos the pipeline is run on."""
 
-    source: Literal["synthetic"]
-    root: str | None
-    labels: str | None
+    source: Literal["synthetic", "table", "fgvc"]
+    root: str = Field(min_length=1)
+    labels: str = Field(min_length=1)
+    fgvc_level: Literal["variant", "family", "manufacturer"]
     max_bad_fraction: float = Field(ge=0, le=1)
+    duplicate_bits: int = Field(ge=0, le=64)
+    small_types: Literal["refuse", "merge"]
+    crop: CropParams
     split: SplitParams
     synthetic: SyntheticParams

@@ -28,7 +28,7 @@ from aerofuse.benchmarks.rows import (
     planned,
     share_of_the_switchs_time,
 )
-from aerofuse.reporting.tables import markdown_table
+from aerofuse.reporting.markdown import markdown_table
 from aerofuse.reporting.wording import NONE
 
 _WAYS = (RECOMPUTE_ALL, KEEP_DEAR, SEGMENTS, SWITCH, LEAST)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from aerofuse.arguments import one_of
 from aerofuse.params.loading import load_value
-from aerofuse.reporting.tables import markdown_table
+from aerofuse.reporting.markdown import markdown_table
 from aerofuse.reporting.wording import METRICS, MODELS, write_value
 from aerofuse.studies.experiments import Metrics, read_metrics, run_experiment
 

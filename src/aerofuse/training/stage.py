@@ -14,7 +14,7 @@ from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
 
 from aerofuse.data.dataset import PreparedSplit, Sample, make_loader
-from aerofuse.data.labels import TASKS, ClassLists
+from aerofuse.data.labels import ClassLists
 from aerofuse.data.transforms import make_augmentation
 from aerofuse.evaluation.collect import collect_outputs
 from aerofuse.evaluation.metrics import compute_metrics, validation_score
@@ -54,13 +54,13 @@ def train_stage(stage: str) -> TrainingReport:
     set_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
     classes = ClassLists.load(PREPARED_FOLDER)
-    model, architecture = _start_model(phase, classes)
+    splits = _open_splits(classes, params, seed)
+    model, architecture = _start_model(phase, classes, splits[0].labelled_tasks)
     model.train_only(phase.trains)
     accelerator = Accelerator(
         mixed_precision=params.mixed_precision, gradient_accumulation_steps=phase_params.accumulation_steps
     )
     model.to(accelerator.device)  # where its steps are counted and planned for
-    splits = _open_splits(classes, params, seed)
     step = StepMemory(model, architecture.image_size_px, params, phase_params.accumulation_steps)
     fit = fit_training(step, len(splits[0]), phase_params, params, accelerator.num_processes)
     watch = MemoryWatch(step, fit, min(params.largest_batch_size, len(splits[0])))
@@ -119,8 +119,13 @@ def _make_loaders(
     )
 
 
-def _start_model(phase: Phase, classes: ClassLists) -> tuple[AircraftModel, Architecture]:
-    """The model that a phase starts from: the best of the phase before, or pretrained backbones and new heads."""
+def _start_model(
+    phase: Phase, classes: ClassLists, labelled_tasks: tuple[str, ...]
+) -> tuple[AircraftModel, Architecture]:
+    """The model that a phase starts from: the best of the phase before, or pretrained backbones and new heads.
+
+    A task without any label to learn from gets no head: it would answer at random.
+    """
     if phase.starts_from is not None:
         model, record = load_model(Path("models") / phase.starts_from)
         return model, record.architecture
@@ -135,9 +140,10 @@ def _start_model(phase: Phase, classes: ClassLists) -> tuple[AircraftModel, Arch
             dropout.hybrid,
             backbones.drop_path,
             image_size_px,
+            labelled_tasks,
         )
     else:
-        tasks = TASKS if phase.model == "multi_task" else ("type",)
+        tasks = labelled_tasks if phase.model == "multi_task" else ("type",)
         architecture = baseline_architecture(
             backbones.cnn, tasks, getattr(dropout, phase.model), backbones.drop_path, image_size_px
         )

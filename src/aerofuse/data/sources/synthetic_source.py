@@ -20,6 +20,11 @@ class SyntheticSource:
         self._config = config
         self._seed = seed
         self._fleet = built_in_fleet(config.num_airframes, seed)
+        index = self.index()
+        self.types = tuple(sorted(index["typename"].unique()))
+        self.airlines = tuple(sorted(index["airlinename"].unique()))
+        self.dropped = pd.DataFrame(columns=["filename", "reason"])
+        self.unlisted: tuple[str, ...] = ()
 
     def index(self) -> pd.DataFrame:
         """One row per photo, without drawing any."""
@@ -30,10 +35,17 @@ class SyntheticSource:
                 "typename": [self._fleet.types[airframe.type_index].name for airframe in airframes],
                 "airlinename": [self._fleet.liveries[airframe.livery_index].name for airframe in airframes],
                 "registration": [airframe.registration for airframe in airframes],
+                "group": [airframe.registration for airframe in airframes],
             }
         )
 
-    def photos(self, rows: Sequence[int], image_size_px: int) -> Iterator[Photo]:
+    def photos(
+        self,
+        rows: Sequence[int],
+        image_size_px: int,
+        *,
+        for_training: bool = False,  # noqa: ARG002  # drawn photos need no crop
+    ) -> Iterator[Photo]:
         """Draw some photos, many of them on all cores; the same bytes however many there are."""
         # To start a process takes as long as to draw a hundred photos or two.
         processes = min(len(os.sched_getaffinity(0)), 1 + len(rows) // 200)

@@ -1,0 +1,252 @@
+"""The label table: a CSV with a row per photo, read strictly, every fault named with its row, value and remedy."""
+
+from __future__ import annotations
+
+import difflib
+import io
+import math
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Self
+
+import pandas as pd
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+REQUIRED = ("filename", "typename")
+BOX_COLUMNS = ("xmin", "ymin", "xmax", "ymax")
+_SHOWN = 10  # faults of one kind in a message; the rest is counted
+_FIRST_ROW = 2  # as a spreadsheet counts: the header is row 1
+_NAMED = (("typename", "typeid"), ("airlinename", "airlineid"))
+
+
+def _number(text: object) -> object:
+    """A number as people write it; `None` where the cell is empty."""
+    if not isinstance(text, str):
+        return text
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        if text.count(",") == 1 and text.replace(",", "").replace("-", "").isdigit():
+            raise ValueError("write it with a point instead of the comma") from None
+        raise ValueError("write a number, or leave the cell empty where it is not known") from None
+    if not math.isfinite(value):
+        raise ValueError("write a number, or leave the cell empty where it is not known")
+    return value
+
+
+def _name(text: object) -> object:
+    return text or None
+
+
+def _relative(text: object) -> object:
+    """A path below the root, with forward slashes, its letters composed as most systems write them."""
+    if not isinstance(text, str):
+        return text
+    path = unicodedata.normalize("NFC", text.replace("\\", "/"))
+    if not path:
+        raise ValueError("name the photo's file, relative to data.root")
+    parts = PurePosixPath(path).parts
+    if path.startswith("/") or (len(path) > 1 and path[1] == ":"):
+        raise ValueError("write the path relative to data.root")
+    if ".." in parts:
+        raise ValueError("the path leaves data.root; move the photo below it")
+    return str(PurePosixPath(*parts))
+
+
+_Share = Annotated[Annotated[float, Field(ge=0, le=1)] | None, BeforeValidator(_number)]
+_Pixel = Annotated[Annotated[float, Field(ge=0)] | None, BeforeValidator(_number)]
+_Id = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_number)]
+_OptionalName = Annotated[str | None, BeforeValidator(_name)]
+
+
+class LabelRow(BaseModel):
+    """One row, checked; what is not known is `None`. Columns of the user's own are kept as text."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    filename: Annotated[str, BeforeValidator(_relative)]
+    typename: Annotated[str, Field(min_length=1)]
+    airlinename: _OptionalName = None
+    clarity: _Share = None
+    block: _Share = None
+    registration: _OptionalName = None
+    typeid: _Id = None
+    airlineid: _Id = None
+    xmin: _Pixel = None
+    ymin: _Pixel = None
+    xmax: _Pixel = None
+    ymax: _Pixel = None
+
+    @model_validator(mode="after")
+    def _whole_box(self) -> Self:
+        box = [getattr(self, name) for name in BOX_COLUMNS]
+        if any(edge is None for edge in box):
+            if any(edge is not None for edge in box):
+                raise ValueError("a box needs all of xmin, ymin, xmax, ymax; leave all four empty where there is none")
+        elif not (box[0] < box[2] and box[1] < box[3]):
+            raise ValueError(f"the box {box} is empty: xmin must be below xmax, ymin below ymax")
+        return self
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """The rows as a frame with all columns of `LabelRow`, those of the user's own and `row`, the row in the file.
+
+    `types` and `airlines` are in the order of the ids that the table gives, else sorted.
+    """
+
+    frame: pd.DataFrame
+    types: tuple[str, ...]
+    airlines: tuple[str, ...]
+
+
+def read_label_table(path: Path) -> LabelTable:
+    """Read and check a label table: UTF-8 with or without BOM, comma-separated, one header row.
+
+    Blanks around values are taken off. Raises `FileNotFoundError`, or `ValueError` that lists what is wrong.
+    """
+    frame = _read_text(path)
+    frame.columns = _column_names(path, list(frame.columns))
+    frame = frame.map(str.strip)
+    frame.insert(0, "row", range(_FIRST_ROW, _FIRST_ROW + len(frame)))
+    frame = frame[(frame.drop(columns="row") != "").any(axis="columns")]  # a spreadsheet leaves empty rows at the end
+    if frame.empty:
+        raise ValueError(f"{path} has a header and no photos; add a row per photo")
+    rows, faults = _check_rows(frame)
+    _refuse(path, faults)
+    checked = pd.DataFrame([row.model_dump() for row in rows])
+    checked.insert(0, "row", frame["row"].to_numpy())
+    checked = checked.astype(object).where(checked.notna(), None)
+    _refuse(path, [*_repeated_files(checked), *_confusable_names(checked)])
+    types, airlines = (_class_list(path, checked, name, number) for name, number in _NAMED)
+    return LabelTable(checked, types, airlines)
+
+
+def _read_text(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise FileNotFoundError(f"no label table {path}; data.labels in params.yaml names it")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise ValueError(f"{path}, row {line}: not UTF-8; save the table as `CSV UTF-8`") from None
+    if not text.strip():
+        raise ValueError(f"{path} is empty; it needs a header with {', '.join(REQUIRED)} and a row per photo")
+    try:
+        return pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False)
+    except pd.errors.ParserError as error:
+        raise ValueError(f"{path} is not a table: {error}; quote values that hold commas") from None
+
+
+def _column_names(path: Path, found: Sequence[str]) -> list[str]:
+    names = [name.strip() for name in found]
+    if len(names) == 1 and any(mark in names[0] for mark in ";\t"):
+        raise ValueError(f"{path} is separated by semicolons or tabs; save it separated by commas")
+    for name in REQUIRED:
+        if name not in names:
+            near = difflib.get_close_matches(name, [known.lower() for known in names], n=1, cutoff=0.7)
+            hint = f"; is it {near[0]!r}? Rename it" if near else ""
+            raise ValueError(f"{path} has no column {name!r}{hint}; it has: {', '.join(names)}")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{path} has the column {twice[0]!r} twice; remove one")
+    return names
+
+
+def _check_rows(frame: pd.DataFrame) -> tuple[list[LabelRow], list[str]]:
+    records = frame.drop(columns="row").to_dict("records")
+    try:
+        return TypeAdapter(list[LabelRow]).validate_python(records), []
+    except ValidationError as error:
+        faults = []
+        for problem in error.errors(include_url=False):
+            position, *field = problem["loc"]
+            message = problem["msg"].removeprefix("Value error, ")
+            where = f"row {frame['row'].iloc[int(position)]}"
+            name = str(field[0]) if field else ""
+            value = f", {name} {records[int(position)].get(name, '')!r}" if field else ""
+            faults.append(f"{where}{value}: {_in_words(name, message)}")
+        return [], faults
+
+
+def _in_words(column: str, message: str) -> str:
+    if column == "typename":
+        return "every photo needs a type; fill it in or take the row out"
+    if column in ("clarity", "block") and "equal to" in message:
+        return "must be from 0 to 1; a percentage must be divided by 100"
+    if column in ("typeid", "airlineid") and ("integer" in message or "equal to" in message):
+        return "an id is a whole number from 0 on; leave the column out to have ids made"
+    if column in BOX_COLUMNS and "equal to" in message:
+        return "a box is in pixels from the upper left corner; none is below 0"
+    return message
+
+
+def _repeated_files(frame: pd.DataFrame) -> Iterator[str]:
+    for name, rows in frame.groupby("filename", sort=False)["row"]:
+        if len(rows) > 1:
+            yield f"rows {', '.join(map(str, rows))}, filename {name!r}: listed more than once; keep one row"
+
+
+def _confusable_names(frame: pd.DataFrame) -> Iterator[str]:
+    """Names of classes, and of files, that differ only in case, in blanks or in how letters are composed."""
+    for column in ("typename", "airlinename", "filename"):
+        first_rows = frame.dropna(subset=column).drop_duplicates(column)
+        for _, group in first_rows.groupby(first_rows[column].map(_folded), sort=False):
+            if len(group) > 1:
+                found = ", ".join(
+                    f"{name!r} (row {row})" for name, row in zip(group[column], group["row"], strict=True)
+                )
+                yield f"{column}: {found} differ only in case or blanks; write one of them everywhere"
+
+
+def _folded(name: str) -> str:
+    return "".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+def _class_list(path: Path, frame: pd.DataFrame, column: str, number: str) -> tuple[str, ...]:
+    """The names in the order of their ids, where the table gives any; else sorted."""
+    named = frame.dropna(subset=column)
+    names = sorted(named[column].unique())
+    orphans = frame[frame[column].isna() & frame[number].notna()]
+    _refuse(path, (f"row {row}, {number} {given}: no {column} beside it" for row, given in _pairs(orphans, number)))
+    numbered = named.dropna(subset=number)
+    if numbered.empty:
+        return tuple(names)
+    faults = [
+        *_not_one(numbered, column, number, "one name has one id"),
+        *_not_one(numbered, number, column, "one id has one name"),
+    ]
+    without = [name for name in names if name not in set(numbered[column])]
+    faults += [f"{column} {name!r}: no row gives its {number}, and other rows have one" for name in without]
+    _refuse(path, faults)
+    by_id = dict(zip(numbered[number], numbered[column], strict=True))
+    if sorted(by_id) != list(range(len(by_id))):
+        raise ValueError(
+            f"{path}: the {number} values are {sorted(by_id)}; they must be 0 to {len(by_id) - 1} without gaps, "
+            "or leave the column out to have ids made"
+        )
+    return tuple(by_id[index] for index in range(len(by_id)))
+
+
+def _pairs(frame: pd.DataFrame, column: str) -> Iterator[tuple[int, Any]]:
+    yield from zip(frame["row"], frame[column], strict=True)
+
+
+def _not_one(frame: pd.DataFrame, column: str, other: str, rule: str) -> Iterator[str]:
+    different = frame.drop_duplicates([column, other])
+    for value, group in different.groupby(column, sort=True):
+        if len(group) > 1:
+            found = ", ".join(f"{given!r} (row {row})" for row, given in _pairs(group, other))
+            yield f"{column} {value!r} has {other} {found}: {rule}; make them equal"
+
+
+def _refuse(path: Path, faults: Iterable[str]) -> None:
+    found = list(faults)
+    if found:
+        shown = "\n".join(f"  {fault}" for fault in found[:_SHOWN])
+        more = f"\n  and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        raise ValueError(f"{path} cannot be used:\n{shown}{more}")

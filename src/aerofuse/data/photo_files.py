@@ -1,0 +1,144 @@
+"""Reading photos as people have them: turned, grey, CMYK, deep, transparent, animated, broken, enormous."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+# Beyond it a file is taken for a decompression bomb: a gigapixel needs 3 GB, whatever the file's size.
+MAX_PIXELS = 200_000_000
+MIN_SIDE_PX = 16
+_PADDING_COLOUR = (124, 116, 104)  # ImageNet's mean, which is 0 once it is normalised
+_DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+
+
+class UnreadablePhotoError(Exception):
+    """A photo that cannot be used; the message is the reason, for a list with file names."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box in pixels from the photo's upper left corner, the far edges outside of it."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedPhoto:
+    """An RGB image, perhaps smaller than the file's, whose size in pixels as a viewer shows it is `size`.
+
+    `remarks` say what was done to it that a user may want to know.
+    """
+
+    image: Image.Image
+    size: tuple[int, int]
+    remarks: tuple[str, ...]
+
+
+def open_photo(path: Path, side_px: int, *, banner_px: int = 0) -> OpenedPhoto:
+    """Read a photo as RGB, as a viewer shows it, with at least twice `side_px` on its short side where it has that.
+
+    The lowest `banner_px` rows are cut off. Raises `UnreadablePhotoError` with the reason.
+    """
+    if not path.is_file():
+        raise UnreadablePhotoError(_missing(path))
+    if path.stat().st_size == 0:
+        raise UnreadablePhotoError("the file is empty")
+    try:
+        with warnings.catch_warnings(), Image.open(path) as file:
+            warnings.simplefilter("ignore")  # of odd metadata, and of sizes, which are checked here
+            return _read(file, side_px, banner_px)
+    except UnidentifiedImageError:
+        raise UnreadablePhotoError("not an image") from None
+    except Image.DecompressionBombError:
+        raise UnreadablePhotoError(f"more than {MAX_PIXELS:,} pixels: a decompression bomb?") from None
+    except (OSError, SyntaxError, ValueError, IndexError, EOFError, struct.error) as error:
+        raise UnreadablePhotoError(f"damaged or truncated ({error})") from None
+
+
+def _missing(path: Path) -> str:
+    if path.parent.is_dir():
+        near = [other.name for other in path.parent.iterdir() if other.name.casefold() == path.name.casefold()]
+        if near:
+            return f"no such file; there is {near[0]}"
+    return "no such file"
+
+
+def _read(file: Image.Image, side_px: int, banner_px: int) -> OpenedPhoto:
+    width, height = file.size
+    if width * height > MAX_PIXELS:
+        raise UnreadablePhotoError(f"{width} x {height} pixels: a decompression bomb?")
+    if min(width, height - banner_px) < MIN_SIDE_PX:
+        raise UnreadablePhotoError(f"{width} x {height} pixels: too small to show an aircraft")
+    remarks: list[str] = []
+    if getattr(file, "n_frames", 1) > 1:
+        file.seek(0)
+        remarks.append("animated: the first picture is used")
+    # A JPEG can be decoded at a half, a quarter or an eighth, which saves most of the time of a large one.
+    file.draft("RGB", (2 * side_px, 2 * side_px))
+    file.load()
+    scale = file.height / height
+    turned = ImageOps.exif_transpose(file)
+    if file.getexif().get(0x0112, 1) != 1:
+        remarks.append("turned as its EXIF data says")
+    if (width > height) != (turned.width > turned.height) and width != height:
+        width, height = height, width
+    image = _as_rgb(turned, remarks)
+    if banner_px:
+        image = image.crop((0, 0, image.width, image.height - round(scale * banner_px)))
+        height -= banner_px
+    return OpenedPhoto(image, (width, height), tuple(remarks))
+
+
+def _as_rgb(image: Image.Image, remarks: list[str]) -> Image.Image:
+    if image.mode in _DEEP_MODES or image.mode == "F":
+        remarks.append("more than 8 bits a channel")
+        return Image.fromarray(_in_8_bits(np.asarray(image))).convert("RGB")
+    if image.mode == "CMYK":
+        remarks.append("CMYK")
+    elif image.mode in ("L", "1"):
+        remarks.append("grey")
+    if image.has_transparency_data:
+        remarks.append("transparent: put on white")
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _in_8_bits(values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
+    """Grey values of any depth; what is written in floats goes from 0 to 1."""
+    deep = values.astype(np.float64)
+    if not np.isfinite(deep).all():
+        raise UnreadablePhotoError("its values are no numbers")
+    largest = 1.0 if np.issubdtype(values.dtype, np.floating) else 65535.0
+    return np.round(np.clip(deep / largest, 0, 1) * 255).astype(np.uint8)
+
+
+def fit_square(image: Image.Image, side_px: int) -> npt.NDArray[np.uint8]:
+    """The whole image in a square `[side_px, side_px, 3]`, its shape kept, what is left over filled evenly."""
+    fitted = ImageOps.pad(image, (side_px, side_px), Image.Resampling.BICUBIC, color=_PADDING_COLOUR)
+    return np.asarray(fitted, dtype=np.uint8)
+
+
+def crop_to_box(photo: OpenedPhoto, box: Box, padding: float) -> Image.Image:
+    """The part inside of a box, given in pixels of the whole file, with `padding` times its sides around it.
+
+    Raises `UnreadablePhotoError` for a box outside of the photo.
+    """
+    width, height = photo.size
+    if box.left >= width or box.top >= height:
+        raise UnreadablePhotoError(f"its box begins at {box.left:g}, {box.top:g}, outside of {width} x {height} pixels")
+    margin_x, margin_y = padding * (box.right - box.left), padding * (box.bottom - box.top)
+    scale_x, scale_y = photo.image.width / width, photo.image.height / height
+    left, top = max(box.left - margin_x, 0) * scale_x, max(box.top - margin_y, 0) * scale_y
+    right, bottom = min(box.right + margin_x, width) * scale_x, min(box.bottom + margin_y, height) * scale_y
+    return photo.image.crop((int(left), int(top), max(round(right), int(left) + 1), max(round(bottom), int(top) + 1)))

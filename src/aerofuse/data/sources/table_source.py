@@ -1,0 +1,38 @@
+"""A folder of photos and a label table."""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import Path
+
+from aerofuse.data.label_table import read_label_table
+from aerofuse.data.sources.file_source import Listing
+
+_IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"))
+
+
+def list_table(root: Path, labels: Path) -> Listing:
+    """The photos that the table `labels` names, in files below the folder `root`.
+
+    Raises `FileNotFoundError`, or `ValueError` for a table that cannot be used.
+    """
+    if not root.is_dir():
+        kind = "a file, and must be a folder" if root.exists() else "no such folder"
+        raise FileNotFoundError(f"data.root is {str(root)!r}: {kind}; name the folder with your photos")
+    table = read_label_table(labels)
+    found = {unicodedata.normalize("NFC", str(path.relative_to(root))): path for path in _photos_below(root)}
+    frame = table.frame.copy()
+    # What is not there is put aside with its reason, as any photo that cannot be read.
+    frame["path"] = frame["filename"].map(lambda name: _inside(root, found.get(name, root / name)))
+    unlisted = sorted(set(found) - set(frame["filename"]))
+    return Listing(frame, table.types, table.airlines, tuple(unlisted))
+
+
+def _photos_below(root: Path) -> list[Path]:
+    return [path for path in root.rglob("*") if path.suffix.lower() in _IMAGE_SUFFIXES and path.is_file()]
+
+
+def _inside(root: Path, path: Path) -> Path:
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"{path} is a link that leaves data.root ({root}); copy the photo into it")
+    return path

@@ -1,0 +1,29 @@
+"""Tables in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
+    """A Markdown table; `align` has a letter per column: `l`, left, for words and `r`, right, for numbers.
+
+    Raises `ValueError` where a row, or `align`, is not as long as the header.
+    """
+    if len(align) != len(header) or set(align) - set("lr"):
+        raise ValueError(f"align is {align!r}; it must be {len(header)} letters, l or r, one per column")
+    for row in rows:
+        if len(row) != len(header):
+            raise ValueError(f"{len(row)} cells under {len(header)} headings: {list(row)}")
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in (header, *rows)]
+    widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        padded = [
+            cell.ljust(width) if side == "l" else cell.rjust(width)
+            for cell, width, side in zip(row, widths, align, strict=True)
+        ]
+        return f"| {' | '.join(padded)} |"
+
+    rule = ["-" * width if side == "l" else "-" * (width - 1) + ":" for width, side in zip(widths, align, strict=True)]
+    return "\n".join([line(cells[0]), line(rule), *map(line, cells[1:])])
