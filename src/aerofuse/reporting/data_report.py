@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from aerofuse.data.labels import REGRESSION_TASKS, TASKS
 from aerofuse.data.summary import DataSummary, Group
@@ -139,7 +140,8 @@ def draw_balance(summary: DataSummary, path: Path) -> None:
         axes.margins(y=0.01)
         axes.set(xlabel="photos", title=kind if len(totals) <= _BARS else f"{kind}: {_BARS} of {len(totals)}")
         axes.grid(visible=False, axis="y")
-    figure.axes[0].legend(loc="lower right")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=len(summary.splits))
     save_figure(figure, path)
 
 
