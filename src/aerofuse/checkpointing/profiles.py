@@ -59,10 +59,14 @@ class UnitProfile:
 
 @dataclass(frozen=True)
 class ChainProfile:
-    """Chains that run one after the other, their units in one row. `starts` are the indices at which they start."""
+    """Chains that run one after the other, their units in one row. `starts` are the indices at which they start.
+
+    `range_bytes` are held by a range that is computed again, besides its input, until that is done.
+    """
 
     units: tuple[UnitProfile, ...]
     starts: tuple[int, ...]
+    range_bytes: int = 0
 
     @property
     def seconds(self) -> float:
@@ -72,4 +76,4 @@ class ChainProfile:
     def joined(self, other: ChainProfile) -> ChainProfile:
         """These chains, then those of `other`."""
         shifted = tuple(start + len(self.units) for start in other.starts)
-        return ChainProfile(self.units + other.units, self.starts + shifted)
+        return ChainProfile(self.units + other.units, self.starts + shifted, max(self.range_bytes, other.range_bytes))

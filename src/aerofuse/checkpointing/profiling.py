@@ -16,7 +16,7 @@ from aerofuse.checkpointing.chain import Chain, Unit, modules_of
 from aerofuse.checkpointing.counting import TensorLike, UnitBytes, count_unit
 from aerofuse.checkpointing.profiles import ChainProfile, UnitProfile, Way
 from aerofuse.checkpointing.recompute import run_recomputed
-from aerofuse.checkpointing.surroundings import statistics_untouched
+from aerofuse.checkpointing.surroundings import RandomState, statistics_untouched
 from aerofuse.checkpointing.thin import list_calls, run_thinned
 from aerofuse.checkpointing.timing import Measured, Stopwatch
 from aerofuse.checkpointing.ways import replay_seconds, sets_to_keep, sparing_seconds
@@ -57,7 +57,8 @@ def profile_chain(fake: Chain, real: Chain, inputs: TensorLike, stopwatch: Stopw
         ways = (_less(way, gone) if way in kind.lets_input_go else way for way in kind.profile.ways)
         units.append(replace(kind.profile, name=unit.name, ways=tuple(ways)))
         before = kind
-    return ChainProfile(tuple(units), (0,))
+    # The random state, with which a range starts again.
+    return ChainProfile(tuple(units), (0,), RandomState.capture(inputs.device).num_bytes)
 
 
 def _less(way: Way, input_bytes: int) -> Way:
@@ -87,10 +88,13 @@ def _profile_unit(unit: Unit, real: Unit, inputs: TensorLike, stopwatch: Stopwat
     counts = {_way(kept, None, False, 0.0): kept}
     by_name = {call.name: call for call in calls}
     for keep in sets_to_keep(calls, seconds.replays):
-        for sparing, seconds_of in ((False, replay_seconds), (True, sparing_seconds)):
+        sharing, alone = (
+            seconds_of(by_name, keep, seconds.replays) for seconds_of in (replay_seconds, sparing_seconds)
+        )
+        # Where nothing would be shared, sparing changes nothing.
+        for sparing, again in ((False, sharing), (True, alone)) if alone > sharing else ((False, sharing),):
             counted = count(partial(run_thinned, unit.run, keep=keep, sparing=sparing))
-            again = seconds_of(by_name, keep, seconds.replays) + seconds.watching
-            counts[_way(counted, keep, sparing, again)] = counted
+            counts[_way(counted, keep, sparing, again + seconds.watching)] = counted
     dropped = count(partial(_run_dropped, unit))
     profile = UnitProfile(
         name=unit.name,

@@ -26,14 +26,15 @@ def simulate(profile: ChainProfile, plan: Plan) -> PlanCost:
     """Follow a plan forward and backward. Raises `ValueError` where it is for another number of units or ways."""
     if plan.num_units != len(profile.units):
         raise ValueError(f"a plan for {plan.num_units} units has no cost on a chain of {len(profile.units)}")
-    run = _Run(profile.units)
+    run = _Run(profile.units, profile.range_bytes)
     run.range(plan.steps, held=0, waiting=0, gradients=0)
     return PlanCost(run.activation_bytes, run.total_bytes, run.replay_seconds)
 
 
 class _Run:
-    def __init__(self, units: Sequence[UnitProfile]) -> None:
+    def __init__(self, units: Sequence[UnitProfile], range_bytes: int) -> None:
         self._units = units
+        self._range_bytes = range_bytes
         self.activation_bytes = self.total_bytes = 0
         self.replay_seconds = 0.0
 
@@ -62,7 +63,7 @@ class _Run:
             unit = self._unit(index)
             self._note(outside + incoming + unit.passing_bytes, gradients)
             incoming = unit.output_bytes
-        return unit.output_bytes
+        return unit.output_bytes + self._range_bytes
 
     def _backward(self, step: Step, outside: int, gradients: int) -> int:
         if not isinstance(step, Recompute):
@@ -75,7 +76,7 @@ class _Run:
         last = self._unit(indices[-1])
         self.replay_seconds += sum(self._unit(index).whole_rerun_seconds for index in indices[:-1])
         self.replay_seconds += last.rerun_seconds
-        return self.range(step.steps, outside, last.output_bytes, gradients)
+        return self.range(step.steps, outside + self._range_bytes, last.output_bytes, gradients)
 
     def _note(self, activation_bytes: int, gradients: int) -> None:
         self.activation_bytes = max(self.activation_bytes, activation_bytes)

@@ -59,6 +59,11 @@ class RandomState:
         other = None if device.type in ("cpu", "meta") else torch.get_device_module(device).get_rng_state(device)
         return cls(torch.get_rng_state(), device, other)
 
+    @property
+    def num_bytes(self) -> int:
+        """What the state takes, on all devices."""
+        return self.cpu.nbytes + (0 if self.device_state is None else self.device_state.nbytes)
+
     @contextmanager
     def replayed(self) -> Iterator[None]:
         """Draw again what was drawn from here on; afterwards the generators go on as if nothing had been drawn."""
