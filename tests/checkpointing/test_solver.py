@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -106,6 +107,9 @@ def test_a_plan_is_simulated_by_hand() -> None:
     # By then the third unit's parameters have their gradients; the second one's are in its own peak.
     assert cost.total_bytes == (10 + 4) + 23 + 3
     assert cost.replay_seconds == 0.5 + 1.0 + 0.75
+    # What a range holds is there while it is run again.
+    with_state = simulate(replace(profile, range_bytes=7), Plan((Recompute((Keep(0), Keep(1))), Thin(2, ("a",)))))
+    assert with_state.activation_bytes == 7 + (10 + 4) + 20
 
 
 def test_a_plan_for_another_chain_has_no_cost() -> None:

@@ -1,8 +1,9 @@
 """How fast photos are loaded and augmented for training: `python -m aerofuse.benchmarks.loading`.
 
 The same drawn photos, enlarged to the size of files that people have: as a prepared split, as files under torchvision's
-ImageFolder, and as files read by Pillow and resized by this project's own functions. Every way is a torch DataLoader over the same
-number of worker processes, and the ways take turns. `reports/benchmarks/` gets a table named by what it ran on.
+ImageFolder, and as files read by Pillow and resized by this project's own functions. Every way is a torch DataLoader
+over the same number of worker processes, and the ways take turns. `reports/benchmarks/` gets a table named by what it
+ran on.
 """
 
 from __future__ import annotations
