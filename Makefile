@@ -28,7 +28,8 @@ test: $(READY)  ## run the tests
 	pytest -n auto --dist loadfile --no-loadscope-reorder -m "not large"
 
 test-all: test  ## run the long ones, too: all variants of the backbones, all plans, more pipeline runs
-	pytest -n auto --dist worksteal -m large
+	pytest -n auto --dist worksteal -m large --ignore-glob '*/test_pipeline*.py'
+	pytest -m large tests/test_pipeline.py tests/test_pipeline_photos.py
 
 lint: $(READY)  ## check style and types
 	ruff check .

@@ -45,14 +45,15 @@ class Group:
 class DataSummary:
     """The whole of a data set as prepared.
 
-    `merged_types` are those that became one class; `near_duplicates` and `shared_airframes` are numbers of groups, with
-    the largest as examples, and `divided_duplicates` those on two sides of a split, which only a source with a
-    split of its own can have. `dropped` are photos left out, with the reason; `unlisted` files without a label.
+    `merged_types` are those that became one class; `near_duplicates` (`None` where nobody looked, for drawn photos) and
+    `shared_airframes` are numbers of groups, with the largest as examples, `contradictions` those with several types,
+    and `divided_duplicates` those on two sides of a split, which only a source with a split of its own can have.
+    `dropped` are photos left out, with the reason; `unlisted` files without a label.
     """
 
     splits: Mapping[str, SplitSummary]
     merged_types: Mapping[str, int]
-    near_duplicates: int
+    near_duplicates: int | None
     duplicate_examples: Sequence[Group]
     divided_duplicates: Sequence[Group]
     contradictions: Sequence[Group]
@@ -73,7 +74,7 @@ def summarise(index: pd.DataFrame, dropped: pd.DataFrame, unlisted: Sequence[str
     return DataSummary(
         splits={name: _summarise_split(frame) for name, frame in labels.items()},
         merged_types={str(name): int(count) for name, count in merged["source_type"].value_counts().items()},
-        near_duplicates=len(duplicates),
+        near_duplicates=len(duplicates) if "near_duplicates" in index else None,
         duplicate_examples=[_group(photos) for photos in duplicates[:_EXAMPLES]],
         divided_duplicates=[_group(photos) for photos in duplicates if photos["split"].nunique() > 1],
         contradictions=[_group(photos) for photos in duplicates if photos["typename"].nunique() > 1],

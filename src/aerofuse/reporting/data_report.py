@@ -70,10 +70,10 @@ def _merged(summary: DataSummary) -> Iterator[str]:
 
 def _duplicates(summary: DataSummary) -> Iterator[str]:
     yield "## What belongs together"
-    yield (
-        f"{summary.near_duplicates} pictures are there more than once (resized, recompressed or mirrored), "
-        f"{summary.shared_airframes} airframes on more than one photo. Each stays in one split."
-    )
+    if summary.near_duplicates is not None:
+        yield f"{summary.near_duplicates} pictures are there more than once (resized, recompressed or mirrored)."
+    yield f"{summary.shared_airframes} airframes are on more than one photo."
+    yield "Unless a split came with the data, each stays on one side of it."
     if summary.divided_duplicates:
         yield (
             f"**{len(summary.divided_duplicates)} pictures are on two sides of the split that the data came with.** It "
