@@ -18,7 +18,7 @@ from tests.backbones.conftest import VARIANTS, small_backbone, small_batch
 def _bits(tensor: Tensor) -> bytes:
     """A digest of every bit. Copies of all gradients of the largest networks would fill the machine."""
     assert tensor.isfinite().all()  # NaN would differ from itself
-    return hashlib.sha256(tensor.detach().reshape(-1).view(torch.uint8).numpy()).digest()
+    return hashlib.sha256(tensor.detach().reshape(-1).view(torch.uint8).numpy().tobytes()).digest()
 
 
 def two_steps(backbone: Backbone, images: Tensor, autocast: bool) -> list[bytes]:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from ruamel.yaml import YAML
 
 from aerofuse.backbones.families import FAMILIES
@@ -59,7 +60,9 @@ def test_the_families_are_joined_into_one_table(workspace: Path) -> None:
     assert "4 s (hybrid of base)" in path.with_suffix(".md").read_text()
     assert len(list((QUICK_FOLDER / "pictures").glob("*.png"))) == 3
     counts = json.loads(Path("metrics/compare_memory.json").read_text())["compare_memory"]
-    assert counts == {"goals_reached": len(GOALS) + 1, "goals_missed": 0}
+    # That of planning is one more; that of peaks in bf16 is not measured on a CPU.
+    measured = len(GOALS) + 1 - (not torch.cuda.is_available())
+    assert counts == {"goals_reached": measured, "goals_missed": 0}
 
 
 def test_a_family_that_is_missing_is_named(workspace: Path) -> None:
