@@ -29,7 +29,7 @@ def random_profile(rng: random.Random, length: int, starts: tuple[int, ...] = (0
         if rng.random() < 0.5:
             ways.append(way((), rng.randint(-1, 1), forward / 2))
         return UnitProfile(
-            name, rng.randint(1, 4), rng.randint(1, 4), 1, forward, 2 * forward, forward, forward + 1, tuple(ways)
+            name, rng.randint(1, 4), rng.randint(1, 4), 1, 0, forward, 2 * forward, forward, forward + 1, tuple(ways)
         )
 
     return ChainProfile(tuple(unit(str(number)) for number in range(length)), starts)
@@ -97,7 +97,7 @@ def test_the_frontier_falls_from_the_least_memory_to_no_checkpointing() -> None:
 def test_a_plan_is_simulated_by_hand() -> None:
     keep = Way(None, held_bytes=10, forward_bytes=15, backward_bytes=20, backward_total_bytes=23, replay_seconds=0.0)
     thin = Way(("a",), held_bytes=2, forward_bytes=12, backward_bytes=18, backward_total_bytes=21, replay_seconds=0.5)
-    unit = UnitProfile("u", 4, 8, 3, 1.0, 2.0, 0.75, 1.0, (keep, thin))
+    unit = UnitProfile("u", 4, 8, 3, 0, 1.0, 2.0, 0.75, 1.0, (keep, thin))
     profile = ChainProfile((unit, unit, unit), (0,))
     # All kept: the third unit's backward on top of what two units and their outputs hold.
     assert simulate(profile, Plan((Keep(0), Keep(1), Keep(2)))).activation_bytes == 2 * (10 + 4) + 20
@@ -107,9 +107,11 @@ def test_a_plan_is_simulated_by_hand() -> None:
     # By then the third unit's parameters have their gradients; the second one's are in its own peak.
     assert cost.total_bytes == (10 + 4) + 23 + 3
     assert cost.replay_seconds == 0.5 + 1.0 + 0.75
-    # What a range holds is there while it is run again.
-    with_state = simulate(replace(profile, range_bytes=7), Plan((Recompute((Keep(0), Keep(1))), Thin(2, ("a",)))))
-    assert with_state.activation_bytes == 7 + (10 + 4) + 20
+    # Units that update running statistics hold copies of them when they run again.
+    counting = replace(unit, statistics_bytes=7)
+    profile = ChainProfile((counting, counting, unit), (0,))
+    cost = simulate(profile, Plan((Recompute((Keep(0), Keep(1))), Thin(2, ("a",)))))
+    assert cost.activation_bytes == (10 + 4 + 7) + (20 + 7)
 
 
 def test_a_plan_for_another_chain_has_no_cost() -> None:

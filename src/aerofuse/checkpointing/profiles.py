@@ -42,7 +42,8 @@ class UnitProfile:
     """One unit. The first of its `ways` keeps everything.
 
     `passing_bytes` is the most that is alive while it runs forward and saves nothing, its input left out.
-    `gradient_bytes` are those of its own parameters that learn. `rerun_seconds` is a second run as far as the last
+    `gradient_bytes` are those of its own parameters that learn, `statistics_bytes` those of its running statistics, of
+    which copies take the update while a range runs again. `rerun_seconds` is a second run as far as the last
     tensor that autograd wants, `whole_rerun_seconds` one to the end.
     """
 
@@ -50,6 +51,7 @@ class UnitProfile:
     output_bytes: int
     passing_bytes: int
     gradient_bytes: int
+    statistics_bytes: int
     forward_seconds: float
     backward_seconds: float
     rerun_seconds: float
@@ -59,14 +61,10 @@ class UnitProfile:
 
 @dataclass(frozen=True)
 class ChainProfile:
-    """Chains that run one after the other, their units in one row. `starts` are the indices at which they start.
-
-    `range_bytes` are held by a range that is computed again, besides its input, until that is done.
-    """
+    """Chains that run one after the other, their units in one row. `starts` are the indices at which they start."""
 
     units: tuple[UnitProfile, ...]
     starts: tuple[int, ...]
-    range_bytes: int = 0
 
     @property
     def seconds(self) -> float:
@@ -76,4 +74,4 @@ class ChainProfile:
     def joined(self, other: ChainProfile) -> ChainProfile:
         """These chains, then those of `other`."""
         shifted = tuple(start + len(self.units) for start in other.starts)
-        return ChainProfile(self.units + other.units, self.starts + shifted, max(self.range_bytes, other.range_bytes))
+        return ChainProfile(self.units + other.units, self.starts + shifted)

@@ -16,7 +16,7 @@ from aerofuse.checkpointing.chain import Chain, Unit, modules_of
 from aerofuse.checkpointing.counting import TensorLike, UnitBytes, count_unit
 from aerofuse.checkpointing.profiles import ChainProfile, UnitProfile, Way
 from aerofuse.checkpointing.recompute import run_recomputed
-from aerofuse.checkpointing.surroundings import RandomState, statistics_untouched
+from aerofuse.checkpointing.surroundings import running_statistics, statistics_untouched
 from aerofuse.checkpointing.thin import list_calls, run_thinned
 from aerofuse.checkpointing.timing import Measured, Stopwatch
 from aerofuse.checkpointing.ways import replay_seconds, sets_to_keep, sparing_seconds
@@ -57,8 +57,7 @@ def profile_chain(fake: Chain, real: Chain, inputs: TensorLike, stopwatch: Stopw
         ways = (_less(way, gone) if way in kind.lets_input_go else way for way in kind.profile.ways)
         units.append(replace(kind.profile, name=unit.name, ways=tuple(ways)))
         before = kind
-    # The random state, with which a range starts again.
-    return ChainProfile(tuple(units), (0,), RandomState.capture(inputs.device).num_bytes)
+    return ChainProfile(tuple(units), (0,))
 
 
 def _less(way: Way, input_bytes: int) -> Way:
@@ -101,6 +100,7 @@ def _profile_unit(unit: Unit, real: Unit, inputs: TensorLike, stopwatch: Stopwat
         output_bytes=kept.output_bytes,
         passing_bytes=dropped.forward_bytes,
         gradient_bytes=sum(parameter.nbytes for parameter in parameters if parameter.requires_grad),
+        statistics_bytes=sum(found.buffer.nbytes for found in running_statistics(modules_of([unit]))),
         forward_seconds=seconds.forward,
         backward_seconds=seconds.backward,
         rerun_seconds=seconds.rerun,

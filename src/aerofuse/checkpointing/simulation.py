@@ -26,28 +26,31 @@ def simulate(profile: ChainProfile, plan: Plan) -> PlanCost:
     """Follow a plan forward and backward. Raises `ValueError` where it is for another number of units or ways."""
     if plan.num_units != len(profile.units):
         raise ValueError(f"a plan for {plan.num_units} units has no cost on a chain of {len(profile.units)}")
-    run = _Run(profile.units, profile.range_bytes)
+    run = _Run(profile.units)
     run.range(plan.steps, held=0, waiting=0, gradients=0)
     return PlanCost(run.activation_bytes, run.total_bytes, run.replay_seconds)
 
 
 class _Run:
-    def __init__(self, units: Sequence[UnitProfile], range_bytes: int) -> None:
+    def __init__(self, units: Sequence[UnitProfile]) -> None:
         self._units = units
-        self._range_bytes = range_bytes
         self.activation_bytes = self.total_bytes = 0
         self.replay_seconds = 0.0
 
-    def range(self, steps: Sequence[Step], held: int, waiting: int, gradients: int) -> int:
+    def range(self, steps: Sequence[Step], held: int, waiting: int, gradients: int, copied: int = 0) -> int:
         """Forward and backward of some steps; returns the gradients of parameters that are there afterwards.
 
         `held` is what is held outside, `waiting` the gradient of the last unit's output where it is there already,
-        `gradients` those of later parameters.
+        `gradients` those of later parameters; `copied` are running statistics whose copies are updated in place of them.
         """
         before: list[int] = []
         for step in steps:
+            if copied and not isinstance(step, Recompute):
+                # Normalisation saves its statistics for the backward pass, here the copies.
+                held += self._unit(step.unit).statistics_bytes
+                copied -= self._unit(step.unit).statistics_bytes
             before.append(held)
-            held += self._forward(step, held + waiting, gradients)
+            held += self._forward(step, held + waiting + copied, gradients)
         for step, outside in zip(reversed(steps), reversed(before), strict=True):
             gradients = self._backward(step, outside, gradients)
         return gradients
@@ -63,7 +66,7 @@ class _Run:
             unit = self._unit(index)
             self._note(outside + incoming + unit.passing_bytes, gradients)
             incoming = unit.output_bytes
-        return unit.output_bytes + self._range_bytes
+        return unit.output_bytes
 
     def _backward(self, step: Step, outside: int, gradients: int) -> int:
         if not isinstance(step, Recompute):
@@ -76,7 +79,8 @@ class _Run:
         last = self._unit(indices[-1])
         self.replay_seconds += sum(self._unit(index).whole_rerun_seconds for index in indices[:-1])
         self.replay_seconds += last.rerun_seconds
-        return self.range(step.steps, outside + self._range_bytes, last.output_bytes, gradients)
+        statistics = sum(self._unit(index).statistics_bytes for index in indices)
+        return self.range(step.steps, outside, last.output_bytes, gradients, statistics)
 
     def _note(self, activation_bytes: int, gradients: int) -> None:
         self.activation_bytes = max(self.activation_bytes, activation_bytes)

@@ -6,7 +6,8 @@ inside of units, and time counted as what is computed again.
 
 `least[s, t](m)` is the least time of what is computed again when the units s to t run forward and backward within m
 bytes, besides the input of s and what was held before. Either s is treated one of its ways and the rest follows, or
-s to j-1 run without keeping anything but the input of j, the rest follows, and then s to j-1 run again.
+s to j-1 run without keeping anything but the input of j, the rest follows, and then s to j-1 run again. The few
+kilobytes of running statistics that are copied for that are left out of the table, not of what a plan is said to cost.
 """
 
 from __future__ import annotations

@@ -59,11 +59,6 @@ class RandomState:
         other = None if device.type in ("cpu", "meta") else torch.get_device_module(device).get_rng_state(device)
         return cls(torch.get_rng_state(), device, other)
 
-    @property
-    def num_bytes(self) -> int:
-        """What the state takes, on all devices."""
-        return self.cpu.nbytes + (0 if self.device_state is None else self.device_state.nbytes)
-
     @contextmanager
     def replayed(self) -> Iterator[None]:
         """Draw again what was drawn from here on; afterwards the generators go on as if nothing had been drawn."""
@@ -83,6 +78,26 @@ class RandomState:
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
+@dataclass(frozen=True)
+class RunningStatistic:
+    """One buffer that a normalisation layer updates in training mode."""
+
+    module: nn.Module
+    name: str
+    buffer: Tensor
+
+
+def running_statistics(modules: Iterable[nn.Module]) -> list[RunningStatistic]:
+    """Those of the given modules, each once."""
+    return [
+        RunningStatistic(module, name, buffer)
+        for module in dict.fromkeys(modules)
+        if getattr(module, "track_running_stats", False)
+        for name in _STATISTICS
+        if (buffer := module._buffers.get(name)) is not None
+    ]
+
+
 @contextmanager
 def statistics_untouched(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Run normalisation layers in training mode without a second update of their running statistics.
@@ -90,17 +105,11 @@ def statistics_untouched(modules: Iterable[nn.Module]) -> Iterator[None]:
     They update copies. (A momentum of 0 would still count the batch, and turn an infinite statistic into NaN;
     without statistics a layer saves two tensors less for its backward pass than it did at first.)
     """
-    replaced = [
-        (module._buffers, name, buffer)
-        for module in modules
-        if getattr(module, "track_running_stats", False)
-        for name in _STATISTICS
-        if (buffer := module._buffers.get(name)) is not None
-    ]
-    for buffers, name, buffer in replaced:
-        buffers[name] = buffer.clone()
+    replaced = running_statistics(modules)
+    for statistic in replaced:
+        statistic.module._buffers[statistic.name] = statistic.buffer.clone()
     try:
         yield
     finally:
-        for buffers, name, buffer in replaced:
-            buffers[name] = buffer
+        for statistic in replaced:
+            statistic.module._buffers[statistic.name] = statistic.buffer
