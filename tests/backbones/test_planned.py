@@ -49,8 +49,13 @@ def any_plan(chain: Chain, images: Tensor, rng: random.Random) -> Plan:
                 first = stop
             else:
                 kept = tuple(name for name in names[first] if rng.random() < 0.4)
-                yield rng.choice((Keep(first), Thin(first, kept), Thin(first, kept, sparing=True)))
-                first += 1
+                if rng.random() < 0.3:
+                    yield Keep(first)
+                    first += 1
+                    continue
+                count = rng.randint(1, min(3, end - first))
+                yield Thin(first, kept, sparing=rng.random() < 0.5, count=count)
+                first += count
 
     names: list[list[str]] = []
     for unit in chain:

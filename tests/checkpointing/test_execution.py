@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from functools import reduce
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from aerofuse.checkpointing.chain import Unit, run_units
 from aerofuse.checkpointing.execution import run_planned
 from aerofuse.checkpointing.plan import Keep, Plan, Policy, Recompute, Thin
 from aerofuse.checkpointing.thin import run_thinned
+from aerofuse.memory.counter import LiveBytes
+from aerofuse.memory.kinds import Kind
 
 FEATURES = 6
 
@@ -64,6 +67,10 @@ PLANS = {
     "three deep": Plan(
         (Recompute((Keep(0), Recompute((Thin(1), Recompute((Keep(2), Thin(3))), Keep(4))), Recompute((Thin(5),)))),)
     ),
+    "linked": Plan((Thin(0, ("linear.0",), count=4), Keep(4), Keep(5))),
+    "linked, dear kept": Plan((Keep(0), Thin(1, count=5))),
+    "linked, sparing": Plan((Keep(0), Thin(1, ("batch_norm.0",), sparing=True, count=4), Thin(5, ()))),
+    "linked in a range": Plan((Recompute((Thin(0, (), count=3), Recompute((Thin(3, ("mul.0",), count=2),)))), Keep(5))),
 }
 
 
@@ -147,6 +154,27 @@ def test_a_sparing_unit_makes_each_result_anew() -> None:
 
     assert counted(sparing=False) == 2
     assert counted(sparing=True) == 3  # the sigmoid once more, for itself
+
+
+@pytest.mark.parametrize("sparing", [False, True])
+def test_linked_units_hold_the_first_input_alone(sparing: bool) -> None:
+    x = torch.randn(64, 64, requires_grad=True)
+    weight = torch.randn(64, 64)
+
+    def block(x: Tensor) -> Tensor:
+        return x + (x.sigmoid() @ weight).tanh()  # tanh saves its result, which the product leads to
+
+    def peak_of(count: int) -> int:
+        (expected,) = torch.autograd.grad(reduce(lambda x, run: run(x), [block] * count, x).sum(), x)
+        with LiveBytes(nn.Module(), inputs=[x, weight]) as counter:
+            output = run_thinned(block, x, keep=("matmul.0",), sparing=sparing, linked=[block] * (count - 1))
+            assert counter.bytes_by_kind[Kind.ACTIVATIONS] == (count + 1) * x.nbytes  # a product each, and the output
+            (found,) = torch.autograd.grad(output.sum(), x)
+        assert torch.equal(found, expected)
+        return counter.report().peak_activation_bytes
+
+    # One product more each: the inputs of later units are not all there at once in the backward pass either.
+    assert [peak_of(count) - peak_of(3) for count in (4, 6)] == [x.nbytes, 3 * x.nbytes]
 
 
 def test_a_thinned_unit_lets_go_while_it_runs() -> None:

@@ -28,11 +28,17 @@ def random_profile(rng: random.Random, length: int, starts: tuple[int, ...] = (0
         ways = [way(None, held_bytes, 0.0), way(("a",), rng.randint(1, held_bytes), forward / 4)]
         if rng.random() < 0.5:
             ways.append(way((), rng.randint(-1, 1), forward / 2))
+        if rng.random() < 0.7:
+            ways[1] = replace(ways[1], link_seconds=rng.randint(0, 2) / 4, link_bytes=rng.randint(0, 1))
         return UnitProfile(
             name, rng.randint(1, 4), rng.randint(1, 4), 1, 0, forward, 2 * forward, forward, forward + 1, tuple(ways)
         )
 
-    return ChainProfile(tuple(unit(str(number)) for number in range(length)), starts)
+    units: list[UnitProfile] = []
+    for number in range(length):
+        again = units and rng.random() < 0.5
+        units.append(replace(units[-1], name=str(number)) if again else unit(str(number)))
+    return ChainProfile(tuple(units), starts)
 
 
 def every_plan(profile: ChainProfile, s: int, t: int, *, whole: bool = True) -> Iterator[tuple[Step, ...]]:
@@ -41,8 +47,13 @@ def every_plan(profile: ChainProfile, s: int, t: int, *, whole: bool = True) -> 
         yield ()
         return
     for way in profile.units[s].ways:
-        for rest in every_plan(profile, s + 1, t):
-            yield (way.step(s), *rest)
+        for end in range(s + 1, t + 2):
+            linked = profile.units[s + 1 : end]
+            crosses = any(s < start < end for start in profile.starts)
+            if linked and (way.link_seconds is None or crosses or not all(map(profile.units[s].is_like, linked))):
+                break
+            for rest in every_plan(profile, end, t):
+                yield (way.step(s, end - s), *rest)
     for j in range(s + 1, t + 2 if whole else t + 1):
         if any(s < start < j for start in profile.starts):
             continue
@@ -119,6 +130,6 @@ def test_a_plan_for_another_chain_has_no_cost() -> None:
     with pytest.raises(ValueError, match="a plan for 3 units has no cost on a chain of 2"):
         simulate(profile, Plan((Keep(0), Keep(1), Keep(2))))
     with pytest.raises(
-        ValueError, match=r"unit 1 has no profile of Thin\(unit=1, keep=\('conv2d.7',\), sparing=False\)"
+        ValueError, match=r"unit 1 has no profile of Thin\(unit=1, keep=\('conv2d.7',\), sparing=False, count=1\)"
     ):
         simulate(profile, Plan((Keep(0), Thin(1, ("conv2d.7",)))))

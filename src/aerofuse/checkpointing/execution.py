@@ -36,5 +36,6 @@ def _run_steps(chain: Chain, steps: Sequence[Step], inputs: Tensor) -> Tensor:
         elif isinstance(step, Keep):
             inputs = chain[step.unit].run(inputs)
         else:
-            inputs = run_thinned(chain[step.unit].run, inputs, step.keep, step.sparing)
+            first, *others = (chain[index].run for index in units_of([step]))
+            inputs = run_thinned(first, inputs, step.keep, step.sparing, linked=others)
     return inputs

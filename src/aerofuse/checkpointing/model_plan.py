@@ -12,7 +12,7 @@ from torch import nn
 
 from aerofuse.checkpointing.budgets import Budget, format_bytes
 from aerofuse.checkpointing.chain import Unit
-from aerofuse.checkpointing.plan import Keep, Plan, Policy, Recompute, Step, from_json, to_json
+from aerofuse.checkpointing.plan import Keep, Plan, Policy, Recompute, Step, from_json, to_json, units_of
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,9 @@ def _lines(steps: Sequence[Step], units: Sequence[str], width: int, depth: int) 
             yield "  " * depth + "compute again:"
             yield from _lines(step.steps, units, width, depth + 1)
         else:
-            yield "  " * depth + f"{units[step.unit]:{width}}  {_what_is_kept(step)}"
+            for index in units_of([step]):
+                linked = ", linked" if index > step.unit else ""
+                yield "  " * depth + f"{units[index]:{width}}  {_what_is_kept(step)}{linked}"
 
 
 def _what_is_kept(step: Step) -> str:

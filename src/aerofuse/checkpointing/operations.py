@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,25 @@ class CallNames:
         function = getattr(func, "__name__", "")
         self._counts[function] += 1
         return f"{function}.{self._counts[function] - 1}"
+
+
+def stacked_factors(args: Sequence[Any], keywords: Mapping[str, Any]) -> dict[str, Tensor] | None:
+    """The left and the right factor of a `matmul` that torch turns into stacks of matrices, `None` for any other.
+
+    Where the dimensions before the last two do not follow each other in memory, as those of the heads of an attention,
+    that copies them: see `_matmul_impl` in ATen/native/LinearAlgebra.cpp.
+    """
+    if keywords or len(args) != 2 or not all(isinstance(argument, Tensor) for argument in args):
+        return None
+    left, right = args
+    if left.ndim < 4 or left.shape[:-2] != right.shape[:-2]:
+        return None
+    return {"left": left, "right": right}
+
+
+def stack_shape(factor: Tensor) -> tuple[int, int, int]:
+    """That of the stack of matrices."""
+    return (math.prod(factor.shape[:-2]), *factor.shape[-2:])
 
 
 def dropout_arguments(

@@ -30,11 +30,15 @@ class Thin:
 
     `keep` names the calls (`linear.0`, `conv2d.1`); without it, those are kept that are dear to compute. A `sparing`
     unit does not even hold what it has just computed again for a second use, but computes it once more.
+
+    `count` consecutive units may be linked: treated alike, and only the input of the first is held. That of each other
+    is computed from it and from what the units between keep of their residual branches: a few sums.
     """
 
     unit: int
     keep: tuple[str, ...] | None = None
     sparing: bool = False
+    count: int = 1
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class Plan:
 
 
 def to_json(steps: Sequence[Step]) -> list[Any]:
-    """Steps as JSON: a unit's index where it is kept, `{unit, keep, sparing}` where thinned, `{recompute: [...]}`."""
+    """Steps as JSON: the index of a unit that is kept, `{unit, keep, sparing, count}` or `{recompute: [...]}`."""
     content: list[Any] = []
     for step in steps:
         if isinstance(step, Recompute):
@@ -98,7 +102,7 @@ def to_json(steps: Sequence[Step]) -> list[Any]:
             content.append(step.unit)
         else:
             keep = None if step.keep is None else list(step.keep)
-            content.append({"unit": step.unit, "keep": keep, "sparing": step.sparing})
+            content.append({"unit": step.unit, "keep": keep, "sparing": step.sparing, "count": step.count})
     return content
 
 
@@ -112,7 +116,7 @@ def from_json(content: Sequence[Any]) -> tuple[Step, ...]:
             steps.append(Recompute(from_json(item["recompute"])))
         else:
             keep = None if item["keep"] is None else tuple(item["keep"])
-            steps.append(Thin(item["unit"], keep, item["sparing"]))
+            steps.append(Thin(item["unit"], keep, item["sparing"], item["count"]))
     return tuple(steps)
 
 
@@ -129,6 +133,8 @@ def units_of(steps: Sequence[Step]) -> Iterator[int]:
     for step in steps:
         if isinstance(step, Recompute):
             yield from units_of(step.steps)
+        elif isinstance(step, Thin):
+            yield from range(step.unit, step.unit + step.count)
         else:
             yield step.unit
 

@@ -22,6 +22,8 @@ class Way:
     - `backward_total_bytes`: the same with the gradients of its parameters.
     - `replay_seconds`: what is computed again.
     - `sparing`: as in `Thin`.
+    - `link_seconds`: what it takes to make the output from the input and from what is kept, `None` where that is not
+      possible or would make nearly all again; `link_bytes` are held for that besides. See `Thin.count`.
     """
 
     keep: tuple[str, ...] | None
@@ -31,10 +33,12 @@ class Way:
     backward_total_bytes: int
     replay_seconds: float
     sparing: bool = False
+    link_seconds: float | None = None
+    link_bytes: int = 0
 
-    def step(self, unit: int) -> Keep | Thin:
-        """The unit of that index, treated so."""
-        return Keep(unit) if self.keep is None else Thin(unit, self.keep, self.sparing)
+    def step(self, unit: int, count: int = 1) -> Keep | Thin:
+        """The unit of that index, or so many linked units from it on, treated so."""
+        return Keep(unit) if self.keep is None else Thin(unit, self.keep, self.sparing, count)
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,63 @@ class UnitProfile:
     rerun_seconds: float
     whole_rerun_seconds: float
     ways: tuple[Way, ...]
+
+    def is_like(self, other: UnitProfile) -> bool:
+        """Whether both are of one kind, so that they can be linked."""
+        return self.output_bytes == other.output_bytes and self.ways == other.ways
+
+
+@dataclass(frozen=True)
+class Row:
+    """Linked units of one kind, each treated the same way; one unit is the shortest row.
+
+    Of each unit but the first the input is there only while its backward pass runs.
+    """
+
+    unit: UnitProfile
+    way: Way
+    count: int
+
+    @property
+    def held_bytes(self) -> int:
+        """Alive between forward and backward, the output of the last unit left out."""
+        return self.count * self.way.held_bytes + (self.count - 1) * self.way.link_bytes
+
+    @property
+    def replay_seconds(self) -> float:
+        """What is computed again: each input anew from the first."""
+        links = self.count * (self.count - 1) // 2
+        return self.count * self.way.replay_seconds + links * (self.way.link_seconds or 0.0)
+
+    @property
+    def gradient_bytes(self) -> int:
+        """Gradients of the parameters."""
+        return self.count * self.unit.gradient_bytes
+
+    def held_before(self, position: int) -> int:
+        """What the units before one of the row hold, and the input that is made for it."""
+        made = self.unit.output_bytes if position else 0
+        return position * (self.way.held_bytes + self.way.link_bytes) + made
+
+    @property
+    def forward_bytes(self) -> int:
+        """At most alive while the row runs forward."""
+        return self.held_before(self.count - 1) + self.way.forward_bytes
+
+    @property
+    def backward_bytes(self) -> int:
+        """At most alive in the backward pass, without gradients of parameters."""
+        return self.held_before(self.count - 1) + self.way.backward_bytes
+
+    @property
+    def backward_total_bytes(self) -> int:
+        """The same with the gradients of its parameters, which grow while what is held shrinks."""
+        return max(
+            self.held_before(position)
+            + self.way.backward_total_bytes
+            + (self.count - 1 - position) * self.unit.gradient_bytes
+            for position in range(self.count)
+        )
 
 
 @dataclass(frozen=True)

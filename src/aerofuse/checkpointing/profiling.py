@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from aerofuse.checkpointing.recompute import run_recomputed
 from aerofuse.checkpointing.surroundings import running_statistics, statistics_untouched
 from aerofuse.checkpointing.thin import list_calls, run_thinned
 from aerofuse.checkpointing.timing import Measured, Stopwatch
-from aerofuse.checkpointing.ways import replay_seconds, sets_to_keep, sparing_seconds
+from aerofuse.checkpointing.ways import link_bytes, link_seconds, replay_seconds, sets_to_keep, sparing_seconds
 from aerofuse.memory.torch_private import all_modes_off
 
 Cast = Callable[[], AbstractContextManager[Any]]
@@ -44,32 +45,38 @@ def profile_chain(fake: Chain, real: Chain, inputs: TensorLike, stopwatch: Stopw
     kinds: dict[Hashable, _Kind] = {}
     found: list[_Kind] = []
     with statistics_untouched(modules_of(fake)):
-        for unit, twin in zip(fake, real, strict=True):
-            key = (_signature(unit), inputs)
+        signatures = [_signature(unit) for unit in fake]
+        repeated = {one for one, other in pairwise(signatures) if one == other}
+        for unit, twin, signature in zip(fake, real, signatures, strict=True):
+            key = (signature, inputs)
             if key not in kinds:
-                kinds[key] = _profile_unit(unit, twin, inputs, stopwatch, autocast)
+                kinds[key] = _profile_unit(unit, twin, inputs, stopwatch, autocast, linked=signature in repeated)
             found.append(kinds[key])
             inputs = kinds[key].output
     units: list[UnitProfile] = []
     before: _Kind | None = None
     for unit, kind in zip(fake, found, strict=True):
         gone = 0 if before is None or before.holds_output else before.profile.output_bytes
-        ways = (_less(way, gone) if way in kind.lets_input_go else way for way in kind.profile.ways)
+        ways = (_less(way, gone) if gone and way in kind.lets_input_go else way for way in kind.profile.ways)
         units.append(replace(kind.profile, name=unit.name, ways=tuple(ways)))
         before = kind
     return ChainProfile(tuple(units), (0,))
 
 
 def _less(way: Way, input_bytes: int) -> Way:
+    # Its output cannot stand in for the input of a unit that does not hold it anyway.
     return replace(
         way,
+        link_seconds=None,
         held_bytes=way.held_bytes - input_bytes,
         backward_bytes=way.backward_bytes - input_bytes,
         backward_total_bytes=way.backward_total_bytes - input_bytes,
     )
 
 
-def _profile_unit(unit: Unit, real: Unit, inputs: TensorLike, stopwatch: Stopwatch, autocast: Cast) -> _Kind:
+def _profile_unit(
+    unit: Unit, real: Unit, inputs: TensorLike, stopwatch: Stopwatch, autocast: Cast, *, linked: bool
+) -> _Kind:
     parameters = _parameters(unit.modules)
     buffers = [buffer for module in unit.modules for buffer in module.buffers()]
     count = partial(count_unit, parameters=parameters, buffers=buffers, inputs=inputs, autocast=autocast)
@@ -77,12 +84,13 @@ def _profile_unit(unit: Unit, real: Unit, inputs: TensorLike, stopwatch: Stopwat
         x = inputs.make().requires_grad_(inputs.requires_grad)
         calls = list_calls(unit.run, x)
         output = TensorLike.of(unit.run(x))
+    linked = linked and output == inputs
     if isinstance(stopwatch, Measured):
         with all_modes_off(), torch.random.fork_rng(), torch.enable_grad():
             run, modules = copy.deepcopy((real.run, real.modules))
-            seconds = stopwatch.time_unit(run, _parameters(modules), inputs, autocast)
+            seconds = stopwatch.time_unit(run, _parameters(modules), inputs, autocast, linked=linked)
     else:
-        seconds = stopwatch.time_unit(unit.run, parameters, inputs, autocast)
+        seconds = stopwatch.time_unit(unit.run, parameters, inputs, autocast, linked=linked)
     kept = count(unit.run)
     counts = {_way(kept, None, False, 0.0): kept}
     by_name = {call.name: call for call in calls}
@@ -93,7 +101,10 @@ def _profile_unit(unit: Unit, real: Unit, inputs: TensorLike, stopwatch: Stopwat
         # Where nothing would be shared, sparing changes nothing.
         for sparing, again in ((False, sharing), (True, alone)) if alone > sharing else ((False, sharing),):
             counted = count(partial(run_thinned, unit.run, keep=keep, sparing=sparing))
-            counts[_way(counted, keep, sparing, again + seconds.watching)] = counted
+            way = _way(counted, keep, sparing, again + seconds.watching)
+            if linked and (output_seconds := link_seconds(by_name, keep, seconds.replays)) is not None:
+                way = replace(way, link_seconds=output_seconds, link_bytes=link_bytes(by_name, keep))
+            counts[way] = counted
     dropped = count(partial(_run_dropped, unit))
     profile = UnitProfile(
         name=unit.name,

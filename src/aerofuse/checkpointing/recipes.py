@@ -44,6 +44,7 @@ class Recipe:
         "function",
         "keywords",
         "layout",
+        "links_units",
         "num_bytes",
         "random",
         "shares",
@@ -71,6 +72,9 @@ class Recipe:
         self.copies_first = copies_first
         # Whether a value that was computed on the way to another is held for whoever wants it later.
         self.shares = shares
+        # The input of a unit that is linked to the one before. It is held while its own unit wants it, and not while
+        # those of later units are computed from it; nor do its own sources wait for it.
+        self.links_units = False
         self.value: Tensor | None = None
         self.layout, self.dtype = layout_of(result), result.dtype
         self.num_bytes = result.untyped_storage().nbytes()
@@ -87,33 +91,39 @@ class Recipe:
     def is_kept(self) -> bool:
         return self.value is not None and not self.arguments
 
-    def get(self, *, for_autograd: bool = False) -> Tensor:
+    def get(self, *, for_autograd: bool = False, passing: bool = False) -> Tensor:
+        """The value. `passing`: on the way to the input of a later unit, so that nothing is held or let go."""
         if self.value is not None:
             return self.value
-        arguments = [resolve(argument) for argument in self.arguments]
+        arguments = [resolve(argument, passing=passing or self.links_units) for argument in self.arguments]
         if self.copies_first:
             target = self.arguments[0].source
-            if target.value is not None and (target.is_kept or target.waiting > self._required):
+            wanted = passing or self.links_units or target.is_kept or target.waiting > self._required
+            if target.value is not None and wanted:
                 # Somebody else reads what the function is about to change.
                 arguments[0] = arguments[0].clone()
-        keywords = {name: resolve(argument) for name, argument in self.keywords.items()}
+        keywords = {
+            name: resolve(argument, passing=passing or self.links_units) for name, argument in self.keywords.items()
+        }
         if self.random is None:
             value = self.function(*arguments, **keywords)
         else:
             with self.random.replayed():
                 value = self.function(*arguments, **keywords)
+        if passing:
+            return value
         if self._required:
             self._required = False
             for source in self.sources():
                 if isinstance(source, Recipe):
                     source.release()
-        if self.waiting and (self.shares or for_autograd):
+        if self.waiting and (self.shares or self.links_units or for_autograd):
             self.value = value
         return value
 
     def require(self) -> None:
         """Let the recipes that this one is computed from hold their values until it is."""
-        if self.is_kept or self._required or not self.shares:
+        if self.is_kept or self._required or not self.shares or self.links_units:
             return
         self._required = True
         for source in self.sources():
@@ -147,18 +157,20 @@ class View:
         self.source = source
         self.layout = layout_of(tensor)
 
-    def get(self, *, for_autograd: bool = False) -> Tensor:
-        base = self.source.get(for_autograd=for_autograd)
+    def get(self, *, for_autograd: bool = False, passing: bool = False) -> Tensor:
+        base = self.source.get(for_autograd=for_autograd, passing=passing)
         if self.layout == layout_of(base):
             return base
         return base.as_strided(*self.layout)
 
 
-def resolve(argument: Any) -> Any:
-    if isinstance(argument, (Kept, View)):
+def resolve(argument: Any, *, passing: bool) -> Any:
+    if isinstance(argument, Kept):
         return argument.get()
+    if isinstance(argument, View):
+        return argument.get(passing=passing)
     if isinstance(argument, (list, tuple)):
-        return type(argument)(resolve(item) for item in argument)
+        return type(argument)(resolve(item, passing=passing) for item in argument)
     return argument
 
 

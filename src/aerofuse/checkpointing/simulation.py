@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aerofuse.checkpointing.plan import Plan, Recompute, Step, units_of
-from aerofuse.checkpointing.profiles import ChainProfile, UnitProfile, Way
+from aerofuse.checkpointing.plan import Keep, Plan, Recompute, Step, Thin, units_of
+from aerofuse.checkpointing.profiles import ChainProfile, Row, UnitProfile
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,16 @@ class _Run:
         """Forward and backward of some steps; returns the gradients of parameters that are there afterwards.
 
         `held` is what is held outside, `waiting` the gradient of the last unit's output where it is there already,
-        `gradients` those of later parameters; `copied` are running statistics whose copies are updated in place of them.
+        `gradients` those of later parameters; `copied` are the running statistics of these units, where copies are
+        updated.
         """
         before: list[int] = []
         for step in steps:
             if copied and not isinstance(step, Recompute):
                 # Normalisation saves its statistics for the backward pass, here the copies.
-                held += self._unit(step.unit).statistics_bytes
-                copied -= self._unit(step.unit).statistics_bytes
+                saved = sum(self._unit(index).statistics_bytes for index in units_of([step]))
+                held += saved
+                copied -= saved
             before.append(held)
             held += self._forward(step, held + waiting + copied, gradients)
         for step, outside in zip(reversed(steps), reversed(before), strict=True):
@@ -58,9 +60,9 @@ class _Run:
     def _forward(self, step: Step, outside: int, gradients: int) -> int:
         """What the step leaves behind."""
         if not isinstance(step, Recompute):
-            unit, way = self._unit(step.unit), self._way(step)
-            self._note(outside + way.forward_bytes, gradients)
-            return way.held_bytes + unit.output_bytes
+            row = self._row(step)
+            self._note(outside + row.forward_bytes, gradients)
+            return row.held_bytes + row.unit.output_bytes
         incoming = 0
         for index in units_of(step.steps):
             unit = self._unit(index)
@@ -70,11 +72,11 @@ class _Run:
 
     def _backward(self, step: Step, outside: int, gradients: int) -> int:
         if not isinstance(step, Recompute):
-            unit, way = self._unit(step.unit), self._way(step)
-            self.activation_bytes = max(self.activation_bytes, outside + way.backward_bytes)
-            self.total_bytes = max(self.total_bytes, outside + gradients + way.backward_total_bytes)
-            self.replay_seconds += way.replay_seconds
-            return gradients + unit.gradient_bytes
+            row = self._row(step)
+            self.activation_bytes = max(self.activation_bytes, outside + row.backward_bytes)
+            self.total_bytes = max(self.total_bytes, outside + gradients + row.backward_total_bytes)
+            self.replay_seconds += row.replay_seconds
+            return gradients + row.gradient_bytes
         indices = list(units_of(step.steps))
         last = self._unit(indices[-1])
         self.replay_seconds += sum(self._unit(index).whole_rerun_seconds for index in indices[:-1])
@@ -89,9 +91,13 @@ class _Run:
     def _unit(self, index: int) -> UnitProfile:
         return self._units[index]
 
-    def _way(self, step: Step) -> Way:
-        assert not isinstance(step, Recompute)
-        for way in self._units[step.unit].ways:
-            if way.step(step.unit) == step:
-                return way
-        raise ValueError(f"unit {self._units[step.unit].name} has no profile of {step}")
+    def _row(self, step: Keep | Thin) -> Row:
+        unit = self._units[step.unit]
+        others = list(units_of([step]))[1:]
+        for way in unit.ways:
+            row = Row(unit, way, 1 + len(others))
+            if way.step(step.unit, row.count) == step:
+                if others and (way.link_seconds is None or not all(unit.is_like(self._units[i]) for i in others)):
+                    break
+                return row
+        raise ValueError(f"unit {unit.name} has no profile of {step}")

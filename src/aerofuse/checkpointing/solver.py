@@ -5,9 +5,10 @@ and *Optimal checkpointing for heterogeneous chains* (arXiv 1911.13214), with se
 inside of units, and time counted as what is computed again.
 
 `least[s, t](m)` is the least time of what is computed again when the units s to t run forward and backward within m
-bytes, besides the input of s and what was held before. Either s is treated one of its ways and the rest follows, or
-s to j-1 run without keeping anything but the input of j, the rest follows, and then s to j-1 run again. The few
-kilobytes of running statistics that are copied for that are left out of the table, not of what a plan is said to cost.
+bytes, besides the input of s and what was held before. Either s, or a row of linked units that s begins, is treated
+one of its ways and the rest follows, or s to j-1 run without keeping anything but the input of j, the rest follows, and
+then s to j-1 run again. The few kilobytes of running statistics that are copied for that are left out of the table, not
+of what a plan is said to cost.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aerofuse.checkpointing.plan import Keep, Plan, Recompute, Step
-from aerofuse.checkpointing.profiles import ChainProfile
+from aerofuse.checkpointing.profiles import ChainProfile, Row
 from aerofuse.checkpointing.simulation import PlanCost, simulate
 
 LEVELS = 800
+# The numbers of units of a kind that are tried as a row.
+ROW_LENGTHS = (1, 2, 3, 4, 6, 8)
 Times = NDArray[np.float32]
 
 
@@ -86,22 +89,34 @@ class Solution:
             if s:
                 self._after[s] = _shifted(table, self._up(units[s - 1].output_bytes))
 
-    def _treat(self, s: int, table: Times) -> None:
-        """The unit s treated one of its ways, the rest after it."""
+    def _rows(self, s: int) -> Iterator[Row]:
+        """The ways to treat the unit s, alone or linked to those that follow."""
         unit = self._units[s]
-        for way in unit.ways:
-            backward = way.backward_total_bytes if self.count_gradients else way.backward_bytes
-            needed = self._up(backward + self._later[s + 1])
+        alike = 1
+        while s + alike < self._count and s + alike not in self._starts and unit.is_like(self._units[s + alike]):
+            alike += 1
+        for count in ROW_LENGTHS:
+            if count <= alike:
+                yield from (Row(unit, way, count) for way in unit.ways if count == 1 or way.link_seconds is not None)
+
+    def _treat(self, s: int, table: Times) -> None:
+        """The unit s, or a row that it begins, treated one of its ways, the rest after it."""
+        for row in self._rows(s):
+            end = s + row.count
+            backward = row.backward_total_bytes if self.count_gradients else row.backward_bytes
+            needed = self._up(backward + self._later[end])
+            seconds = np.float32(row.replay_seconds)
             # The range that ends here.
-            alone = max(needed, self._up(way.forward_bytes + self._waiting[s]))
-            np.minimum(table[0, alone:], np.float32(way.replay_seconds), out=table[0, alone:])
-            if s + 1 == self._count:
+            alone = max(needed, self._up(row.forward_bytes + self._waiting[end - 1]))
+            np.minimum(table[row.count - 1, alone:], seconds, out=table[row.count - 1, alone:])
+            if end == self._count:
                 continue
-            rest = _shifted(self._least[s + 1], self._up(way.held_bytes + unit.output_bytes))
-            rest += np.float32(way.replay_seconds)
-            for row in range(rest.shape[0]):
-                first = max(needed, self._up(way.forward_bytes + self._waiting[s + 1 + row]))
-                np.minimum(table[row + 1, first:], rest[row, first:], out=table[row + 1, first:])
+            rest = _shifted(self._least[end], self._up(row.held_bytes + row.unit.output_bytes))
+            rest += seconds
+            for further, times in enumerate(rest):
+                first = max(needed, self._up(row.forward_bytes + self._waiting[end + further]))
+                place = table[row.count + further]
+                np.minimum(place[first:], times[first:], out=place[first:])
 
     def _recompute(self, s: int, table: Times, level: NDArray[np.int64]) -> None:
         """The units s to j-1 computed again, for every j, what follows them before that."""
@@ -169,33 +184,35 @@ class Solution:
         """The choices behind `least[s, t]` at a level, made again."""
         while s <= t:
             best = self._least[s][t - s][level]
-            chosen = self._chosen_way(s, t, level, best)
+            chosen = self._chosen_row(s, t, level, best)
             if chosen is not None:
-                index, taken = chosen
-                yield self._units[s].ways[index].step(s)
-                s, level = s + 1, level - taken
+                row, taken = chosen
+                yield row.way.step(s, row.count)
+                s, level = s + row.count, level - taken
                 continue
             j = self._chosen_split(s, t, level, best)
             yield Recompute(tuple(self._steps(s, j - 1, level)))
             level -= self._up(self._units[j - 1].output_bytes)
             s = j
 
-    def _chosen_way(self, s: int, t: int, level: int, best: float) -> tuple[int, int] | None:
-        unit = self._units[s]
-        for index, way in enumerate(unit.ways):
-            backward = way.backward_total_bytes if self.count_gradients else way.backward_bytes
-            needed = max(self._up(backward + self._later[s + 1]), self._up(way.forward_bytes + self._waiting[t]))
+    def _chosen_row(self, s: int, t: int, level: int, best: float) -> tuple[Row, int] | None:
+        for row in self._rows(s):
+            end = s + row.count
+            if end > t + 1:
+                return None
+            backward = row.backward_total_bytes if self.count_gradients else row.backward_bytes
+            needed = max(self._up(backward + self._later[end]), self._up(row.forward_bytes + self._waiting[t]))
             if level < needed:
                 continue
-            taken = self._up(way.held_bytes + unit.output_bytes)
-            if s == t:
-                seconds = np.float32(way.replay_seconds)
+            taken = self._up(row.held_bytes + row.unit.output_bytes)
+            if end == t + 1:
+                seconds = np.float32(row.replay_seconds)
             elif level < taken:
                 continue
             else:
-                seconds = self._least[s + 1][t - s - 1][level - taken] + np.float32(way.replay_seconds)
+                seconds = self._least[end][t - end][level - taken] + np.float32(row.replay_seconds)
             if seconds <= best:
-                return index, taken
+                return row, taken
         return None
 
     def _chosen_split(self, s: int, t: int, level: int, best: float) -> int:

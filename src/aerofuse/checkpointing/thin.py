@@ -33,6 +33,8 @@ from aerofuse.checkpointing.operations import (
     dropout_arguments,
     dropout_noise,
     replay_batch_norm,
+    stack_shape,
+    stacked_factors,
 )
 from aerofuse.checkpointing.recipes import Kept, Recipe, Saved, View, depends_on, layout_of, storage_key, unpack
 from aerofuse.checkpointing.recompute import hand_over
@@ -108,6 +110,8 @@ class _Recorder(TorchFunctionMode):
         if function in CHEAP and keywords.get("inplace"):
             # An activation in place saves a copy of its input; out of place, the input itself, which has a recipe.
             keywords["inplace"] = False
+        if function == "matmul" and (factors := stacked_factors(args, keywords)):
+            return self._product_of_stacks(name, factors)
         if self._may_be_repeated(name, function):
             if function == "batch_norm":
                 return self._batch_norm(name, func, BatchNormCall(*args, **keywords))
@@ -137,6 +141,20 @@ class _Recorder(TorchFunctionMode):
         if isinstance(output, Tensor) and self._register(output) and not kept:
             self._remember(name, output, self._recipe(func, args, keywords, output, random))
         return output
+
+    def _product_of_stacks(self, name: str, factors: Mapping[str, Tensor]) -> Tensor:
+        """What `matmul` does out of sight, step by step, so that the copies it makes have recipes."""
+        stacks = []
+        for side, factor in factors.items():
+            self._register(factor)
+            stacks.append(self._repeatable(f"{name}.{side}", Tensor.reshape, (factor, stack_shape(factor)), {}))
+        product: Tensor
+        if self._may_be_repeated(name, "bmm"):
+            product = self._repeatable(name, torch.bmm, stacks, {})
+        else:
+            product = torch.bmm(*stacks)
+            self._register(product)
+        return product.view(*factors["left"].shape[:-1], factors["right"].shape[-1])
 
     def _batch_norm(self, name: str, func: Callable[..., Any], call: BatchNormCall) -> Tensor:
         self._just_saved.clear()
@@ -268,6 +286,15 @@ class _Recorder(TorchFunctionMode):
             casts[key] = self._repeatable(name, Tensor.to, (argument, self._lower), {})
         return casts[key]
 
+    def link(self, inputs: Tensor) -> None:
+        """The unit has ended, and the next one begins with its output."""
+        self._names = CallNames()
+        self._num_casts = 0
+        self._watch = None
+        recipe = self._recipes.get(storage_key(inputs))
+        if recipe is not None:
+            recipe.links_units = True
+
     # ----- saved tensors
 
     def pack(self, tensor: Tensor) -> Any:
@@ -342,19 +369,25 @@ def run_thinned(
     keep: Collection[str] | None = None,
     sparing: bool = False,
     watch: Watch | None = None,
+    *,
+    linked: Sequence[Callable[[Tensor], Tensor]] = (),
 ) -> Tensor:
     """`run(inputs)`, keeping what is dear to compute, or where given the results of the calls named in `keep`.
 
     What is computed on the way to a tensor that autograd asks for is held until the others that need it have been
     asked for; with `sparing` it is let go and computed once more: the least memory at the most time.
 
-    `watch` may replace the function that makes a call's result again, to see it.
+    The units in `linked` follow, treated alike; their inputs are computed again from `inputs` and from what the units
+    between keep. `watch` may replace the function that makes a call's result again, to see it, in the first unit.
     """
     recorder = _Recorder(inputs, keep, sparing, watch)
     output: Tensor | None = None
     try:
         with recorder, saved_tensors_hooks(recorder.pack, unpack):
             output = run(inputs)
+            for following in linked:
+                recorder.link(output)
+                output = following(output)
     finally:
         # Also when a second run is stopped half way: what it saved so far is used.
         recorder.settle(inputs, output)

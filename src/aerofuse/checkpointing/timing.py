@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from aerofuse.checkpointing.counting import TensorLike, make_inputs
-from aerofuse.checkpointing.operations import MATRIX_PRODUCTS, CallNames
+from aerofuse.checkpointing.operations import MATRIX_PRODUCTS, CallNames, stack_shape, stacked_factors
 from aerofuse.checkpointing.recompute import run_recomputed
 from aerofuse.checkpointing.thin import run_thinned
 
@@ -44,9 +44,18 @@ class Stopwatch(Protocol):
     """Says how long a unit takes."""
 
     def time_unit(
-        self, run: Callable[[Tensor], Tensor], parameters: Sequence[nn.Parameter], inputs: TensorLike, autocast: Cast
+        self,
+        run: Callable[[Tensor], Tensor],
+        parameters: Sequence[nn.Parameter],
+        inputs: TensorLike,
+        autocast: Cast,
+        *,
+        linked: bool = False,
     ) -> UnitSeconds:
-        """The times of one step of a unit that keeps everything, and of the replay of each call."""
+        """The times of one step of a unit that keeps everything, and of the replay of each call.
+
+        With `linked`, also of the calls that make its output, where its input has the same layout.
+        """
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,13 @@ class Measured:
     batch: int = 4
 
     def time_unit(
-        self, run: Callable[[Tensor], Tensor], parameters: Sequence[nn.Parameter], inputs: TensorLike, autocast: Cast
+        self,
+        run: Callable[[Tensor], Tensor],
+        parameters: Sequence[nn.Parameter],
+        inputs: TensorLike,
+        autocast: Cast,
+        *,
+        linked: bool = False,
     ) -> UnitSeconds:
         """See `Stopwatch`."""
         samples = inputs.size[0]
@@ -69,6 +84,7 @@ class Measured:
         scale = samples / inputs.size[0]
         plain, thinned, recomputed = _Steps(), _Steps(), _Steps()
         replays: dict[str, list[float]] = {}
+        outputs: dict[str, list[float]] = {}
 
         def again(x: Tensor) -> Tensor:
             return run_recomputed(run, run, lambda: iter(()), x)
@@ -82,7 +98,15 @@ class Measured:
             for name, seconds in watch.seconds.items():
                 replays.setdefault(name, []).append(seconds)
             recomputed.add(self._step(again, parameters, inputs, autocast))
+            if linked:
+                # The calls that only lead to the output run again for the input of a second unit.
+                watch = _Replays(inputs.device)
+                twice = partial(run_thinned, run, keep=(), watch=watch, linked=[run])
+                self._step(twice, parameters, inputs, autocast)
+                for name, seconds in watch.seconds.items():
+                    outputs.setdefault(name, []).append(seconds)
         rerun = max(recomputed.whole - plain.whole, 0.0)
+        replays = outputs | replays
         return UnitSeconds(
             scale * plain.forward,
             scale * plain.backward,
@@ -191,7 +215,13 @@ class Estimated:
     seconds_per_call: float = 1e-6
 
     def time_unit(
-        self, run: Callable[[Tensor], Tensor], parameters: Sequence[nn.Parameter], inputs: TensorLike, autocast: Cast
+        self,
+        run: Callable[[Tensor], Tensor],
+        parameters: Sequence[nn.Parameter],
+        inputs: TensorLike,
+        autocast: Cast,
+        *,
+        linked: bool = False,  # noqa: ARG002  # every call is estimated
     ) -> UnitSeconds:
         """See `Stopwatch`."""
         trigger = torch.zeros((), device=inputs.device, requires_grad=True)
@@ -251,4 +281,14 @@ class _Estimate(TorchFunctionMode):
             self.products += seconds
         else:
             self.others += seconds
+        if function == "matmul":
+            self._note_copies(name, stacked_factors(args, kwargs or {}) or {})
         return result
+
+    def _note_copies(self, name: str, factors: Mapping[str, Tensor]) -> None:
+        for side, factor in factors.items():
+            storage = factor.reshape(stack_shape(factor)).untyped_storage()
+            if storage is not factor.untyped_storage():
+                seconds = 2 * storage.nbytes() / self._rates.bytes_per_second + self._rates.seconds_per_call
+                self.seconds[f"{name}.{side}"] = seconds
+                self.others += seconds

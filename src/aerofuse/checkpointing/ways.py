@@ -52,6 +52,37 @@ def sparing_seconds(calls: Mapping[str, Call], keep: Collection[str], seconds: M
     return sum(making(call.name) for call in calls.values() if call.saved)
 
 
+def link_seconds(calls: Mapping[str, Call], keep: Collection[str], seconds: Mapping[str, float]) -> float | None:
+    """The time to make the unit's output from its input and from what is kept, `None` where that cannot be."""
+    output = next((call for call in calls.values() if call.is_output), None)
+    if output is None:
+        return None
+    return sum(seconds.get(name, 0.0) for name in _led_to(calls, keep, output.name))
+
+
+def link_bytes(calls: Mapping[str, Call], keep: Collection[str]) -> int:
+    """The results that are kept for the output alone."""
+    output = next(call.name for call in calls.values() if call.is_output)
+    saved = [call.name for call in calls.values() if call.saved]
+    wanted_anyway = {*saved, *(source for name in replayed(calls, keep) for source in calls[name].sources)}
+    sources = {source for name in _led_to(calls, keep, output) for source in calls[name].sources}
+    return sum(calls[name].num_bytes for name in sources if name in keep and name not in wanted_anyway)
+
+
+def _led_to(calls: Mapping[str, Call], keep: Collection[str], name: str) -> set[str]:
+    """The calls that are made again for one result."""
+    needed: set[str] = set()
+
+    def need(name: str) -> None:
+        if name not in needed and name not in keep:
+            needed.add(name)
+            for source in calls[name].sources:
+                need(source)
+
+    need(name)
+    return needed
+
+
 def replayed(calls: Mapping[str, Call], keep: Collection[str]) -> set[str]:
     """The calls that are made again: those whose results autograd wants, and what leads to them."""
     needed: set[str] = set()

@@ -40,8 +40,11 @@ def draw_plan(plan: CheckpointingPlan, path: Path) -> None:
 
 def _draw_chain(axes: Any, name: str, units: Sequence[str], steps: Sequence[Step]) -> None:
     for step, _ in _single_steps(steps, 0):
-        (unit,) = units_of([step])
-        axes.add_patch(Rectangle((unit + 0.05, 0), 0.9, 1, color=_COLOURS[_treatment(step)]))
+        units_of_step = list(units_of([step]))
+        # Linked units are one bar.
+        axes.add_patch(
+            Rectangle((units_of_step[0] + 0.05, 0), len(units_of_step) - 0.1, 1, color=_COLOURS[_treatment(step)])
+        )
     deepest = 0
     for first, end, depth in _ranges(steps, 1):
         axes.plot([first + 0.1, end - 0.1], [-0.35 * depth] * 2, color=INK, linewidth=1.5, solid_capstyle="butt")
