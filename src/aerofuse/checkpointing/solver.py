@@ -39,6 +39,21 @@ class FrontierPoint:
     cost: PlanCost
 
 
+@dataclass(frozen=True)
+class _Treatment:
+    """A row of linked units, or a single one, treated one way, in levels of the table.
+
+    `backward` is needed besides what later units leave there, `forward` besides what waits meanwhile, in bytes still.
+    """
+
+    row: Row
+    end: int
+    backward: int
+    forward_bytes: int
+    taken: int
+    seconds: np.float32
+
+
 class Solution:
     """All budgets of one chain, solved at once.
 
@@ -77,6 +92,9 @@ class Solution:
         self._waiting[-1] = 0
         self._later = later
         self._starts = {start for start in self.profile.starts if start}
+        self._treatments = [list(self._treatments_of(s)) for s in range(count)]
+        self._passings = [self._passing(s) for s in range(count)]
+        self._read: dict[tuple[int, int, int], tuple[Step, ...]] = {}
         # least[s][t - s], and the same with the bytes of the input of s taken off.
         self._least: list[Times] = [np.empty(0, np.float32)] * count
         self._after: list[Times] = [np.empty(0, np.float32)] * (count + 1)
@@ -89,8 +107,21 @@ class Solution:
             if s:
                 self._after[s] = _shifted(table, self._up(units[s - 1].output_bytes))
 
+    def _treatments_of(self, s: int) -> Iterator[_Treatment]:
+        """The ways to treat the unit s, alone or linked to those that follow, the shortest rows first."""
+        for row in self._rows(s):
+            end = s + row.count
+            backward_bytes = row.backward_total_bytes if self.count_gradients else row.backward_bytes
+            yield _Treatment(
+                row,
+                end,
+                self._up(backward_bytes + self._later[end]),
+                row.forward_bytes,
+                self._up(row.held_bytes + row.unit.output_bytes),
+                np.float32(row.replay_seconds),
+            )
+
     def _rows(self, s: int) -> Iterator[Row]:
-        """The ways to treat the unit s, alone or linked to those that follow."""
         unit = self._units[s]
         alike = 1
         while s + alike < self._count and s + alike not in self._starts and unit.is_like(self._units[s + alike]):
@@ -101,26 +132,23 @@ class Solution:
 
     def _treat(self, s: int, table: Times) -> None:
         """The unit s, or a row that it begins, treated one of its ways, the rest after it."""
-        for row in self._rows(s):
-            end = s + row.count
-            backward = row.backward_total_bytes if self.count_gradients else row.backward_bytes
-            needed = self._up(backward + self._later[end])
-            seconds = np.float32(row.replay_seconds)
+        for way in self._treatments[s]:
+            count = way.end - s
             # The range that ends here.
-            alone = max(needed, self._up(row.forward_bytes + self._waiting[end - 1]))
-            np.minimum(table[row.count - 1, alone:], seconds, out=table[row.count - 1, alone:])
-            if end == self._count:
+            alone = max(way.backward, self._up(way.forward_bytes + self._waiting[way.end - 1]))
+            np.minimum(table[count - 1, alone:], way.seconds, out=table[count - 1, alone:])
+            if way.end == self._count:
                 continue
-            rest = _shifted(self._least[end], self._up(row.held_bytes + row.unit.output_bytes))
-            rest += seconds
+            rest = _shifted(self._least[way.end], way.taken)
+            rest += way.seconds
             for further, times in enumerate(rest):
-                first = max(needed, self._up(row.forward_bytes + self._waiting[end + further]))
-                place = table[row.count + further]
+                first = max(way.backward, self._up(way.forward_bytes + self._waiting[way.end + further]))
+                place = table[count + further]
                 np.minimum(place[first:], times[first:], out=place[first:])
 
     def _recompute(self, s: int, table: Times, level: NDArray[np.int64]) -> None:
         """The units s to j-1 computed again, for every j, what follows them before that."""
-        seconds, passing = self._passing(s)
+        seconds, passing = self._passings[s]
         for t in range(s + 1, self._count):
             last = min([t, *(start for start in self._starts if start > s)])  # no range crosses the start of a chain
             if last <= s:
@@ -156,7 +184,7 @@ class Solution:
         for level in range(self._levels):
             if np.isinf(times[level]) or (level and times[level] == times[level - 1]):
                 continue
-            plan = Plan(tuple(self._steps(0, self._count - 1, level)))
+            plan = Plan(self._steps(0, self._count - 1, level))
             points.append(FrontierPoint(plan, simulate(self.profile, plan)))
         points.append(FrontierPoint(Plan(tuple(Keep(unit) for unit in range(self._count))), self.unchecked))
         best: list[FrontierPoint] = []
@@ -180,43 +208,42 @@ class Solution:
         """The peak of one of the plans, gradients of parameters included where they count."""
         return self._peak(point.cost)
 
-    def _steps(self, s: int, t: int, level: int) -> Iterator[Step]:
-        """The choices behind `least[s, t]` at a level, made again."""
-        while s <= t:
+    def _steps(self, s: int, t: int, level: int) -> tuple[Step, ...]:
+        """The choices behind `least[s, t]` at a level, made again; those of neighbouring levels end alike."""
+        if s > t:
+            return ()
+        key = (s, t, level)
+        if key not in self._read:
             best = self._least[s][t - s][level]
-            chosen = self._chosen_row(s, t, level, best)
-            if chosen is not None:
-                row, taken = chosen
-                yield row.way.step(s, row.count)
-                s, level = s + row.count, level - taken
-                continue
-            j = self._chosen_split(s, t, level, best)
-            yield Recompute(tuple(self._steps(s, j - 1, level)))
-            level -= self._up(self._units[j - 1].output_bytes)
-            s = j
+            way = self._chosen_treatment(s, t, level, best)
+            if way is not None:
+                step: Step = way.row.way.step(s, way.row.count)
+                rest = self._steps(way.end, t, level - way.taken)
+            else:
+                j = self._chosen_split(s, t, level, best)
+                step = Recompute(self._steps(s, j - 1, level))
+                rest = self._steps(j, t, level - self._up(self._units[j - 1].output_bytes))
+            self._read[key] = (step, *rest)
+        return self._read[key]
 
-    def _chosen_row(self, s: int, t: int, level: int, best: float) -> tuple[Row, int] | None:
-        for row in self._rows(s):
-            end = s + row.count
-            if end > t + 1:
+    def _chosen_treatment(self, s: int, t: int, level: int, best: float) -> _Treatment | None:
+        for way in self._treatments[s]:
+            if way.end > t + 1:
                 return None
-            backward = row.backward_total_bytes if self.count_gradients else row.backward_bytes
-            needed = max(self._up(backward + self._later[end]), self._up(row.forward_bytes + self._waiting[t]))
-            if level < needed:
+            if level < way.backward:
                 continue
-            taken = self._up(row.held_bytes + row.unit.output_bytes)
-            if end == t + 1:
-                seconds = np.float32(row.replay_seconds)
-            elif level < taken:
+            if way.end == t + 1:
+                seconds = way.seconds
+            elif level < way.taken:
                 continue
             else:
-                seconds = self._least[end][t - end][level - taken] + np.float32(row.replay_seconds)
-            if seconds <= best:
-                return row, taken
+                seconds = self._least[way.end][t - way.end][level - way.taken] + way.seconds
+            if seconds <= best and level >= self._up(way.forward_bytes + self._waiting[t]):
+                return way
         return None
 
     def _chosen_split(self, s: int, t: int, level: int, best: float) -> int:
-        seconds, passing = self._passing(s)
+        seconds, passing = self._passings[s]
         last = min([t, *(start for start in self._starts if start > s)])
         for j in range(s + 1, last + 1):
             if level < self._up(passing[j - s - 1] + self._waiting[t]):
