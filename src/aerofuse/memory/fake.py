@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from aerofuse.memory.torch_private import VALUES_ASKED_FOR, FakeTensorMode, LightDispatchMode
+from aerofuse.memory.torch_private import (
+    VALUES_ASKED_FOR,
+    FakeTensor,
+    FakeTensorMode,
+    LightDispatchMode,
+    OpOverload,
+    fake_view,
+    new_fake,
+)
 
 
 class FakeCopy:
@@ -25,7 +35,7 @@ class FakeCopy:
 
     def __init__(self, model: nn.Module, *, mixed_precision: bool = True) -> None:
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
-        self._mixed_precision = mixed_precision
+        self._operations = _RememberedOperations(self._mode, mixed_precision=mixed_precision)
         with self._mode:
             # A deep copy takes from its memo what it would otherwise copy.
             memo = {id(tensor): _fake_twin(tensor) for tensor in chain(model.parameters(), model.buffers())}
@@ -37,10 +47,7 @@ class FakeCopy:
 
         Raises `ValueError` where the model asks what a tensor's values are, which nothing knows here.
         """
-        with ExitStack() as modes:
-            modes.enter_context(self._mode)
-            if self._mixed_precision:
-                modes.enter_context(_MixedPrecisionNorms())  # type: ignore[no-untyped-call]  # torch's constructor
+        with self._mode, self._operations:
             try:
                 yield self.model
             except VALUES_ASKED_FOR as error:
@@ -56,21 +63,121 @@ def _fake_twin(tensor: Tensor) -> Tensor:
     return nn.Parameter(twin, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else twin
 
 
-class _MixedPrecisionNorms(LightDispatchMode):
-    """Gives norms the statistics in float32 that they save on real tensors where their weights are float32.
+_Layout = tuple[torch.Size, tuple[int, ...], torch.dtype, torch.device]
 
-    On fake tensors of the CPU they have the type of the input, half as many bytes under autocast.
+
+@dataclass(frozen=True)
+class _Fresh:
+    """The layouts of results that share no memory with anything: one, or several of which some may be `None`."""
+
+    layouts: tuple[_Layout | None, ...]
+    is_single: bool
+
+
+class _Known(Enum):
+    """What else is known of an operation on arguments of given layouts."""
+
+    VIEW = "another view of the first argument"
+    IN_PLACE = "the first argument itself"
+    NOTHING = "to be asked again each time"
+
+
+_NORMS = (
+    torch.ops.aten.native_batch_norm.default,
+    torch.ops.aten.native_layer_norm.default,
+    torch.ops.aten.native_group_norm.default,
+)
+
+
+class _RememberedOperations(LightDispatchMode):
+    """Answers an operation on fake tensors from memory where it was seen with arguments of the same layouts.
+
+    A step of a large network is ten thousands of operations, and a plan takes several steps. torch's own cache of the
+    same thing takes longer to look up than everything else together.
+
+    With `mixed_precision`, norms are given the statistics in float32 that they save on real tensors where their
+    weights are float32. On fake tensors of the CPU they have the type of the input, half as many bytes under autocast.
     """
 
-    _NORMS = (
-        torch.ops.aten.native_batch_norm.default,
-        torch.ops.aten.native_layer_norm.default,
-        torch.ops.aten.native_group_norm.default,
-    )
+    def __init__(self, mode: FakeTensorMode, *, mixed_precision: bool) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's constructor
+        self._mode = mode
+        self._mixed_precision = mixed_precision
+        self._known: dict[Hashable, _Fresh | _Known] = {}
 
     def run(self, func: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+        try:
+            key = (func, *_layouts(args), *_layouts(keywords.items()))
+            known = self._known.get(key)
+        except TypeError:  # an argument that is no layout, or cannot be hashed
+            return self._ask(func, args, keywords)
+        if known is None:
+            results = self._ask(func, args, keywords)
+            self._known[key] = _what_is_known(func, args, results)
+            return results
+        if isinstance(known, _Fresh):
+            results = tuple(None if layout is None else new_fake(self._mode, *layout) for layout in known.layouts)
+            return results[0] if known.is_single else results
+        if known is _Known.VIEW:
+            return fake_view(self._mode, func, args, keywords)
+        return args[0] if known is _Known.IN_PLACE else self._ask(func, args, keywords)
+
+    def _ask(self, func: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         results = func(*args, **keywords)
-        if func in self._NORMS and any(isinstance(arg, Tensor) and arg.dtype is torch.float32 for arg in args):
+        full = any(isinstance(argument, Tensor) and argument.dtype is torch.float32 for argument in args)
+        if self._mixed_precision and full and func in _NORMS:
             output, *statistics = results
             return output, *(statistic.to(torch.float32) for statistic in statistics)
         return results
+
+
+def _layouts(arguments: Iterable[Any]) -> Iterator[Hashable]:
+    """What the results of an operation depend on. Raises `TypeError` for a tensor whose value may count."""
+    for argument in arguments:
+        if isinstance(argument, Tensor):
+            if not isinstance(argument, FakeTensor) or argument.constant is not None:
+                raise TypeError("a tensor with a value")
+            yield argument.shape, argument.stride(), argument.dtype, argument.fake_device
+        elif isinstance(argument, (list, tuple)):
+            yield tuple(_layouts(argument))
+        else:
+            yield type(argument), argument  # True is not 1
+
+
+def _what_is_known(func: Any, args: Sequence[Any], results: Any) -> _Fresh | _Known:
+    if not isinstance(func, OpOverload):
+        return _Known.NOTHING
+    first = args[0] if args else None
+    if func._schema.is_mutable:
+        return _Known.IN_PLACE if results is first and isinstance(first, FakeTensor) else _Known.NOTHING
+    if isinstance(results, FakeTensor) and isinstance(first, FakeTensor) and func._schema.returns[0].alias_info:
+        shared = results.untyped_storage()._cdata == first.untyped_storage()._cdata
+        return _Known.VIEW if shared else _Known.NOTHING
+    if not isinstance(results, (FakeTensor, tuple)):
+        return _Known.NOTHING
+    layouts: list[_Layout | None] = []
+    storages = {argument.untyped_storage()._cdata for argument in _tensors(args)}
+    for result in results if isinstance(results, tuple) else (results,):
+        if result is None:
+            layouts.append(None)
+            continue
+        if not isinstance(result, FakeTensor) or not _owns_its_memory(result, storages):
+            return _Known.NOTHING
+        storages.add(result.untyped_storage()._cdata)
+        layouts.append((result.shape, result.stride(), result.dtype, result.fake_device))
+    return _Fresh(tuple(layouts), not isinstance(results, tuple))
+
+
+def _owns_its_memory(tensor: Tensor, others: Collection[int]) -> bool:
+    storage = tensor.untyped_storage()
+    last = sum((size - 1) * stride for size, stride in zip(tensor.size(), tensor.stride(), strict=True))
+    num_elements = last + 1 if tensor.numel() else 0
+    return storage._cdata not in others and storage.nbytes() == num_elements * tensor.element_size()
+
+
+def _tensors(arguments: Iterable[Any]) -> Iterator[Tensor]:
+    for argument in arguments:
+        if isinstance(argument, Tensor):
+            yield argument
+        elif isinstance(argument, (list, tuple)):
+            yield from _tensors(argument)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 
 # Tensors of the device `meta` are the public ones without memory, but they do not know the device that they stand
 # for; and a mode is the only thing that sees every operation, those of the backward included.
@@ -16,6 +17,7 @@ from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
     UnsupportedOperatorException,
+    in_kernel_invocation_manager,
 )
 from torch.autograd.graph import Node
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -23,10 +25,14 @@ from torch.utils._python_dispatch import _disable_current_modes as all_modes_off
 
 __all__ = [
     "VALUES_ASKED_FOR",
+    "FakeTensor",
     "FakeTensorMode",
     "LightDispatchMode",
+    "OpOverload",
     "all_modes_off",
+    "fake_view",
     "in_backward",
+    "new_fake",
     "next_node_number",
     "node_number",
     "num_owners",
@@ -66,6 +72,24 @@ class LightDispatchMode(TorchDispatchMode, ABC):
     @abstractmethod
     def run(self, func: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         """The results of an operation, `func(*args, **keywords)`."""
+
+
+def new_fake(
+    mode: FakeTensorMode, size: Sequence[int], stride: Sequence[int], dtype: torch.dtype, device: torch.device
+) -> FakeTensor:
+    """A fake tensor of that layout with a storage of its own. To ask the mode for one takes five times as long."""
+    with torch._C._DisableTorchDispatch():
+        return FakeTensor(mode, torch.empty_strided(size, stride, dtype=dtype, device="meta"), device)
+
+
+def fake_view(
+    mode: FakeTensorMode, func: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any]
+) -> FakeTensor:
+    """The result of an operation that gives another view of its first argument, which is a fake tensor."""
+    with in_kernel_invocation_manager(mode), torch._C._DisableTorchDispatch():
+        view = func(*args, **keywords)
+    with torch._C._DisableTorchDispatch():
+        return FakeTensor(mode, view, args[0].fake_device)
 
 
 def in_backward() -> bool:
