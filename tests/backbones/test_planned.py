@@ -67,12 +67,13 @@ def any_plan(chain: Chain, images: Tensor, rng: random.Random) -> Plan:
 def test_no_plan_changes_a_bit(variant: str) -> None:
     backbone, images = small_backbone(variant), small_batch(variant)
     plans = [any_plan(small_backbone(variant).chain(), images, random.Random(seed)) for seed in range(3)]
-    expected = two_steps(backbone, images, autocast=False)
-    for plan in plans:
-        backbone.treatment = Planned(plan, Scope(tuple(images.shape), "float32"))
-        found = two_steps(backbone, images, autocast=False)
-        different = [number for number, pair in enumerate(zip(expected, found, strict=True)) if pair[0] != pair[1]]
-        assert different == [], plan
+    expected = {precision: two_steps(backbone, images, precision == "bf16") for precision in ("float32", "bf16")}
+    for plan, precision in zip(plans, ("float32", "bf16", "float32"), strict=True):
+        backbone.treatment = Planned(plan, Scope(tuple(images.shape), precision))
+        found = two_steps(backbone, images, precision == "bf16")
+        pairs = zip(expected[precision], found, strict=True)
+        assert [number for number, (one, other) in enumerate(pairs) if one != other] == [], (plan, precision)
+        backbone.disable_gradient_checkpointing()
 
 
 @pytest.mark.parametrize(
