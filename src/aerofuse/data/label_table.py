@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 REQUIRED = ("filename", "typename")
 BOX_COLUMNS = ("xmin", "ymin", "xmax", "ymax")
 _SHOWN = 10  # faults of one kind in a message; the rest is counted
+_ROWS_AT_A_TIME = 5000  # as objects, a row has two kilobytes
 _FIRST_ROW = 2  # as a spreadsheet counts: the header is row 1
 _NAMED = (("typename", "typeid"), ("airlinename", "airlineid"))
 
@@ -116,11 +117,11 @@ def read_label_table(path: Path) -> LabelTable:
     frame = frame[(frame.drop(columns="row") != "").any(axis="columns")]  # a spreadsheet leaves empty rows at the end
     if frame.empty:
         raise ValueError(f"{path} has a header and no photos; add a row per photo")
-    rows, faults = _check_rows(frame)
-    _refuse(path, faults)
-    checked = pd.DataFrame([row.model_dump() for row in rows])
+    starts = range(0, len(frame), _ROWS_AT_A_TIME)
+    parts = [_check_rows(frame.iloc[start : start + _ROWS_AT_A_TIME]) for start in starts]
+    _refuse(path, (fault for _, faults in parts for fault in faults))
+    checked = pd.concat([rows for rows, _ in parts], ignore_index=True)
     checked.insert(0, "row", frame["row"].to_numpy())
-    checked = checked.astype(object).where(checked.notna(), None)
     _refuse(path, [*_repeated_files(checked), *_confusable_names(checked)])
     types, airlines = (_class_list(path, checked, name, number) for name, number in _NAMED)
     return LabelTable(checked, types, airlines)
@@ -157,10 +158,12 @@ def _column_names(path: Path, found: Sequence[str]) -> list[str]:
     return names
 
 
-def _check_rows(frame: pd.DataFrame) -> tuple[list[LabelRow], list[str]]:
+def _check_rows(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The rows with their values as `LabelRow` has them, what is missing `None`; and the faults, if there are any."""
     records = frame.drop(columns="row").to_dict("records")
     try:
-        return TypeAdapter(list[LabelRow]).validate_python(records), []
+        rows = TypeAdapter(list[LabelRow]).validate_python(records)
+        return pd.DataFrame([row.model_dump() for row in rows], dtype=object), []
     except ValidationError as error:
         faults = []
         for problem in error.errors(include_url=False):
@@ -170,7 +173,7 @@ def _check_rows(frame: pd.DataFrame) -> tuple[list[LabelRow], list[str]]:
             name = str(field[0]) if field else ""
             value = f", {name} {records[int(position)].get(name, '')!r}" if field else ""
             faults.append(f"{where}{value}: {_in_words(name, message)}")
-        return [], faults
+        return pd.DataFrame(), faults
 
 
 def _in_words(column: str, message: str) -> str:

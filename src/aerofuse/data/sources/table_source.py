@@ -23,7 +23,8 @@ def list_table(root: Path, labels: Path) -> Listing:
     found = {unicodedata.normalize("NFC", str(path.relative_to(root))): path for path in _photos_below(root)}
     frame = table.frame.copy()
     # What is not there is put aside with its reason, as any photo that cannot be read.
-    frame["path"] = frame["filename"].map(lambda name: _inside(root, found.get(name, root / name)))
+    resolved = root.resolve()
+    frame["path"] = frame["filename"].map(lambda name: _inside(resolved, found.get(name, root / name)))
     unlisted = sorted(set(found) - set(frame["filename"]))
     return Listing(frame, table.types, table.airlines, tuple(unlisted))
 
@@ -33,6 +34,6 @@ def _photos_below(root: Path) -> list[Path]:
 
 
 def _inside(root: Path, path: Path) -> Path:
-    if not path.resolve().is_relative_to(root.resolve()):
+    if not path.resolve().is_relative_to(root):
         raise ValueError(f"{path} is a link that leaves data.root ({root}); copy the photo into it")
     return path
