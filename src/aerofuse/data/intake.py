@@ -3,7 +3,7 @@
 Files are dealt into shards by the hash of their names, a few hundred each. A shard is written whole or not at all, and
 its name covers the files' sizes and times and the settings: a run that was stopped goes on where it was, a changed
 label reads nothing again, and a new photo only its shard. Memory holds one shard per process, and of what is kept
-a few dozen megabytes at a time.
+no more than one.
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ _VERSION = 2  # of what is kept; a change of this module that gives other pixels
 _SHARD_FILES = 256
 # Each has 170 MB before it reads anything, and a large photo takes as much again; `prepare` stays below 2 GB.
 _MOST_PROCESSES = 4
-_MAPPED_BYTES = 64 * 2**20  # of kept photos that are looked at before the pages are given back
 _SCHEMA = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),
@@ -98,39 +97,39 @@ class Intake:
         for path in folder.glob("*.arrow"):
             if path.stem not in wanted:
                 path.unlink()
-        self._mapped: list[mmap.mmap] = []
-        self._bytes_seen = 0
-        self._places: dict[str, tuple[pa.Table, int]] = {}
+        self._places: dict[str, tuple[_Shard, int]] = {}
         known = []
         for path in wanted.values():
-            with path.open("rb") as file:
-                pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            self._mapped.append(pages)
-            table = pa.ipc.open_file(pa.py_buffer(pages)).read_all()
-            self._places |= {name: (table, row) for row, name in enumerate(table["path"].to_pylist())}
-            known.append(table.drop_columns(["image", "cropped"]).to_pandas())
-            pages.madvise(mmap.MADV_DONTNEED)
+            shard = _Shard(path)
+            self._places |= {name: (shard, row) for row, name in enumerate(shard.table["path"].to_pylist())}
+            known.append(shard.table.drop_columns(["image", "cropped"]).to_pandas())
+            shard.give_pages_back()
         self._paths = [str(file.path) for file in files]
         self.facts = pd.concat(known).set_index("path").loc[self._paths].reset_index(drop=True)
         """Per file, in order: `problem` (`None` for a photo that can be used), `remarks`, size, `fingerprint`."""
 
     def image(self, number: int, *, cropped: bool = False) -> Any:
         """One photo, RGB `[side, side, 3]`; `cropped` to its box where it has one."""
-        table, row = self._places[self._paths[number]]
-        encoded = table["cropped"][row] if cropped else None
+        shard, row = self._places[self._paths[number]]
+        encoded = shard.table["cropped"][row] if cropped else None
         if encoded is None or not encoded.is_valid:
-            encoded = table["image"][row]
+            encoded = shard.table["image"][row]
         image = decode_image(encoded.as_buffer())
-        self._give_pages_back(encoded.as_buffer().size)
+        shard.give_pages_back()
         return image
 
-    def _give_pages_back(self, just_seen: int) -> None:
-        """Pages of a mapped file that were looked at count as memory of this process until it gives them back."""
-        self._bytes_seen += just_seen
-        if self._bytes_seen > _MAPPED_BYTES:
-            for pages in self._mapped:
-                pages.madvise(mmap.MADV_DONTNEED)
-            self._bytes_seen = 0
+
+class _Shard:
+    """A file of photos that were taken in, mapped: its table, and the pages behind it."""
+
+    def __init__(self, path: Path) -> None:
+        with path.open("rb") as file:
+            self._pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.table = pa.ipc.open_file(pa.py_buffer(self._pages)).read_all()
+
+    def give_pages_back(self) -> None:
+        """Pages that were looked at, and those around them, count as memory of this process until then."""
+        self._pages.madvise(mmap.MADV_DONTNEED)
 
 
 def _deal(files: Sequence[PhotoFile], settings: IntakeSettings) -> dict[str, list[PhotoFile]]:
