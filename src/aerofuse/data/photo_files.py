@@ -68,7 +68,8 @@ def open_photo(
     if path.stat().st_size == 0:
         raise UnreadablePhotoError("the file is empty")
     try:
-        with warnings.catch_warnings(), Image.open(path) as file:
+        # From a path, Pillow maps a simple file into memory, and then forgets to turn a TIFF.
+        with warnings.catch_warnings(), path.open("rb") as stream, Image.open(stream) as file:
             warnings.simplefilter("ignore")  # of odd metadata, and of sizes, which are checked here
             return _read(file, side_px, banner_px, large_at_a_time or nullcontext())
     except UnidentifiedImageError:
