@@ -59,7 +59,7 @@ def deep_planes(path: Path) -> Path:
     return path
 
 
-def _floats(path: Path) -> Path:
+def floats(path: Path) -> Path:
     assert cv2.imwrite(str(path), np.asarray(_picture()).astype(np.float32) / 255)
     return path
 
@@ -145,7 +145,7 @@ def _truncated(folder: Path) -> Path:
     return path
 
 
-def _broken_png(folder: Path) -> Path:
+def broken_png(folder: Path) -> Path:
     path = _save(_picture(), folder / "a.png")
     content = bytearray(path.read_bytes())
     content[60:70] = b"0123456789"
@@ -153,7 +153,7 @@ def _broken_png(folder: Path) -> Path:
     return path
 
 
-def _bomb(folder: Path) -> Path:
+def bomb(folder: Path) -> Path:
     """A PNG that says it is 30,000 pixels square."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
@@ -176,14 +176,14 @@ UNREADABLE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "empty": (lambda folder: _bytes(folder, "a.jpg", b""), "the file is empty"),
     "text": (lambda folder: _bytes(folder, "a.jpg", b"<html>not found</html>"), "not an image"),
     "truncated": (_truncated, "damaged or truncated"),
-    "damaged": (_broken_png, "damaged or truncated"),
+    "damaged": (broken_png, "damaged or truncated"),
     "one pixel": (lambda folder: _save(Image.new("RGB", (1, 1)), folder / "a.png"), "1 x 1 pixels: too small"),
     "a line": (lambda folder: _save(Image.new("RGB", (4000, 3)), folder / "a.png"), "4000 x 3 pixels: too small"),
-    "bomb": (_bomb, "decompression bomb"),
+    "bomb": (bomb, "decompression bomb"),
     "missing": (lambda folder: folder / "a.jpg", "no such file"),
     "16 bits in planes": (lambda folder: deep_planes(folder / "a.tif"), "one after the other; save it interleaved"),
-    "floats": (lambda folder: _floats(folder / "a.tif"), "a TIFF of a kind that cannot be read; save it with 8 or 16"),
-    "folder": (lambda folder: folder, "no such file"),
+    "floats": (lambda folder: floats(folder / "a.tif"), "a TIFF of a kind that cannot be read; save it with 8 or 16"),
+    "folder": (lambda folder: folder, "a folder, and no photo"),
 }
 
 

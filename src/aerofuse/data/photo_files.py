@@ -81,6 +81,8 @@ def open_photo(
 
 
 def _missing(path: Path) -> str:
+    if path.is_dir():
+        return "a folder, and no photo"
     if path.parent.is_dir():
         near = [other.name for other in path.parent.iterdir() if other.name.casefold() == path.name.casefold()]
         if near:
