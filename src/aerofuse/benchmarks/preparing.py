@@ -30,7 +30,7 @@ import torch
 from ruamel.yaml import YAML
 from tqdm.auto import tqdm
 
-from aerofuse.benchmarks.results import FOLDER
+from aerofuse.benchmarks.results import FOLDER, PREPARING
 from aerofuse.benchmarks.side_by_side import machine
 from aerofuse.params.loading import read_params_file
 
@@ -209,10 +209,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         runs = measure(Path(folder), options.photos, options.image_size)
     table = pd.DataFrame([asdict(run) for run in runs])
+    table["photos_read_per_second"] = (table["photos_read"] / table["seconds"]).round(1)
     table["photos"] = options.photos
     table["image_size_px"] = options.image_size
     table["cores"] = len(os.sched_getaffinity(0))
-    path = FOLDER / f"{machine(torch.device('cpu')).name('preparing')}.csv"
+    path = FOLDER / f"{machine(torch.device('cpu')).name(PREPARING)}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(path, index=False, lineterminator="\n")
     logger.info("%s\nwritten to %s", table.to_string(index=False), path)
