@@ -209,7 +209,7 @@ def prepared(on_table: Path) -> dict[str, Any]:
     """The stored picture of each photo, by file name."""
     from aerofuse.data.store import decode_image, open_table
 
-    found = {}
+    found: dict[str, Any] = {}
     for split in ("train", "validation", "test"):
         rows = open_table(on_table / f"data/prepared/{split}.arrow").select(["filename", "image"]).to_pylist()
         found |= {row["filename"]: decode_image(row["image"]).astype(int) for row in rows}
