@@ -50,13 +50,44 @@ def test_copies_are_found_and_nothing_else(kind: str, folder: PhotoFolder) -> No
 
 
 def test_pairs_across_blocks_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aerofuse.data.fingerprints._BLOCK", 3)
+    monkeypatch.setattr("aerofuse.data.fingerprints._TILE_ROWS", 3)
+    monkeypatch.setattr("aerofuse.data.fingerprints._TILE_COLUMNS", 2)
     rng = np.random.default_rng(0)
     prints = [rng.bytes(NUM_BITS // 4) for _ in range(10)]
-    prints[9] = prints[1]
-    groups = near_duplicates(prints, 0)
+    prints[9] = _with_bits_turned(prints[1], 4)
+    assert len(set(near_duplicates(prints, 3))) == 10
+    groups = near_duplicates(prints, 4)
     assert groups[1] == groups[9]
     assert len(set(groups)) == 9
+
+
+def _with_bits_turned(packed: bytes, count: int) -> bytes:
+    bits = np.unpackbits(np.frombuffer(packed, np.uint8))
+    bits[:count] ^= 1
+    return np.packbits(bits).tobytes()
+
+
+def test_exact_copies_count_once() -> None:
+    """A placeholder that is there thousands of times."""
+    rng = np.random.default_rng(0)
+    first, second = rng.bytes(NUM_BITS // 4), rng.bytes(NUM_BITS // 4)
+    assert near_duplicates([first, second, first, first, second], 0).tolist() == [0, 1, 0, 0, 1]
+
+
+@pytest.mark.parametrize("most_pairs", [1, 10**6])
+def test_a_chain_is_one_group_however_often_it_is_summed_up(monkeypatch: pytest.MonkeyPatch, most_pairs: int) -> None:
+    monkeypatch.setattr("aerofuse.data.fingerprints._MOST_PAIRS", most_pairs)
+    monkeypatch.setattr("aerofuse.data.fingerprints._TILE_ROWS", 4)
+    monkeypatch.setattr("aerofuse.data.fingerprints._TILE_COLUMNS", 4)
+    rng = np.random.default_rng(0)
+    start = rng.bytes(NUM_BITS // 4)
+    chain = [_with_bits_turned(start, 10 * step) for step in range(20)]
+    alone = [rng.bytes(NUM_BITS // 4) for _ in range(20)]
+    order = rng.permutation(40)
+    groups = near_duplicates([(chain + alone)[place] for place in order], 10)
+    of_chain = groups[np.isin(order, range(20))]
+    assert len(set(of_chain)) == 1
+    assert len(set(groups)) == 21
 
 
 def test_groups_are_joined_over_several_labels() -> None:

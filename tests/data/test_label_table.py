@@ -58,6 +58,39 @@ def test_empty_rows_at_the_end_and_windows_line_ends(tmp_path: Path) -> None:
     assert len(table.frame) == 1
 
 
+def test_cells_left_out_at_the_end_are_empty_and_empty_ones_too_many_nothing(tmp_path: Path) -> None:
+    table = read_label_table(_write(tmp_path, _table("a.jpg,A320", f"b{GOOD[1:]},,")))
+    assert list(table.frame["clarity"]) == [None, 0.5]
+    assert list(table.frame["registration"]) == [None, "D-ABCD"]
+
+
+def test_values_with_commas_quotes_and_line_ends(tmp_path: Path) -> None:
+    table = read_label_table(_write(tmp_path, _table('"a, b.jpg","A ""320""",,,,', GOOD, header=HEADER)))
+    assert table.frame["filename"].tolist() == ["a, b.jpg", "a.jpg"]
+    assert table.types == ('A "320"', "A320")
+
+
+def test_a_column_without_a_heading_has_its_number(tmp_path: Path) -> None:
+    frame = read_label_table(_write(tmp_path, _table("a.jpg,A320,x,y", header="filename,typename,,"))).frame
+    assert frame[["column 3", "column 4"]].to_numpy().tolist() == [["x", "y"]]
+
+
+def test_ids_stay_whole_where_some_are_missing(tmp_path: Path) -> None:
+    text = _table("a.jpg,A320,1", "b.jpg,B747,0", "c.jpg,A320,", header="filename,typename,typeid")
+    assert read_label_table(_write(tmp_path, text)).frame["typeid"].tolist() == [1, 0, None]
+
+
+def test_a_long_table_is_checked_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aerofuse.data.label_table._ROWS_AT_A_TIME", 3)
+    rows = [f"{number}.jpg,A320,{'Air' if number == 7 else ''},{number / 10},," for number in range(8)]
+    frame = read_label_table(_write(tmp_path, _table(*rows))).frame
+    assert list(frame["row"]) == list(range(2, 10))
+    assert list(frame["clarity"]) == [number / 10 for number in range(8)]
+    assert list(frame["airlinename"]) == [None] * 7 + ["Air"]
+    with pytest.raises(ValueError, match=r"row 10, clarity '2': must be from 0 to 1"):
+        read_label_table(_write(tmp_path, _table(*rows, "8.jpg,A320,,2,,")))
+
+
 def test_a_backslash_separates_folders(tmp_path: Path) -> None:
     table = read_label_table(_write(tmp_path, _table("spring\\a.jpg,A320,,,,")))
     assert table.frame["filename"].item() == "spring/a.jpg"
@@ -90,6 +123,18 @@ def test_a_backslash_separates_folders(tmp_path: Path) -> None:
         (_table("x/../../a.jpg,A320,,,,"), "the path leaves data.root"),
         (_table("/home/a.jpg,A320,,,,"), "write the path relative to data.root"),
         (_table("C:\\photos\\a.jpg,A320,,,,"), "write the path relative to data.root"),
+        (
+            _table(GOOD, "b.jpg,A320,Air, Inc,0.5,0.1,D"),
+            "row 3: 7 values under 6 headings; quote values",
+        ),
+        (_table("a.jpg,A320,N/A,,,"), r"row 2, airlinename 'N/A': leave the cell empty where it is not known"),
+        (_table("a.jpg,A320,,,,unknown"), r"row 2, registration 'unknown': leave the cell empty"),
+        (_table("a.jpg,?,,,,"), r"row 2, typename '\?': every photo needs a type"),
+        (_table(GOOD, "b.jpg,A320,,,,d-abcd"), r"registration: 'D-ABCD' \(row 2\), 'd-abcd' \(row 3\) differ only"),
+        (_table("a.jpg,A3\x0020,,,,"), "row 2: a character NUL, which no text has"),
+        ("Filename,typename\na.jpg,A320\n", "no column 'filename'; is it 'Filename'"),
+        ("filename,typename,split\na.jpg,A320,test\n", "a column 'split', which the prepared table has .*'my_split'"),
+        ("filename,typename,row\na.jpg,A320,7\n", "a column 'row', which the prepared table has .*'my_row'"),
     ],
 )
 def test_faults_are_named(tmp_path: Path, text: str, message: str) -> None:
@@ -122,7 +167,7 @@ def test_an_airline_id_needs_a_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("box", "message"),
     [
-        ("1,2,3,", "row 2: a box needs all of xmin"),
+        ("1,2,3,", "row 2: a box needs all of xmin, ymin, xmax, ymax, and has xmin 1, ymin 2, xmax 3 alone"),
         ("5,2,3,9", r"row 2: the box \[5.0, 2.0, 3.0, 9.0\] is empty"),
         ("a,2,3,9", "row 2, xmin 'a': write a number"),
         ("-1,2,3,9", "row 2, xmin '-1'"),

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -28,6 +30,38 @@ def _save(image: Image.Image, path: Path, **options: Any) -> Path:
 
 def _deep_grey() -> Image.Image:
     return Image.fromarray(np.asarray(_picture().convert("L")).astype(np.uint16) * 257)
+
+
+def _deep_colour(path: Path, *, transparent: bool = False) -> Path:
+    """As cameras and scanners write it, which Pillow cannot: 16 bits in each of three or four channels."""
+    deep = np.asarray(_picture())[..., ::-1].astype(np.uint16) * 257
+    if transparent:
+        deep = np.dstack([deep, np.full(deep.shape[:2], 65535, np.uint16)])
+    assert cv2.imwrite(str(path), deep)
+    return path
+
+
+def deep_planes(path: Path) -> Path:
+    """A TIFF of 16 bits whose red, green and blue are three pictures, one after the other."""
+    pixels = np.asarray(_picture()).astype("<u2") * 257
+    planes = [pixels[..., channel].tobytes() for channel in range(3)]
+    header, entries, size = 8, 10, len(planes[0])
+    behind = header + 2 + 12 * entries + 4
+    data = behind + 6 + 12 + 12
+    tags = [
+        (256, 4, 1, 80), (257, 4, 1, 60), (258, 3, 3, behind), (259, 3, 1, 1), (262, 3, 1, 2),
+        (273, 4, 3, behind + 6), (277, 3, 1, 3), (278, 4, 1, 60), (279, 4, 3, behind + 18), (284, 3, 1, 2),
+    ]  # fmt: skip
+    content = struct.pack("<2sHIH", b"II", 42, header, entries)
+    content += b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
+    content += struct.pack("<3H", 16, 16, 16) + struct.pack("<3I", *(data + size * plane for plane in range(3)))
+    path.write_bytes(content + struct.pack("<3I", size, size, size) + b"".join(planes))
+    return path
+
+
+def floats(path: Path) -> Path:
+    assert cv2.imwrite(str(path), np.asarray(_picture()).astype(np.float32) / 255)
+    return path
 
 
 def _transparent() -> Image.Image:
@@ -60,6 +94,12 @@ READABLE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "no extension": (lambda folder: _save(_picture(), folder / "a", format="PNG"), ""),
     "cmyk": (lambda folder: _save(_picture().convert("CMYK"), folder / "a.jpg", quality=95), "CMYK"),
     "animated": (lambda folder: _animated(folder / "a.gif"), "animated: the first picture is used"),
+    "16 bits, png": (lambda folder: _deep_colour(folder / "a.png"), ""),
+    "16 bits, tiff": (lambda folder: _deep_colour(folder / "a.tif"), ""),
+    "16 bits with opaque alpha, tiff": (
+        lambda folder: _deep_colour(folder / "a.tif", transparent=True),
+        "transparent: put on white",
+    ),
     "large": (lambda folder: _save(_picture(8000, 6000), folder / "a.jpg"), ""),
 }
 
@@ -105,7 +145,7 @@ def _truncated(folder: Path) -> Path:
     return path
 
 
-def _broken_png(folder: Path) -> Path:
+def broken_png(folder: Path) -> Path:
     path = _save(_picture(), folder / "a.png")
     content = bytearray(path.read_bytes())
     content[60:70] = b"0123456789"
@@ -113,7 +153,7 @@ def _broken_png(folder: Path) -> Path:
     return path
 
 
-def _bomb(folder: Path) -> Path:
+def bomb(folder: Path) -> Path:
     """A PNG that says it is 30,000 pixels square."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
@@ -136,12 +176,14 @@ UNREADABLE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "empty": (lambda folder: _bytes(folder, "a.jpg", b""), "the file is empty"),
     "text": (lambda folder: _bytes(folder, "a.jpg", b"<html>not found</html>"), "not an image"),
     "truncated": (_truncated, "damaged or truncated"),
-    "damaged": (_broken_png, "damaged or truncated"),
+    "damaged": (broken_png, "damaged or truncated"),
     "one pixel": (lambda folder: _save(Image.new("RGB", (1, 1)), folder / "a.png"), "1 x 1 pixels: too small"),
     "a line": (lambda folder: _save(Image.new("RGB", (4000, 3)), folder / "a.png"), "4000 x 3 pixels: too small"),
-    "bomb": (_bomb, "decompression bomb"),
+    "bomb": (bomb, "decompression bomb"),
     "missing": (lambda folder: folder / "a.jpg", "no such file"),
-    "folder": (lambda folder: folder, "no such file"),
+    "16 bits in planes": (lambda folder: deep_planes(folder / "a.tif"), "one after the other; save it interleaved"),
+    "floats": (lambda folder: floats(folder / "a.tif"), "a TIFF of a kind that cannot be read; save it with 8 or 16"),
+    "folder": (lambda folder: folder, "a folder, and no photo"),
 }
 
 
@@ -156,6 +198,32 @@ def test_another_case_is_pointed_out(tmp_path: Path) -> None:
     _save(_picture(), tmp_path / "A.JPG", format="JPEG")
     with pytest.raises(UnreadablePhotoError, match=r"no such file; there is A\.JPG"):
         open_photo(tmp_path / "a.jpg", 30)
+
+
+@pytest.mark.parametrize(("mode", "turn"), [("RGB", 1), ("RGB", 6), ("RGBA", 1), ("CMYK", 1), ("L", 6), ("P", 6)])
+def test_a_large_photo_is_read_like_any_other(
+    mode: str, turn: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is made smaller early on, and is then as a small one."""
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    picture = _picture(800, 600)
+    image = picture.quantize(64) if mode == "P" else picture.convert(mode)
+    path = _save(image, tmp_path / "a.tif", exif=exif)
+    whole = open_photo(path, 30)
+    monkeypatch.setattr("aerofuse.data.photo_files.LARGE_PIXELS", 100_000)
+    large = open_photo(path, 30)
+    assert large.size == whole.size == ((800, 600) if turn == 1 else (600, 800))
+    assert large.remarks == whole.remarks
+    assert min(large.image.size) == (600 if mode == "P" else 120)
+    difference = np.abs(fit_square(large.image, 30).astype(int) - fit_square(whole.image, 30))
+    assert difference.mean() < 3
+
+
+def test_200_megapixels_are_no_bomb_yet(tmp_path: Path) -> None:
+    """A telephone's largest; Pillow by itself refuses them."""
+    photo = open_photo(_save(Image.new("L", (16_320, 12_240), 90), tmp_path / "a.jpg"), 30)
+    assert photo.size == (16_320, 12_240)
 
 
 def test_a_large_jpeg_is_decoded_small(tmp_path: Path) -> None:

@@ -40,6 +40,16 @@ def test_the_page_has_the_constant_predictor_beside_every_mae() -> None:
         assert row[4] == constant
 
 
+def test_every_metric_has_the_number_of_labelled_images_beside_it() -> None:
+    """Every tenth photo of the samples has no airline."""
+    page = comparison_page(compare_models(samples.results(), SETTINGS))
+    labelled = {"type top-1": "120", "type macro-F1": "120", "airline top-1": "108", "clarity MAE": "120"}
+    for metric, images in labelled.items():
+        assert cells(page, metric)[-1] == images
+    assert "108 test images" in page
+    assert cells(page, "training time")[-1] == ""
+
+
 def test_the_page_shows_gates_as_they_are() -> None:
     page = comparison_page(compare_models(samples.results(hybrid_wrong=13), SETTINGS))
     gain = cells(page, "type top-1 over multi-task")

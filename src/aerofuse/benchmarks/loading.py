@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from aerofuse.benchmarks.results import FOLDER
+from aerofuse.benchmarks.results import FOLDER, LOADING
 from aerofuse.benchmarks.side_by_side import machine
 from aerofuse.data.dataset import PreparedSplit
 from aerofuse.data.labels import ClassLists
@@ -151,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name, found in speeds.items()
     ]
     table = pd.DataFrame(rows)
-    path = FOLDER / f"{machine(torch.device('cpu')).name('loading')}.csv"
+    path = FOLDER / f"{machine(torch.device('cpu')).name(LOADING)}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(path, index=False, lineterminator="\n")
     logger.info("%s\nwritten to %s", table.to_string(index=False), path)

@@ -14,8 +14,9 @@ import pandas as pd
 # Of full runs, and of the pipeline's quick one.
 FOLDER = Path("reports/benchmarks")
 QUICK_FOLDER = FOLDER / "quick"
-# What tables are of: all families, the hybrid of recipe `base`, MONeT's line.
+# What tables are of: all families, the hybrid of recipe `base`, MONeT's line; loading photos, preparing them.
 CHECKPOINTING, HYBRID, MONET = "checkpointing", "hybrid-base", "monet"
+LOADING, PREPARING = "loading", "preparing"
 
 
 @dataclass(frozen=True)

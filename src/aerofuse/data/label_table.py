@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
 import io
 import math
@@ -16,7 +17,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 
 REQUIRED = ("filename", "typename")
 BOX_COLUMNS = ("xmin", "ymin", "xmax", "ymax")
+# Columns that are added on the way to data/prepared/table.parquet.
+RESERVED = ("row", "path", "width", "height", "remarks", "near_duplicates", "group", "source_type", "split")
+# What programmes write into cells that are empty; as names they would be a class, or an airframe that many share.
+_WORDS_FOR_NOTHING = frozenset(("na", "n/a", "#n/a", "nan", "nil", "none", "null", "unknown", "-", "--", "?"))
 _SHOWN = 10  # faults of one kind in a message; the rest is counted
+_ROWS_AT_A_TIME = 5000  # as objects, a row has two kilobytes
 _FIRST_ROW = 2  # as a spreadsheet counts: the header is row 1
 _NAMED = (("typename", "typeid"), ("airlinename", "airlineid"))
 
@@ -39,7 +45,15 @@ def _number(text: object) -> object:
 
 
 def _name(text: object) -> object:
+    if isinstance(text, str) and text.casefold() in _WORDS_FOR_NOTHING:
+        raise ValueError("leave the cell empty where it is not known; if it is a name, write it in other words")
     return text or None
+
+
+def _type_name(text: object) -> object:
+    if isinstance(text, str) and text.casefold() in {"", *_WORDS_FOR_NOTHING}:
+        raise ValueError("every photo needs a type; fill it in or take the row out")
+    return text
 
 
 def _relative(text: object) -> object:
@@ -69,7 +83,7 @@ class LabelRow(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
     filename: Annotated[str, BeforeValidator(_relative)]
-    typename: Annotated[str, Field(min_length=1)]
+    typename: Annotated[str, BeforeValidator(_type_name)]
     airlinename: _OptionalName = None
     clarity: _Share = None
     block: _Share = None
@@ -86,7 +100,12 @@ class LabelRow(BaseModel):
         box = [getattr(self, name) for name in BOX_COLUMNS]
         if any(edge is None for edge in box):
             if any(edge is not None for edge in box):
-                raise ValueError("a box needs all of xmin, ymin, xmax, ymax; leave all four empty where there is none")
+                edges = zip(BOX_COLUMNS, box, strict=True)
+                given = ", ".join(f"{name} {edge:g}" for name, edge in edges if edge is not None)
+                raise ValueError(
+                    f"a box needs all of xmin, ymin, xmax, ymax, and has {given} alone; leave all four empty where "
+                    "there is none"
+                )
         elif not (box[0] < box[2] and box[1] < box[3]):
             raise ValueError(f"the box {box} is empty: xmin must be below xmax, ymin below ymax")
         return self
@@ -110,17 +129,15 @@ def read_label_table(path: Path) -> LabelTable:
     Blanks around values are taken off. Raises `FileNotFoundError`, or `ValueError` that lists what is wrong.
     """
     frame = _read_text(path)
-    frame.columns = _column_names(path, list(frame.columns))
-    frame = frame.map(str.strip)
     frame.insert(0, "row", range(_FIRST_ROW, _FIRST_ROW + len(frame)))
     frame = frame[(frame.drop(columns="row") != "").any(axis="columns")]  # a spreadsheet leaves empty rows at the end
     if frame.empty:
         raise ValueError(f"{path} has a header and no photos; add a row per photo")
-    rows, faults = _check_rows(frame)
-    _refuse(path, faults)
-    checked = pd.DataFrame([row.model_dump() for row in rows])
+    starts = range(0, len(frame), _ROWS_AT_A_TIME)
+    parts = [_check_rows(frame.iloc[start : start + _ROWS_AT_A_TIME]) for start in starts]
+    _refuse(path, (fault for _, faults in parts for fault in faults))
+    checked = pd.concat([rows for rows, _ in parts], ignore_index=True)
     checked.insert(0, "row", frame["row"].to_numpy())
-    checked = checked.astype(object).where(checked.notna(), None)
     _refuse(path, [*_repeated_files(checked), *_confusable_names(checked)])
     types, airlines = (_class_list(path, checked, name, number) for name, number in _NAMED)
     return LabelTable(checked, types, airlines)
@@ -136,31 +153,54 @@ def _read_text(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path}, row {line}: not UTF-8; save the table as `CSV UTF-8`") from None
     if not text.strip():
         raise ValueError(f"{path} is empty; it needs a header with {', '.join(REQUIRED)} and a row per photo")
+    if "\0" in text:
+        row = text[: text.index("\0")].count("\n") + 1
+        raise ValueError(f"{path}, row {row}: a character NUL, which no text has; save the table as `CSV UTF-8`")
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        return pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False)
-    except pd.errors.ParserError as error:
-        raise ValueError(f"{path} is not a table: {error}; quote values that hold commas") from None
+        names = _column_names(path, next(rows))
+        cells = [[cell.strip() for cell in row] for row in rows]
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {rows.line_num}, is not a table: {error}; a quote may be missing") from None
+    long = (
+        f"row {number}: {len(row)} values under {len(names)} headings; quote values that hold commas"
+        for number, row in enumerate(cells, start=_FIRST_ROW)
+        if any(row[len(names) :])
+    )
+    _refuse(path, long)
+    # Cells that are empty may be left out at the end of a row, or be too many.
+    whole = [row[: len(names)] + [""] * (len(names) - len(row)) for row in cells]
+    return pd.DataFrame(whole, columns=names, dtype=object)
 
 
 def _column_names(path: Path, found: Sequence[str]) -> list[str]:
-    names = [name.strip() for name in found]
+    names = [name.strip() or f"column {number}" for number, name in enumerate(found, start=1)]
     if len(names) == 1 and any(mark in names[0] for mark in ";\t"):
         raise ValueError(f"{path} is separated by semicolons or tabs; save it separated by commas")
     for name in REQUIRED:
         if name not in names:
-            near = difflib.get_close_matches(name, [known.lower() for known in names], n=1, cutoff=0.7)
-            hint = f"; is it {near[0]!r}? Rename it" if near else ""
+            folded = {known.lower(): known for known in names}
+            near = difflib.get_close_matches(name, folded, n=1, cutoff=0.7)
+            hint = f"; is it {folded[near[0]]!r}? Rename it" if near else ""
             raise ValueError(f"{path} has no column {name!r}{hint}; it has: {', '.join(names)}")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"{path} has the column {twice[0]!r} twice; remove one")
+    taken = [name for name in names if name in RESERVED]
+    if taken:
+        raise ValueError(
+            f"{path} has a column {taken[0]!r}, which the prepared table has of its own; rename it, for example to "
+            f"'my_{taken[0]}'"
+        )
     return names
 
 
-def _check_rows(frame: pd.DataFrame) -> tuple[list[LabelRow], list[str]]:
+def _check_rows(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The rows with their values as `LabelRow` has them, what is missing `None`; and the faults, if there are any."""
     records = frame.drop(columns="row").to_dict("records")
     try:
-        return TypeAdapter(list[LabelRow]).validate_python(records), []
+        rows = TypeAdapter(list[LabelRow]).validate_python(records)
+        return pd.DataFrame([row.model_dump() for row in rows], dtype=object), []
     except ValidationError as error:
         faults = []
         for problem in error.errors(include_url=False):
@@ -170,12 +210,10 @@ def _check_rows(frame: pd.DataFrame) -> tuple[list[LabelRow], list[str]]:
             name = str(field[0]) if field else ""
             value = f", {name} {records[int(position)].get(name, '')!r}" if field else ""
             faults.append(f"{where}{value}: {_in_words(name, message)}")
-        return [], faults
+        return pd.DataFrame(), faults
 
 
 def _in_words(column: str, message: str) -> str:
-    if column == "typename":
-        return "every photo needs a type; fill it in or take the row out"
     if column in ("clarity", "block") and "equal to" in message:
         return "must be from 0 to 1; a percentage must be divided by 100"
     if column in ("typeid", "airlineid") and ("integer" in message or "equal to" in message):
@@ -193,7 +231,7 @@ def _repeated_files(frame: pd.DataFrame) -> Iterator[str]:
 
 def _confusable_names(frame: pd.DataFrame) -> Iterator[str]:
     """Names of classes, and of files, that differ only in case, in blanks or in how letters are composed."""
-    for column in ("typename", "airlinename", "filename"):
+    for column in ("typename", "airlinename", "registration", "filename"):
         first_rows = frame.dropna(subset=column).drop_duplicates(column)
         for _, group in first_rows.groupby(first_rows[column].map(_folded), sort=False):
             if len(group) > 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +12,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-# Beyond it a file is taken for a decompression bomb: a gigapixel needs 3 GB, whatever the file's size.
+# Beyond it a file is taken for a decompression bomb: a gigapixel needs 4 GB, whatever the file's size.
 MAX_PIXELS = 200_000_000
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own limit is below what telephones make
+LARGE_PIXELS = 32_000_000  # 128 MB once decoded, twice that with transparency
 MIN_SIDE_PX = 16
 _PADDING_COLOUR = (124, 116, 104)  # ImageNet's mean, which is 0 once it is normalised
+_ORIENTATION = 0x0112  # in EXIF data
+_TIFF_BITS, _TIFF_PLANES = 258, 284
+_TIFF_MARKS = (b"II*\0", b"MM\0*")
+_REDUCIBLE_MODES = ("L", "RGB", "RGBA", "CMYK")
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 
 
@@ -44,21 +51,29 @@ class OpenedPhoto:
     remarks: tuple[str, ...]
 
 
-def open_photo(path: Path, side_px: int, *, banner_px: int = 0) -> OpenedPhoto:
+def open_photo(
+    path: Path,
+    side_px: int,
+    *,
+    banner_px: int = 0,
+    large_at_a_time: AbstractContextManager[object] | None = None,
+) -> OpenedPhoto:
     """Read a photo as RGB, as a viewer shows it, with at least twice `side_px` on its short side where it has that.
 
-    The lowest `banner_px` rows are cut off. Raises `UnreadablePhotoError` with the reason.
+    The lowest `banner_px` rows are cut off. `large_at_a_time`, a lock that several processes share, is held while a
+    photo is read that has more than `LARGE_PIXELS` once decoded. Raises `UnreadablePhotoError` with the reason.
     """
     if not path.is_file():
         raise UnreadablePhotoError(_missing(path))
     if path.stat().st_size == 0:
         raise UnreadablePhotoError("the file is empty")
     try:
-        with warnings.catch_warnings(), Image.open(path) as file:
+        # From a path, Pillow maps a simple file into memory, and then forgets to turn a TIFF.
+        with warnings.catch_warnings(), path.open("rb") as stream, Image.open(stream) as file:
             warnings.simplefilter("ignore")  # of odd metadata, and of sizes, which are checked here
-            return _read(file, side_px, banner_px)
+            return _read(file, side_px, banner_px, large_at_a_time or nullcontext())
     except UnidentifiedImageError:
-        raise UnreadablePhotoError("not an image") from None
+        raise UnreadablePhotoError(_unknown(path)) from None
     except Image.DecompressionBombError:
         raise UnreadablePhotoError(f"more than {MAX_PIXELS:,} pixels: a decompression bomb?") from None
     except (OSError, SyntaxError, ValueError, IndexError, EOFError, struct.error) as error:
@@ -66,6 +81,8 @@ def open_photo(path: Path, side_px: int, *, banner_px: int = 0) -> OpenedPhoto:
 
 
 def _missing(path: Path) -> str:
+    if path.is_dir():
+        return "a folder, and no photo"
     if path.parent.is_dir():
         near = [other.name for other in path.parent.iterdir() if other.name.casefold() == path.name.casefold()]
         if near:
@@ -73,30 +90,62 @@ def _missing(path: Path) -> str:
     return "no such file"
 
 
-def _read(file: Image.Image, side_px: int, banner_px: int) -> OpenedPhoto:
+def _unknown(path: Path) -> str:
+    with path.open("rb") as file:
+        is_tiff = file.read(4) in _TIFF_MARKS
+    if is_tiff:
+        return "a TIFF of a kind that cannot be read; save it with 8 or 16 bits a channel, without floats"
+    return "not an image"
+
+
+def _read(
+    file: Image.Image, side_px: int, banner_px: int, large_at_a_time: AbstractContextManager[object]
+) -> OpenedPhoto:
     width, height = file.size
     if width * height > MAX_PIXELS:
         raise UnreadablePhotoError(f"{width} x {height} pixels: a decompression bomb?")
     if min(width, height - banner_px) < MIN_SIDE_PX:
         raise UnreadablePhotoError(f"{width} x {height} pixels: too small to show an aircraft")
+    _refuse_deep_planes(file)
     remarks: list[str] = []
     if getattr(file, "n_frames", 1) > 1:
         file.seek(0)
         remarks.append("animated: the first picture is used")
     # A JPEG can be decoded at a half, a quarter or an eighth, which saves most of the time of a large one.
     file.draft("RGB", (2 * side_px, 2 * side_px))
-    file.load()
-    scale = file.height / height
-    turned = ImageOps.exif_transpose(file)
-    if file.getexif().get(0x0112, 1) != 1:
+    # A progressive JPEG is held whole, however small it is decoded.
+    is_large = (width * height if "progressive" in file.info else file.width * file.height) > LARGE_PIXELS
+    with large_at_a_time if is_large else nullcontext():
+        file.load()
+        is_turned = file.getexif().get(_ORIENTATION, 1) != 1
+        image = _reduced(file, side_px) if is_large else file
+    scale = image.height / height
+    if is_turned:
         remarks.append("turned as its EXIF data says")
-    if (width > height) != (turned.width > turned.height) and width != height:
+        image.getexif()[_ORIENTATION] = file.getexif()[_ORIENTATION]
+        image = ImageOps.exif_transpose(image)
+    if (width > height) != (image.width > image.height) and width != height:
         width, height = height, width
-    image = _as_rgb(turned, remarks)
+    image = _as_rgb(image, remarks)
     if banner_px:
         image = image.crop((0, 0, image.width, image.height - round(scale * banner_px)))
         height -= banner_px
     return OpenedPhoto(image, (width, height), tuple(remarks))
+
+
+def _refuse_deep_planes(file: Image.Image) -> None:
+    """Pillow takes the first bytes of the first plane for the whole of it; OpenCV mixes the planes up."""
+    tags = getattr(file, "tag_v2", {})
+    if tags.get(_TIFF_PLANES, 1) == 2 and max(tags.get(_TIFF_BITS, (1,))) > 8:
+        raise UnreadablePhotoError(
+            "a TIFF of more than 8 bits with its colours one after the other; save it interleaved"
+        )
+
+
+def _reduced(file: Image.Image, side_px: int) -> Image.Image:
+    """A large image, as a mean over squares of pixels, with at least four times `side_px` on its short side."""
+    factor = min(file.size) // (4 * side_px)
+    return file.reduce(factor) if factor > 1 and file.mode in _REDUCIBLE_MODES else file
 
 
 def _as_rgb(image: Image.Image, remarks: list[str]) -> Image.Image:
@@ -111,7 +160,7 @@ def _as_rgb(image: Image.Image, remarks: list[str]) -> Image.Image:
         remarks.append("transparent: put on white")
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _in_8_bits(values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,19 +67,19 @@ class DataSummary:
 def summarise(index: pd.DataFrame, dropped: pd.DataFrame, unlisted: Sequence[str], prepared: Path) -> DataSummary:
     """Of the index that `prepare_photos` returned, and of the prepared splits in the folder `prepared`."""
     labels = {name: _labels(prepared / f"{name}.arrow") for name in SPLITS}
-    duplicates = _groups(index, "near_duplicates")
-    airframes = _groups(index, "registration")
+    duplicates = _Groups(index, "near_duplicates")
+    airframes = _Groups(index, "registration")
     merged = index[index["typename"] != index["source_type"]]
     remarks: Counter[str] = Counter(remark for found in index.get("remarks", ()) for remark in found)
     return DataSummary(
         splits={name: _summarise_split(frame) for name, frame in labels.items()},
         merged_types={str(name): int(count) for name, count in merged["source_type"].value_counts().items()},
-        near_duplicates=len(duplicates) if "near_duplicates" in index else None,
-        duplicate_examples=[_group(photos) for photos in duplicates[:_EXAMPLES]],
-        divided_duplicates=[_group(photos) for photos in duplicates if photos["split"].nunique() > 1],
-        contradictions=[_group(photos) for photos in duplicates if photos["typename"].nunique() > 1],
-        shared_airframes=len(airframes),
-        airframe_examples=[_group(photos) for photos in airframes[:_EXAMPLES]],
+        near_duplicates=duplicates.count if "near_duplicates" in index else None,
+        duplicate_examples=duplicates.largest(),
+        divided_duplicates=duplicates.with_several("split"),
+        contradictions=duplicates.with_several("typename"),
+        shared_airframes=airframes.count,
+        airframe_examples=airframes.largest(),
         remarks=dict(remarks.most_common()),
         dropped=[(str(name), str(reason)) for name, reason in dropped.itertuples(index=False)],
         unlisted=list(unlisted),
@@ -87,7 +87,8 @@ def summarise(index: pd.DataFrame, dropped: pd.DataFrame, unlisted: Sequence[str
 
 
 def _labels(split: Path) -> pd.DataFrame:
-    return pd.DataFrame(open_table(split).select(list(LABEL_COLUMNS)).to_pylist(), columns=list(LABEL_COLUMNS))
+    labels: pd.DataFrame = open_table(split).select(list(LABEL_COLUMNS)).to_pandas()
+    return labels
 
 
 def _summarise_split(frame: pd.DataFrame) -> SplitSummary:
@@ -112,13 +113,26 @@ def _histogram(column: pd.Series) -> list[int]:
     return [int(count) for count in np.histogram(values, bins=_BINS, range=(0, 1))[0]]
 
 
-def _groups(index: pd.DataFrame, column: str) -> list[pd.DataFrame]:
+class _Groups:
     """The photos that share a value with others, the largest group first."""
-    if column not in index:
-        return []
-    shared = index[index[column].notna() & index[column].duplicated(keep=False)]
-    return sorted((photos for _, photos in shared.groupby(column, sort=True)), key=len, reverse=True)
 
+    def __init__(self, index: pd.DataFrame, column: str) -> None:
+        values = index.get(column, pd.Series(index=index.index, dtype=object))
+        shared = index[values.notna() & values.duplicated(keep=False)]
+        self._photos = shared.groupby(values[shared.index], sort=True)
+        self._sizes = self._photos.size().sort_values(ascending=False, kind="stable")
 
-def _group(photos: pd.DataFrame) -> Group:
-    return Group(list(photos["filename"]), list(photos["split"]))
+    @property
+    def count(self) -> int:
+        return len(self._sizes)
+
+    def largest(self) -> list[Group]:
+        return self._of(self._sizes.index[:_EXAMPLES])
+
+    def with_several(self, column: str) -> list[Group]:
+        several = self._photos[column].nunique() > 1
+        return self._of(value for value in self._sizes.index if several[value])
+
+    def _of(self, values: Iterable[object]) -> list[Group]:
+        chosen = (self._photos.get_group(value) for value in values)
+        return [Group(list(photos["filename"]), list(photos["split"])) for photos in chosen]

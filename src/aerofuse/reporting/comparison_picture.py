@@ -71,7 +71,10 @@ def _draw_metric(axes: Any, comparison: Comparison, metric: str) -> None:
     axes.set_yticks(range(len(comparison.rows)), [MODELS[row.model] for row in reversed(comparison.rows)])
     axes.set_ylim(-0.5, len(comparison.rows) - 0.25)
     axes.set_title(f"{name}, %" if unit == "%" else name)
-    axes.set_xlabel(better, fontsize=8, color=GREY)
+    counted = f"{metric.partition('_')[0]}_labelled"
+    labelled = [row.metrics[counted] for row in comparison.rows if counted in row.metrics]
+    of = f"{labelled[0]:.0f} labelled images\n" if labelled else ""
+    axes.set_xlabel(f"{of}{better}", fontsize=8, color=GREY)
 
 
 def _draw_gates(axes: Any, gates: Sequence[GateResult]) -> None:

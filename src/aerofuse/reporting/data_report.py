@@ -12,18 +12,24 @@ from matplotlib.ticker import MaxNLocator
 
 from aerofuse.data.labels import REGRESSION_TASKS, TASKS
 from aerofuse.data.summary import DataSummary, Group
+from aerofuse.reporting.contact_sheet import draw_contact_sheet
 from aerofuse.reporting.json_files import write_json
 from aerofuse.reporting.markdown import markdown_table
 from aerofuse.reporting.style import BLUE, GREEN, ORANGE, new_figure, save_figure, styled
 
 _SHOWN = 50  # rows of a list on the page; report.json has all
+_SHEET_OF = "test"
 _BARS = 60  # classes in the picture of the balance
 _SPLIT_COLOURS = (BLUE, ORANGE, GREEN)
 
 
-def write_data_report(summary: DataSummary, folder: Path) -> None:
-    """Write `report.md`, `report.json`, `balance.png` and `labels.png` to `folder`."""
+def write_data_report(summary: DataSummary, prepared: Path, folder: Path) -> None:
+    """Write `report.md`, `report.json` and the pictures to `folder`; `prepared` is where the prepared splits are.
+
+    `labels.png` is left out where no photo has a value for clarity or block. Raises `FileNotFoundError`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    draw_contact_sheet(prepared / f"{_SHEET_OF}.arrow", folder / "contact_sheet.png")
     write_json(folder / "report.json", asdict(summary))
     draw_balance(summary, folder / "balance.png")
     has_values = any(sum(split.labelled[task] for task in REGRESSION_TASKS) for split in summary.splits.values())
@@ -40,9 +46,12 @@ def data_page(summary: DataSummary, *, has_values: bool) -> str:
         f"{total} photos are used, {len(summary.dropped)} were left out.",
         _split_table(summary),
         "A label that is missing is left out of the loss and of every metric.",
+        f"Photos of the {_SHEET_OF} split, evenly over the types, with their labels:",
+        "![Photos with their labels](contact_sheet.png)",
         "![Photos of each class](balance.png)",
         *(["![Clarity and block](labels.png)"] if has_values else []),
         *_merged(summary),
+        *_unlearned(summary),
         *_duplicates(summary),
         *_left_out(summary),
     ]
@@ -66,6 +75,20 @@ def _merged(summary: DataSummary) -> Iterator[str]:
     if summary.merged_types:
         names = ", ".join(f"{name} ({count})" for name, count in summary.merged_types.items())
         yield f"Merged into one class, for they have too few airframes to be split: {names}."
+
+
+def _unlearned(summary: DataSummary) -> Iterator[str]:
+    """Types are in every split; what an airline has few airframes of may be in one."""
+    learned, *others = summary.splits.values()
+    photos = Counter[str]()
+    for split in others:
+        photos.update({name: count for name, count in split.airlines.items() if name not in learned.airlines})
+    if photos:
+        names = ", ".join(f"{name} ({count})" for name, count in photos.most_common(_SHOWN))
+        yield (
+            f"**No training photo shows {len(photos)} of the airlines**, and no model can learn them; photos of them "
+            f"count as wrong: {names}. More airframes of theirs, or an empty cell, would help."
+        )
 
 
 def _duplicates(summary: DataSummary) -> Iterator[str]:
@@ -148,12 +171,13 @@ def draw_balance(summary: DataSummary, path: Path) -> None:
 @styled
 def draw_labels(summary: DataSummary, path: Path) -> None:
     """Write how clarity and block are spread over their range in every split."""
-    figure = new_figure(8, 2.8)
+    figure = new_figure(8, 2.9)
     for axes, task in zip(figure.subplots(1, len(REGRESSION_TASKS), squeeze=False).flat, REGRESSION_TASKS, strict=True):
         for (name, split), colour in zip(summary.splits.items(), _SPLIT_COLOURS, strict=True):
             counts = np.asarray(split.histograms[task], dtype=np.float64)
             edges = np.linspace(0, 1, len(counts) + 1)
-            axes.stairs(counts / max(counts.sum(), 1), edges, color=colour, linewidth=1.8, label=name)
-        axes.set(title=task, xlabel="label", ylabel="share of the photos", ylim=(0, None))
-    figure.axes[0].legend()
+            shares = counts / max(counts.sum(), 1)
+            axes.stairs(shares, edges, color=colour, linewidth=1.8, label=f"{name}: {split.labelled[task]} labelled")
+        axes.set(title=task, xlabel="label", ylabel="share of the labelled photos", ylim=(0, None))
+        axes.legend()
     save_figure(figure, path)

@@ -12,7 +12,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from aerofuse.benchmarks.goals import check_goals
-from aerofuse.benchmarks.results import FOLDER, HYBRID, MONET, QUICK_FOLDER, Results, newest_results
+from aerofuse.benchmarks.results import (
+    FOLDER,
+    HYBRID,
+    LOADING,
+    MONET,
+    PREPARING,
+    QUICK_FOLDER,
+    Results,
+    newest_results,
+)
 from aerofuse.reporting.benchmark_page import made_with, picture_link
 from aerofuse.reporting.benchmark_tables import (
     checkpointing_table,
@@ -21,6 +30,7 @@ from aerofuse.reporting.benchmark_tables import (
     monet_table,
     planned_table,
 )
+from aerofuse.reporting.photo_tables import loading_table, preparing_table
 
 REPORTS = Path("reports")
 DOCS = Path("docs")
@@ -53,6 +63,7 @@ def page_blocks() -> dict[str, dict[str, str]]:
     blocks = {
         "README.md": {"models": section(comparison, "Models"), "gates": section(comparison, "Gates")},
         "docs/weights.md": {},
+        "docs/data.md": photo_blocks(),
     }
     blocks["docs/checkpointing.md"], blocks["docs/planner.md"] = _benchmark_blocks()
     for page, name in (("README.md", "seeds"), ("docs/weights.md", "initialisation")):
@@ -60,6 +71,13 @@ def page_blocks() -> dict[str, dict[str, str]]:
         if report.is_file():
             blocks[page][name] = report.read_text(encoding="utf-8")
     return blocks
+
+
+def photo_blocks() -> dict[str, str]:
+    """Those of the page on photos, one device after the other."""
+    tables = {LOADING: loading_table, PREPARING: preparing_table}
+    measured = {name: [write(path) for path in newest_results(FOLDER, name)] for name, write in tables.items()}
+    return {name: "\n\n".join(parts) for name, parts in measured.items() if parts}
 
 
 def _benchmark_blocks() -> tuple[dict[str, str], dict[str, str]]:

@@ -79,13 +79,13 @@ def _summary(gates: Sequence[GateResult]) -> str:
 
 
 def _models_table(comparison: Comparison) -> str:
-    header = ["", *(MODELS[row.model] for row in comparison.rows), "constant predictor"]
+    header = ["", *(MODELS[row.model] for row in comparison.rows), "constant predictor", "labelled images"]
     lines = []
     for metric, (name, unit) in METRICS.items():
         if any(metric in row.metrics for row in comparison.rows):
             constant = comparison.rows[-1].metrics.get(f"{metric}_constant")
             values = [_value_with_interval(row, metric, unit) for row in comparison.rows]
-            lines.append([name, *values, write_value(constant, unit)])
+            lines.append([name, *values, write_value(constant, unit), str(_labelled_images(comparison, metric))])
     measured: dict[str, Callable[[ModelRow], str]] = {
         "parameters": lambda row: f"{row.times.parameters / 1e6:.2f} M",
         "latency, batch 1": lambda row: f"{row.times.latency_ms:.1f} ms",
@@ -96,8 +96,14 @@ def _models_table(comparison: Comparison) -> str:
         "peak training memory": lambda row: write_value(row.training.peak_memory_bytes, "GB"),
     }
     for name, write in measured.items():
-        lines.append([name, *(write(row) for row in comparison.rows), ""])
+        lines.append([name, *(write(row) for row in comparison.rows), "", ""])
     return markdown_table(header, lines, "l" + "r" * (len(header) - 1))
+
+
+def _labelled_images(comparison: Comparison, metric: str) -> int:
+    """How many test images have the label that a metric is of: the same for every model."""
+    counted = f"{metric.partition('_')[0]}_labelled"
+    return next(int(row.metrics[counted]) for row in comparison.rows if counted in row.metrics)
 
 
 def _value_with_interval(row: ModelRow, metric: str, unit: str) -> str:

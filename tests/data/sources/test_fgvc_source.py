@@ -9,6 +9,7 @@ import pytest
 
 from aerofuse.data.intake import Intake, IntakeSettings, PhotoFile
 from aerofuse.data.sources.fgvc_source import BANNER_PX, LEVELS, list_fgvc
+from aerofuse.data.sources.file_source import FileSource
 from tests.data.fgvc_archive import make_fgvc, pack
 
 
@@ -108,7 +109,10 @@ def _bad_box(root: Path) -> None:
         (_drop_list, "has no images_variant_val.txt; is the archive complete?"),
         (_drop_images, "has no folder `images` beside lists"),
         (_twice, "name 1 photos more than once: 0000000 in train, test"),
-        (_new_class, "images_variant_train.txt has no photo of Concorde"),
+        (
+            _new_class,
+            r"no photo of Concorde \(images_variant_val.txt, line 11\), so that .* 1 types; take",
+        ),
         (_no_class, "line 11: '9999999' is not a photo and its class"),
         (_bad_box, "line 1: '0000000 1 2 3' is not a photo and four pixels"),
     ],
@@ -117,6 +121,30 @@ def test_what_does_not_fit_is_named(damage: Callable[[Path], None], message: str
     damage(root)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         list_fgvc(root, "variant", tmp_path / "work")
+
+
+def _source(root: Path, work: Path) -> FileSource:
+    listing = list_fgvc(root, "variant", work)
+    return FileSource(listing, IntakeSettings(32), work / "photos", max_bad_fraction=0.5, duplicate_bits=32)
+
+
+def test_a_class_whose_training_photos_are_all_bad_is_refused(root: Path, tmp_path: Path) -> None:
+    listing = list_fgvc(root, "variant", tmp_path / "work")
+    gone = listing.table[(listing.table["split"] == "train") & (listing.table["typename"] == listing.types[0])]
+    for path in gone["path"][1:]:
+        path.write_bytes(b"")
+    assert len(_source(root, tmp_path / "work").index()) == 40 - len(gone) + 1
+    gone["path"].iloc[0].write_bytes(b"")
+    with pytest.raises(ValueError, match=f"type .{listing.types[0]}.: 10 usable photos in test, validation"):
+        _source(root, tmp_path / "work")
+
+
+def test_too_many_bad_photos_are_named_with_their_lines(root: Path, tmp_path: Path) -> None:
+    listing = list_fgvc(root, "variant", tmp_path / "work")
+    for path in listing.table["path"]:
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"train, line 1, 0000000\.jpg: the file is empty"):
+        _source(root, tmp_path / "work")
 
 
 def test_no_such_archive(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_too_many_bad_photos_stop_with_the_list(folder: PhotoFolder, tmp_path: P
         ValueError, match=r"1 of 17 photos cannot be used \(5.9%\), more than data.max_bad_fraction"
     ) as stop:
         _source(folder, tmp_path / "work", max_bad_fraction=0.01)
-    assert "broken.jpg: not an image" in str(stop.value)
+    assert "row 18, broken.jpg: not an image" in str(stop.value)
 
 
 def test_all_photos_bad_stops_whatever_is_allowed(folder: PhotoFolder, tmp_path: Path) -> None:
@@ -62,10 +62,13 @@ def test_all_photos_bad_stops_whatever_is_allowed(folder: PhotoFolder, tmp_path:
         _source(folder, tmp_path / "work", max_bad_fraction=1.0)
 
 
-def test_files_that_no_row_names_are_listed(folder: PhotoFolder, tmp_path: Path) -> None:
+def test_files_that_no_row_names_are_listed(
+    folder: PhotoFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder.picture(0).save(folder.root / "extra.png")
     (folder.root / "notes.txt").touch()
     assert _source(folder, tmp_path / "work").unlisted == ("extra.png",)
+    assert "1 image files are not in the table, such as extra.png" in caplog.text
 
 
 def test_nested_folders_and_chinese_names(folder: PhotoFolder, tmp_path: Path) -> None:
@@ -86,7 +89,7 @@ def test_a_link_that_leaves_the_root_is_refused(folder: PhotoFolder, tmp_path: P
     folder.picture(0).save(outside)
     folder.add("link.jpg").symlink_to(outside)
     folder.write()
-    with pytest.raises(ValueError, match=r"link.jpg is a link that leaves data.root"):
+    with pytest.raises(ValueError, match=r"row 18, filename 'link\.jpg': a link that leaves data\.root"):
         list_table(folder.root, folder.labels)
 
 
@@ -106,6 +109,11 @@ def test_copies_and_airframes_are_one_group(folder: PhotoFolder, tmp_path: Path)
     assert index.loc["copy.png", "group"] == index.loc[names[5], "group"]
     assert index.loc[names[2], "group"] == index.loc[names[9], "group"]
     assert index["group"].nunique() == 15
+
+
+def test_a_crop_needs_boxes(folder: PhotoFolder, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"data\.crop\.to_box is true, and no photo has a box"):
+        _source(folder, tmp_path / "work", settings=IntakeSettings(64, crop_padding=0.1))
 
 
 def test_only_training_photos_are_cropped(folder: PhotoFolder, tmp_path: Path) -> None:

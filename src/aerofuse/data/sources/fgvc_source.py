@@ -73,11 +73,21 @@ def _check_splits(table: pd.DataFrame, level: str) -> None:
     twice = table[table["id"].duplicated(keep=False)].groupby("id")["split"].agg(", ".join)
     if len(twice):
         found = "; ".join(f"{photo} in {splits}" for photo, splits in twice.head(_SHOWN).items())
-        raise ValueError(f"the {level} lists name {len(twice)} photos more than once: {found}")
+        raise ValueError(
+            f"the {level} lists name {len(twice)} photos more than once: {found}; each belongs in one list, once"
+        )
     learned = set(table.loc[table["split"] == "train", "typename"])
-    unknown = sorted(set(table["typename"]) - learned)
-    if unknown:
-        raise ValueError(f"images_{level}_train.txt has no photo of {', '.join(unknown)}, which another split has")
+    unknown = table[~table["typename"].isin(learned)].drop_duplicates("typename")
+    if len(unknown):
+        official = {split: name for name, split in _OFFICIAL.items()}
+        found = "; ".join(
+            f"{name} (images_{level}_{official[split]}.txt, line {row})"
+            for name, split, row in unknown[["typename", "split", "row"]].head(_SHOWN).itertuples(index=False)
+        )
+        raise ValueError(
+            f"images_{level}_train.txt has no photo of {found}, so that no model can learn {len(unknown)} types; take "
+            "them out of the other lists, or use the archive as it was published"
+        )
 
 
 def _read_boxes(path: Path) -> dict[str, dict[str, float]]:

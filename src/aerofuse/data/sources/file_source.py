@@ -13,16 +13,18 @@ from aerofuse.data.fingerprints import joined_groups, near_duplicates
 from aerofuse.data.intake import Intake, IntakeSettings, PhotoFile
 from aerofuse.data.photo import Photo
 from aerofuse.data.photo_files import Box
+from aerofuse.data.splits import SPLITS
 
 logger = logging.getLogger(__name__)
 
-_SHOWN = 10
+_SHOWN, _EXAMPLES = 10, 3
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What is to be read. `table` has a row per photo: `path`, `filename`, the labels, perhaps `split` and a box
-    (`xmin, ymin, xmax, ymax`, in pixels from the upper left corner), and columns of the user's own.
+    """What is to be read. `table` has a row per photo: `path`, `filename`, the labels, `row` (where it is listed),
+    perhaps `split` and a box (`xmin, ymin, xmax, ymax`, in pixels from the upper left corner), and columns of the
+    user's own.
 
     `unlisted` are image files below the root that the table does not name. Class lists are in the order of their ids.
     """
@@ -48,12 +50,17 @@ class FileSource:
         self.dropped = pd.DataFrame({"filename": table["filename"], "reason": facts["problem"]})[
             facts["problem"].notna()
         ]
-        _refuse_too_many(self.dropped, len(table), max_bad_fraction)
+        _refuse_too_many(self.dropped, table, max_bad_fraction)
+        if settings.crop_padding is not None and not any(file.box for file in files):
+            raise ValueError(
+                "data.crop.to_box is true, and no photo has a box; give xmin, ymin, xmax and ymax, or set it to false"
+            )
         usable = facts["problem"].isna().to_numpy()
         self._numbers = [number for number, use in enumerate(usable) if use]
         index = table[usable].reset_index(drop=True).drop(columns="path")
         known = facts[usable].reset_index(drop=True)
         index[["width", "height", "remarks"]] = known[["width", "height", "remarks"]]
+        _refuse_unlearned(index)
         index["near_duplicates"] = near_duplicates(known["fingerprint"].tolist(), duplicate_bits)
         index["group"] = joined_groups(index["registration"], index["near_duplicates"])
         self._index: pd.DataFrame = index
@@ -62,6 +69,9 @@ class FileSource:
             _present(listing.airlines, index["airlinename"]),
         )
         self.unlisted = listing.unlisted
+        if self.unlisted:
+            examples = ", ".join(self.unlisted[:_EXAMPLES])
+            logger.warning("%d image files are not in the table, such as %s", len(self.unlisted), examples)
 
     def index(self) -> pd.DataFrame:
         """One row per usable photo, in the order of the listing."""
@@ -99,7 +109,22 @@ def _present(names: tuple[str, ...], column: pd.Series) -> tuple[str, ...]:
     return names
 
 
-def _refuse_too_many(dropped: pd.DataFrame, count: int, max_bad_fraction: float) -> None:
+def _refuse_unlearned(index: pd.DataFrame) -> None:
+    """Of splits that came with the data; those made here have every type."""
+    if "split" not in index:
+        return
+    learned = set(index.loc[index["split"] == SPLITS[0], "typename"])
+    for name, photos in index[~index["typename"].isin(learned)].groupby("typename"):
+        first = photos.iloc[0]
+        raise ValueError(
+            f"type {name!r}: {len(photos)} usable photos in {', '.join(sorted(set(photos['split'])))}, such as "
+            f"{first['filename']}, and none in {SPLITS[0]}, so that no model can learn it; mend its training photos, "
+            "or take the type out of all lists"
+        )
+
+
+def _refuse_too_many(dropped: pd.DataFrame, table: pd.DataFrame, max_bad_fraction: float) -> None:
+    count = len(table)
     share = len(dropped) / count
     if share <= max_bad_fraction and len(dropped) < count:
         if len(dropped):
@@ -107,7 +132,12 @@ def _refuse_too_many(dropped: pd.DataFrame, count: int, max_bad_fraction: float)
                 "%d of %d photos cannot be used and are left out; the data report lists them", len(dropped), count
             )
         return
-    lines = [f"  {name}: {reason}" for name, reason in dropped.head(_SHOWN).itertuples(index=False)]
+    # A row of the table, or a line of the list of the photo's split.
+    lists = table["split"] + ", line" if "split" in table else pd.Series("row", index=table.index)
+    lines = [
+        f"  {lists[number]} {table['row'][number]}, {name}: {reason}"
+        for number, name, reason in dropped.head(_SHOWN).itertuples()
+    ]
     more = [f"  and {len(dropped) - _SHOWN} more"] if len(dropped) > _SHOWN else []
     raise ValueError(
         "\n".join(

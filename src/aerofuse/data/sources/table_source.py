@@ -23,16 +23,16 @@ def list_table(root: Path, labels: Path) -> Listing:
     found = {unicodedata.normalize("NFC", str(path.relative_to(root))): path for path in _photos_below(root)}
     frame = table.frame.copy()
     # What is not there is put aside with its reason, as any photo that cannot be read.
-    frame["path"] = frame["filename"].map(lambda name: _inside(root, found.get(name, root / name)))
+    resolved = root.resolve()
+    frame["path"] = [found.get(name, root / name) for name in frame["filename"]]
+    for row, name, path in frame[["row", "filename", "path"]].itertuples(index=False):
+        if not path.resolve().is_relative_to(resolved):
+            raise ValueError(
+                f"{labels}, row {row}, filename {name!r}: a link that leaves data.root ({root}); copy the photo into it"
+            )
     unlisted = sorted(set(found) - set(frame["filename"]))
     return Listing(frame, table.types, table.airlines, tuple(unlisted))
 
 
 def _photos_below(root: Path) -> list[Path]:
     return [path for path in root.rglob("*") if path.suffix.lower() in _IMAGE_SUFFIXES and path.is_file()]
-
-
-def _inside(root: Path, path: Path) -> Path:
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise ValueError(f"{path} is a link that leaves data.root ({root}); copy the photo into it")
-    return path
