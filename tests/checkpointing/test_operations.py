@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
 from torch.nn import functional
@@ -44,5 +41,5 @@ def test_what_is_not_replayed() -> None:
 
 def test_calls_are_named_by_function_and_order() -> None:
     names = CallNames()
-    called: list[Callable[..., Any]] = [functional.linear, functional.gelu, functional.linear, torch.Tensor.add_]
+    called = ["linear", "gelu", "linear", "add_"]
     assert [names.next(function) for function in called] == ["linear.0", "gelu.0", "linear.1", "add_.0"]

@@ -19,15 +19,16 @@ def random_profile(rng: random.Random, length: int, starts: tuple[int, ...] = (0
     """Units of a few bytes with two or three ways each, as uneven as real ones."""
 
     def way(keep: tuple[str, ...] | None, held_bytes: int, replay_seconds: float) -> Way:
-        backward_bytes = held_bytes + rng.randint(1, 6)
-        return Way(keep, held_bytes, held_bytes + rng.randint(1, 4), backward_bytes, backward_bytes + 1, replay_seconds)
+        alive = max(held_bytes, 0)  # below 0 where the unit lets its input go
+        backward_bytes = alive + rng.randint(1, 6)
+        return Way(keep, held_bytes, alive + rng.randint(1, 4), backward_bytes, backward_bytes + 1, replay_seconds)
 
     def unit(name: str) -> UnitProfile:
         forward = rng.randint(1, 9)
         held_bytes = rng.randint(3, 9)
         ways = [way(None, held_bytes, 0.0), way(("a",), rng.randint(1, held_bytes), forward / 4)]
         if rng.random() < 0.5:
-            ways.append(way((), rng.randint(-1, 1), forward / 2))
+            ways.append(way((), rng.randint(-5, 1), forward / 2))
         if rng.random() < 0.7:
             ways[1] = replace(ways[1], link_seconds=rng.randint(0, 2) / 4, link_bytes=rng.randint(0, 1))
         return UnitProfile(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,11 @@ CHEAP = frozenset((*_NORMALISATIONS, *_ACTIVATIONS, *_ARITHMETIC, *_COPIES))
 
 DROPOUT = "dropout"
 
+# They compute nothing: attributes, and other views of the same memory. `reshape` and the like may copy.
+_VIEWS = ("view", "permute", "transpose", "expand", "unbind", "chunk", "split", "unsqueeze", "squeeze", "unflatten")
+_QUESTIONS = ("__get__", "size", "dim", "stride", "numel", "is_contiguous", "is_floating_point", "__len__")
+LOOKED_THROUGH = frozenset((*_VIEWS, *_QUESTIONS))
+
 # Those which autocast gives inputs of lower precision, and which are dear.
 MATRIX_PRODUCTS = frozenset(
     ("linear", "conv1d", "conv2d", "conv3d", "matmul", "bmm", "baddbmm", "addmm", "mm", "scaled_dot_product_attention")
@@ -40,9 +45,8 @@ class CallNames:
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
 
-    def next(self, func: Callable[..., Any]) -> str:
-        """The name of a call of `func`."""
-        function = getattr(func, "__name__", "")
+    def next(self, function: str) -> str:
+        """The name of a call of the function of that name."""
         self._counts[function] += 1
         return f"{function}.{self._counts[function] - 1}"
 

@@ -26,6 +26,8 @@ from aerofuse.checkpointing.profiles import ChainProfile, Row
 from aerofuse.checkpointing.simulation import PlanCost, simulate
 
 LEVELS = 800
+# The least memory is a few percent of the most, where the levels of all of it are coarse: the lower part has its own.
+_CEILINGS = (1.0, 0.25)
 # The numbers of units of a kind that are tried as a row.
 ROW_LENGTHS = (1, 2, 3, 4, 6, 8)
 Times = NDArray[np.float32]
@@ -64,48 +66,88 @@ class Solution:
     def __init__(self, profile: ChainProfile, *, count_gradients: bool = False, levels: int = LEVELS) -> None:
         self.profile = profile
         self.count_gradients = count_gradients
-        self._units = profile.units
-        self._count = len(profile.units)
-        keep_all = Plan(tuple(Keep(unit) for unit in range(self._count)))
-        self.unchecked = simulate(profile, keep_all)
-        self._level_bytes = max(self._peak(self.unchecked) / levels, 1.0)
-        self._levels = levels + 1
-        self._solve()
+        self._levels = levels
+        self._keep_all = Plan(tuple(Keep(unit) for unit in range(len(profile.units))))
+        self.unchecked = simulate(profile, self._keep_all)
 
     def _peak(self, cost: PlanCost) -> int:
         return cost.total_bytes if self.count_gradients else cost.activation_bytes
 
-    # ----- the table
+    @cached_property
+    def frontier(self) -> tuple[FrontierPoint, ...]:
+        """Plans from the least memory to the least time; each is faster than those before and holds more."""
+        points = [FrontierPoint(self._keep_all, self.unchecked)]
+        for ceiling in _CEILINGS:
+            table = _Table(self.profile, self.count_gradients, ceiling * self._peak(self.unchecked), self._levels)
+            points += [FrontierPoint(plan, simulate(self.profile, plan)) for plan in table.plans()]
+        best: list[FrontierPoint] = []
+        for point in sorted(points, key=lambda point: (self._peak(point.cost), point.cost.replay_seconds)):
+            if not best or point.cost.replay_seconds < best[-1].cost.replay_seconds:
+                best.append(point)
+        return tuple(best)
 
-    def _up(self, num_bytes: float) -> int:
-        """Levels that hold at least so many bytes; rounding errors of neighbours cancel, a plan is simulated."""
-        return min(round(num_bytes / self._level_bytes), self._levels)
+    def cheapest(self, budget_bytes: float) -> FrontierPoint | None:
+        """The fastest plan within a budget, `None` where there is none."""
+        peaks = [self._peak(point.cost) for point in self.frontier]
+        place = bisect_left(peaks, budget_bytes + 1)
+        return self.frontier[place - 1] if place else None
 
-    def _solve(self) -> None:
-        count, levels, units = self._count, self._levels, self._units
-        gradients = [unit.gradient_bytes if self.count_gradients else 0 for unit in units]
+    @property
+    def least_bytes(self) -> int:
+        """The peak of the plan that holds the least."""
+        return self.peak_bytes(self.frontier[0])
+
+    def peak_bytes(self, point: FrontierPoint) -> int:
+        """The peak of one of the plans, gradients of parameters included where they count."""
+        return self._peak(point.cost)
+
+
+class _Table:
+    """The programme's table for budgets up to `most_bytes`, in so many levels."""
+
+    def __init__(self, profile: ChainProfile, count_gradients: bool, most_bytes: float, levels: int) -> None:
+        self.count_gradients = count_gradients
+        self._units = profile.units
+        self._count = count = len(profile.units)
+        self._level_bytes = max(most_bytes / levels, 1.0)
+        # Behind a unit that lets go more than it gives there is more left than there was at first.
+        given = (min(way.held_bytes for way in unit.ways) + unit.output_bytes for unit in self._units)
+        let_go = sum(max(0, -num_bytes) for num_bytes in given)
+        self._levels = levels + 1 + round(let_go / self._level_bytes)
+        gradients = [unit.gradient_bytes if self.count_gradients else 0 for unit in self._units]
         later = [0] * (count + 1)  # gradients of the parameters of the units from here on
         for index in reversed(range(count)):
             later[index] = later[index + 1] + gradients[index]
         # What waits while the units up to t run forward: the gradient of t's output, and those of later parameters.
-        self._waiting = [unit.output_bytes + later[index + 1] for index, unit in enumerate(units)]
+        self._waiting = [unit.output_bytes + later[index + 1] for index, unit in enumerate(self._units)]
         self._waiting[-1] = 0
         self._later = later
-        self._starts = {start for start in self.profile.starts if start}
+        self._starts = {start for start in profile.starts if start}
         self._treatments = [list(self._treatments_of(s)) for s in range(count)]
         self._passings = [self._passing(s) for s in range(count)]
         self._read: dict[tuple[int, int, int], tuple[Step, ...]] = {}
         # least[s][t - s], and the same with the bytes of the input of s taken off.
         self._least: list[Times] = [np.empty(0, np.float32)] * count
         self._after: list[Times] = [np.empty(0, np.float32)] * (count + 1)
-        level = np.arange(levels)
+        level = np.arange(self._levels)
         for s in reversed(range(count)):
-            table = np.full((count - s, levels), np.inf, np.float32)
+            table = np.full((count - s, self._levels), np.inf, np.float32)
             self._treat(s, table)
             self._recompute(s, table, level)
             self._least[s] = table
             if s:
-                self._after[s] = _shifted(table, self._up(units[s - 1].output_bytes))
+                self._after[s] = _shifted(table, self._up(self._units[s - 1].output_bytes))
+
+    def plans(self) -> Iterator[Plan]:
+        """The fastest plan for each level that allows a faster one than the level below."""
+        times = self._least[0][self._count - 1]
+        for level in range(self._levels):
+            if not np.isinf(times[level]) and (level == 0 or times[level] < times[level - 1]):
+                yield Plan(self._steps(0, self._count - 1, level))
+
+    def _up(self, num_bytes: float) -> int:
+        """Levels that hold at least so many bytes; rounding errors of neighbours cancel, a plan is simulated."""
+        return min(round(num_bytes / self._level_bytes), self._levels)
 
     def _treatments_of(self, s: int) -> Iterator[_Treatment]:
         """The ways to treat the unit s, alone or linked to those that follow, the shortest rows first."""
@@ -174,40 +216,6 @@ class Solution:
             incoming = unit.output_bytes
         return seconds, peaks
 
-    # ----- reading it
-
-    @cached_property
-    def frontier(self) -> tuple[FrontierPoint, ...]:
-        """Plans from the least memory to the least time; each is faster than those before and holds more."""
-        points: list[FrontierPoint] = []
-        times = self._least[0][self._count - 1]
-        for level in range(self._levels):
-            if np.isinf(times[level]) or (level and times[level] == times[level - 1]):
-                continue
-            plan = Plan(self._steps(0, self._count - 1, level))
-            points.append(FrontierPoint(plan, simulate(self.profile, plan)))
-        points.append(FrontierPoint(Plan(tuple(Keep(unit) for unit in range(self._count))), self.unchecked))
-        best: list[FrontierPoint] = []
-        for point in sorted(points, key=lambda point: (self._peak(point.cost), point.cost.replay_seconds)):
-            if not best or point.cost.replay_seconds < best[-1].cost.replay_seconds:
-                best.append(point)
-        return tuple(best)
-
-    def cheapest(self, budget_bytes: float) -> FrontierPoint | None:
-        """The fastest plan within a budget, `None` where there is none."""
-        peaks = [self._peak(point.cost) for point in self.frontier]
-        place = bisect_left(peaks, budget_bytes + 1)
-        return self.frontier[place - 1] if place else None
-
-    @property
-    def least_bytes(self) -> int:
-        """The peak of the plan that holds the least."""
-        return self.peak_bytes(self.frontier[0])
-
-    def peak_bytes(self, point: FrontierPoint) -> int:
-        """The peak of one of the plans, gradients of parameters included where they count."""
-        return self._peak(point.cost)
-
     def _steps(self, s: int, t: int, level: int) -> tuple[Step, ...]:
         """The choices behind `least[s, t]` at a level, made again; those of neighbouring levels end alike."""
         if s > t:
@@ -218,13 +226,16 @@ class Solution:
             way = self._chosen_treatment(s, t, level, best)
             if way is not None:
                 step: Step = way.row.way.step(s, way.row.count)
-                rest = self._steps(way.end, t, level - way.taken)
+                rest = self._steps(way.end, t, self._left(level, way.taken))
             else:
                 j = self._chosen_split(s, t, level, best)
                 step = Recompute(self._steps(s, j - 1, level))
                 rest = self._steps(j, t, level - self._up(self._units[j - 1].output_bytes))
             self._read[key] = (step, *rest)
         return self._read[key]
+
+    def _left(self, level: int, taken: int) -> int:
+        return min(level - taken, self._levels - 1)
 
     def _chosen_treatment(self, s: int, t: int, level: int, best: float) -> _Treatment | None:
         for way in self._treatments[s]:
@@ -237,7 +248,7 @@ class Solution:
             elif level < way.taken:
                 continue
             else:
-                seconds = self._least[way.end][t - way.end][level - way.taken] + way.seconds
+                seconds = self._least[way.end][t - way.end][self._left(level, way.taken)] + way.seconds
             if seconds <= best and level >= self._up(way.forward_bytes + self._waiting[t]):
                 return way
         return None
@@ -259,5 +270,9 @@ def _shifted(table: Times, levels: int) -> Times:
     if levels == 0:
         return table.copy()
     shifted = np.full_like(table, np.inf)
-    shifted[:, levels:] = table[:, :-levels] if levels < table.shape[1] else table[:, :0]
+    if levels > 0:
+        shifted[:, levels:] = table[:, :-levels] if levels < table.shape[1] else table[:, :0]
+    else:  # more is left: a unit that lets its input go, and gives less
+        shifted[:, :levels] = table[:, -levels:]
+        shifted[:, levels:] = table[:, -1:]
     return shifted

@@ -26,6 +26,7 @@ from aerofuse.checkpointing.lean import run_lean
 from aerofuse.checkpointing.operations import (
     CHEAP,
     DROPOUT,
+    LOOKED_THROUGH,
     MATRIX_PRODUCTS,
     REPEATABLE,
     BatchNormCall,
@@ -94,9 +95,11 @@ class _Recorder(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        keywords = dict(kwargs or {})
         function = getattr(func, "__name__", "")
-        name = self._names.next(func)
+        if function in LOOKED_THROUGH:  # half of all calls
+            return func(*args, **(kwargs or {}))
+        keywords = dict(kwargs or {})
+        name = self._names.next(function)
         if function == DROPOUT:
             return self._dropout(name, func, args, keywords)
         if function.endswith("_") and not function.endswith("__"):

@@ -260,7 +260,7 @@ class _Estimate(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        name = self._names.next(func)
+        name = self._names.next(getattr(func, "__name__", ""))
         with FlopCounterMode(display=False) as counter:
             result = func(*args, **(kwargs or {}))
         results = result if isinstance(result, (list, tuple)) else (result,)
