@@ -1,0 +1,104 @@
+"""What a run is to be, known before any server is asked."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from aerofuse.tracking.addresses import hide_password
+
+# Whose changes make a run dirty: what it follows from, not dvc.lock and metrics, which the pipeline itself writes.
+_SOURCES = ("src", "stages", "dvc.yaml", "params.yaml")
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """One run of a stage, under the parent run that groups one execution of the pipeline."""
+
+    key: str  # of this run and no other; sorts by time
+    uri: str  # of the store, without a password
+    experiment: str
+    artifacts: str | None  # the folder of a new experiment's artifacts where the store does not know one
+    stage: str
+    dvc_stage: str
+    tags: dict[str, str]  # of the run and of its parent
+    start_ms: int  # milliseconds since 1970
+    execution: str  # the parent is found by it
+    execution_name: str
+
+    def to_record(self) -> dict[str, Any]:
+        """The first line of a journal."""
+        return asdict(self)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> RunRequest:
+        """Raises `ValueError` for what is no first line of a journal."""
+        try:
+            return cls(**record)
+        except TypeError as error:
+            raise ValueError(f"no run: {record}") from error
+
+
+def describe_run(stage: str, experiment: str, uri: str, root: Path) -> RunRequest:
+    """The run that starts now, from the current folder: what it came from, and which execution it is part of."""
+    tags = _tags()
+    execution, name = _execution(tags)
+    now = datetime.now(UTC)
+    return RunRequest(
+        key=f"{now:%Y%m%dT%H%M%S%f}-{stage}-{secrets.token_hex(3)}",
+        uri=hide_password(uri),
+        experiment=experiment,
+        artifacts=(root / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None,
+        stage=stage,
+        dvc_stage=os.environ.get("DVC_STAGE", stage),
+        tags=tags,
+        start_ms=time.time_ns() // 1_000_000,
+        execution=execution,
+        execution_name=name,
+    )
+
+
+def _execution(tags: Mapping[str, str]) -> tuple[str, str]:
+    """A key that the stages of one execution of the pipeline share, and the name of that execution."""
+    commit, name = tags.get("mlflow.source.git.commit", ""), tags.get("dvc_exp_name", "")
+    if name:  # the same name may be used again on top of another commit
+        execution = f"{name} {os.environ.get('DVC_EXP_BASELINE_REV', commit)}"
+    else:
+        params = Path("params.yaml")
+        content = params.read_bytes() if params.is_file() else b""
+        execution = f"{commit} {hashlib.sha256(content).hexdigest()}"
+        name = (commit[:8] or "no commit") + ("-dirty" if tags["git_dirty"] == "true" else "")
+    return hashlib.sha256(execution.encode()).hexdigest()[:16], name
+
+
+def _tags() -> dict[str, str]:
+    """What a run came from: commit, whether there are changes on top, experiment, device."""
+    tags = {
+        "mlflow.source.git.commit": _git("rev-parse", "HEAD"),
+        "git_dirty": "true" if _git("status", "--porcelain", "--", *_SOURCES) else "false",
+        "dvc_exp_name": os.environ.get("DVC_EXP_NAME", ""),
+        "device": _device(),
+    }
+    return {name: value for name, value in tags.items() if value}
+
+
+def _git(*arguments: str) -> str:
+    """What git says about the current folder; nothing where there is no git, no repository or no commit."""
+    try:
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def _device() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,147 @@
+"""A training stage is one run of MLflow, under one parent per pipeline execution. Tracking never fails a training.
+
+Runs go to `MLFLOW_TRACKING_URI`, or to a local SQLite store (`mlflow.db` and `mlartifacts/`) where that is not set.
+Training writes what it logs to a spool (`aerofuse.tracking.spool`) and waits for no server: a thread of its own sends
+it. What MLflow has not taken by the end of the run is sent by the next one, or by `aerofuse mlflow send`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from aerofuse.params.tracking import TrackingParams
+from aerofuse.tracking.addresses import summary, tracking_uri
+from aerofuse.tracking.entries import MAX_PARAMS, MAX_POINTS, Artifact, End, Entry, Metrics, Params, Point
+from aerofuse.tracking.machine import MachineMonitor
+from aerofuse.tracking.run_request import describe_run
+from aerofuse.tracking.sending import Sender
+from aerofuse.tracking.spool import Spool, SpoolError
+from aerofuse.tracking.store import set_defaults
+
+logger = logging.getLogger(__name__)
+
+# How long the end of a run waits until MLflow has the rest, in seconds.
+_FINISH_S = 10.0
+_FINISH_EARLY_S = 3.0  # after an error or a signal
+_FINISH_LOCAL_S = 120.0  # SQLite: processes that start together queue up while the first makes the database
+
+
+class Tracker:
+    """What a training stage sees of its run. This one keeps nothing: tracking is off, or MLflow is not installed."""
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        """Keep `params`; nested mappings are flattened, their keys joined by dots. MLflow never changes a value."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Keep `metrics` at `step`, an epoch. NaN stays; MLflow makes an infinity the largest float."""
+
+    def log_artifact(self, path: Path) -> None:
+        """Keep a copy of the file `path`, or of the folder and all that is in it."""
+
+
+class _MlflowTracker(Tracker):
+    """One run, written to a spool that is sent while it is written."""
+
+    def __init__(self, spool: Spool, uri: str, root: Path, *, watch_machine: bool) -> None:
+        self._spool = spool
+        self._local = uri.startswith("sqlite:")
+        self._full = False
+        self._sender = Sender(spool, uri, root)
+        self._sender.start()
+        self._monitor = MachineMonitor(self.log_metrics) if watch_machine else None
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        flat = [(name, str(value)) for name, value in _flatten(params)]
+        for start in range(0, len(flat), MAX_PARAMS):
+            self._keep(Params(dict(flat[start : start + MAX_PARAMS])))
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        now_ms = _now_ms()
+        points = [Point(name, float(value), now_ms, step) for name, value in metrics.items()]
+        for start in range(0, len(points), MAX_POINTS):
+            self._keep(Metrics(points[start : start + MAX_POINTS]))
+
+    def log_artifact(self, path: Path) -> None:
+        if path.exists():
+            self._keep(Artifact(str(path.absolute())))
+        else:
+            logger.warning("MLflow: there is no %s to keep a copy of", path)
+
+    def close(self, status: str) -> None:
+        """End the run as FINISHED, FAILED or KILLED, and say so if MLflow has not got all of it."""
+        if self._monitor is not None:
+            self._monitor.stop()
+        self._keep(End(status, _now_ms()))
+        early = _FINISH_S if status == "FINISHED" else _FINISH_EARLY_S
+        self._sender.finish(_FINISH_LOCAL_S if self._local else early)
+        if not self._sender.done and not self._sender.in_trouble:  # else it was said
+            logger.warning(
+                "MLflow at %s has not taken all of this run. The rest is in %s, and sent by the next run, or by "
+                "`aerofuse mlflow send`",
+                self._spool.run.uri,
+                self._spool.folder,
+            )
+
+    def _keep(self, entry: Entry) -> None:
+        try:
+            self._spool.append(entry)
+        except SpoolError as error:
+            if not self._full:
+                logger.warning("what is logged for MLflow cannot be kept: %s", error)
+            self._full = True
+        else:
+            self._sender.wake()
+
+
+@contextmanager
+def track_run(stage: str, params: TrackingParams, *, repo: Path | None = None) -> Iterator[Tracker]:
+    """The run of the training stage `stage`; ends with the block: FINISHED, FAILED, or KILLED by a signal.
+
+    `repo` holds the local store and the spools; by default `DVC_ROOT`, which names the main repository even in the
+    temporary copy that an experiment runs in, else the current folder. Raises nothing but what the block raises.
+    """
+    root = (repo or Path(os.environ.get("DVC_ROOT", "."))).resolve()
+    tracker = _open_run(stage, params, root) if params.enabled else None
+    status = "FINISHED"
+    try:
+        yield tracker or Tracker()
+    except BaseException as error:
+        status = "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED"
+        raise
+    finally:
+        if tracker is not None:
+            tracker.close(status)
+
+
+def _open_run(stage: str, params: TrackingParams, root: Path) -> _MlflowTracker | None:
+    """A run, whether MLflow answers or not; `None` and a warning where nothing can be kept for it."""
+    set_defaults()
+    try:
+        import mlflow  # noqa: F401  # whether it is there, and not at once in several threads
+    except ImportError as error:
+        logger.warning("no MLflow run: %s; `pip install mlflow`, or set tracking.enabled: false", error)
+        return None
+    uri = tracking_uri(root)
+    try:
+        spool = Spool.create(root, describe_run(stage, params.experiment, uri, root))
+    except (OSError, RuntimeError, SpoolError) as error:  # params.yaml, git, the GPU's driver, the disk
+        logger.warning("no MLflow run: %s", summary(error))
+        return None
+    return _MlflowTracker(spool, uri, root, watch_machine=params.system_metrics)
+
+
+def _flatten(params: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in params.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,34 @@
+"""What the tests of tracking share: a clean place, a store, and an experiment of the test's own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from aerofuse.params.tracking import TrackingParams
+
+
+@pytest.fixture(autouse=True)
+def clean_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An empty current folder and no variables of DVC or MLflow, neither before the test nor after it."""
+    monkeypatch.chdir(tmp_path)
+    with mock.patch.dict(os.environ):
+        for name in [name for name in os.environ if name.startswith(("DVC_", "MLFLOW_"))]:
+            del os.environ[name]
+        yield
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder with one database for all tests, as creating one takes seconds; experiments keep them apart."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture
+def params(request: pytest.FixtureRequest) -> TrackingParams:
+    """An experiment of the test's own."""
+    return TrackingParams(enabled=True, experiment=request.node.name, system_metrics=False)
