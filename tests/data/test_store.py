@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import pickle
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from aerofuse.data.dataset import PreparedSplit, make_loader
+from aerofuse.data.batches import Draw
+from aerofuse.data.dataset import Image, PreparedSplit, TrainingLoader
 from aerofuse.data.labels import ClassLists
 from aerofuse.data.photo import Photo
 from aerofuse.data.store import open_table, write_photos
@@ -78,16 +81,52 @@ def test_a_pickled_split_maps_the_file_instead_of_carrying_it(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_order_is_a_function_of_the_seed(tmp_path: Path, workers: int) -> None:
+def test_what_is_loaded_is_a_function_of_seed_and_epoch(tmp_path: Path, workers: int) -> None:
     write_photos(tmp_path / "some.arrow", _photos(40))
-    split = PreparedSplit(tmp_path / "some.arrow", CLASSES)
+    augment = make_augmentation(AugmentationParams(horizontal_flip=True, color_jitter=0.1), seed=0)
+    split = PreparedSplit(tmp_path / "some.arrow", CLASSES, augment)
 
-    def order(seed: int) -> list[float]:
-        loader = make_loader(split, batch_size=8, shuffle=True, num_workers=workers, seed=seed)
-        return [float(value) for _, targets in loader for value in targets["clarity"].nan_to_num(-1)]
+    def loaded(seed: int, epoch: int, first: int = 0) -> list[bytes]:
+        loader = TrainingLoader(split, batch_size=8, num_workers=workers, seed=seed)
+        return [images.numpy().tobytes() for images, _ in loader.epoch(epoch, first)]
 
-    assert order(0) == order(0)
-    assert order(0) != order(1)
+    assert len(loaded(0, 1)) == 5
+    assert loaded(0, 1) == loaded(0, 1)
+    assert loaded(0, 1)[3:] == loaded(0, 1, first=3)
+    assert not set(loaded(0, 1)) & set(loaded(1, 1))
+    assert not set(loaded(0, 1)) & set(loaded(0, 2))
+
+
+def test_a_photo_is_augmented_anew_in_every_epoch(tmp_path: Path) -> None:
+    write_photos(tmp_path / "some.arrow", _photos(1))
+    augment = make_augmentation(AugmentationParams(horizontal_flip=True, color_jitter=0.1), seed=0)
+    split = PreparedSplit(tmp_path / "some.arrow", CLASSES, augment)
+    assert len({split[Draw(0, epoch)][0].numpy().tobytes() for epoch in range(8)}) > 4
+
+
+class _DyingSplit(PreparedSplit):
+    def image(self, index: int) -> Image:
+        if index == 7:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().image(index)
+
+
+def test_a_worker_that_dies_names_the_photo_it_read(tmp_path: Path) -> None:
+    write_photos(tmp_path / "some.arrow", _photos(40))
+    loader = TrainingLoader(_DyingSplit(tmp_path / "some.arrow", CLASSES), batch_size=8, num_workers=2, seed=0)
+    with pytest.raises(ChildProcessError, match=r"while it was reading 7\.jpg"):
+        list(loader.epoch(1))
+
+
+def test_a_photo_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
+    class Damaged(PreparedSplit):
+        def image(self, index: int) -> Image:
+            raise ValueError(f"no image {index}")
+
+    write_photos(tmp_path / "some.arrow", _photos(3))
+    loader = TrainingLoader(Damaged(tmp_path / "some.arrow", CLASSES), batch_size=1, num_workers=0, seed=0)
+    with pytest.raises(RuntimeError, match=r"some\.arrow: photo \d\.jpg cannot be read: ValueError\('no image"):
+        list(loader.epoch(1))
 
 
 def test_augmentation_only_mirrors_and_recolours(tmp_path: Path) -> None:
@@ -95,11 +134,11 @@ def test_augmentation_only_mirrors_and_recolours(tmp_path: Path) -> None:
     write_photos(tmp_path / "some.arrow", _photos())
     image = PreparedSplit(tmp_path / "some.arrow", CLASSES).image(0)
     flip = make_augmentation(AugmentationParams(horizontal_flip=True, color_jitter=0.0), seed=0)
-    seen = {flip(image).tobytes() for _ in range(20)}
+    seen = {flip(image, (number,)).tobytes() for number in range(20)}
     assert seen == {image.tobytes(), image[:, ::-1].tobytes()}
     colour = make_augmentation(AugmentationParams(horizontal_flip=False, color_jitter=0.1), seed=0)
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(float).ravel()
-    changed = [colour(image) for _ in range(20)]
+    changed = [colour(image, (number,)) for number in range(20)]
     assert len({other.tobytes() for other in changed}) > 10
     for other in changed:
         other_gray = cv2.cvtColor(other, cv2.COLOR_RGB2GRAY).astype(float).ravel()
@@ -113,7 +152,7 @@ def test_augmentation_is_a_function_of_its_seed(tmp_path: Path) -> None:
 
     def run(seed: int) -> list[bytes]:
         augment = make_augmentation(params, seed)
-        return [augment(image).tobytes() for _ in range(5)]
+        return [augment(image, (number,)).tobytes() for number in range(5)]
 
     assert run(0) == run(0)
     assert run(0) != run(1)

@@ -22,7 +22,7 @@ class Probe(nn.Module):
         self.seen: list[tuple[bool, bool, tuple[int, ...]]] = []
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        self.seen.append((self.training, torch.is_inference_mode_enabled(), tuple(images.shape)))
+        self.seen.append((self.training, torch.is_grad_enabled(), tuple(images.shape)))
         return {"clarity": images.double().mean(dim=(1, 2, 3))}
 
 
@@ -40,7 +40,7 @@ def test_everything_in_order_and_the_modes_as_before() -> None:
     assert outputs["clarity"].tolist() == list(range(7))
     assert outputs["clarity"].dtype == torch.float32
     assert targets["clarity"].tolist() == pytest.approx([i / 7 for i in range(7)])
-    assert [(training, inference) for training, inference, _ in model.seen] == [(False, True)] * 3
+    assert [(training, gradients) for training, gradients, _ in model.seen] == [(False, False)] * 3
     assert model.training
     assert model.learning.training
     assert not model.frozen.training
@@ -55,7 +55,7 @@ def test_latency_times_single_images_after_warming_up() -> None:
     model = Probe().train()
     latency = measure_latency(model, 8, torch.device("cpu"), runs=5)
     assert len(model.seen) > 5
-    assert set(model.seen) == {(False, True, (1, 3, 8, 8))}
+    assert set(model.seen) == {(False, False, (1, 3, 8, 8))}
     assert 0 < latency.median_ms <= latency.p95_ms
     assert latency.device_name
     assert model.training

@@ -66,7 +66,7 @@ def test_flat_metrics_do_not_depend_on_times() -> None:
     slow["hybrid"] = dataclasses.replace(
         slow["hybrid"],
         times=EvaluationTimes(500.0, 600.0, "Slow CPU", 1_500_000, 96),
-        training=tuple(TrainingTimes(999.0, 2, 6000, 6.0, "Slow CPU", None) for _ in range(3)),
+        training=tuple(TrainingTimes(999.0, 2, 6000, 6.0, "Slow CPU", None, 0.1, 0) for _ in range(3)),
     )
     flat = compare_models(fast, SETTINGS).flat_metrics()
     slow_comparison = compare_models(slow, SETTINGS)

@@ -10,7 +10,7 @@ from aerofuse.evaluation.gates import ACCURACY_GATES, HYBRID_GATES, Gate, Measur
 from aerofuse.evaluation.statistics import Difference, McNemar
 from aerofuse.evaluation.times import EvaluationTimes, TrainingTimes
 
-TRAINED = TrainingTimes(10.0, 2, 100, 10.0, "NVIDIA H200", 16_000_000_000)
+TRAINED = TrainingTimes(10.0, 2, 100, 10.0, "NVIDIA H200", 16_000_000_000, 0.1, 0)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def outputs() -> dict[str, Tensor]:
 
 
 def test_the_rows() -> None:
-    table = prediction_table(LABELS, outputs(), TYPES, AIRLINES)
+    table = prediction_table(LABELS, outputs(), TYPES, AIRLINES, uncalibrated=outputs())
     assert list(table["filename"]) == ["x.jpg", "y.jpg", "z.jpg"]
     assert list(table["type_predicted"]) == ["A320", "C130", "A320"]
     assert list(table["type_confidence"]) == pytest.approx([0.4, 3 / 8, 9 / 39])
@@ -54,15 +54,32 @@ def test_the_rows() -> None:
     assert table["airline"].isna().all()
 
 
+def test_confidences_before_calibration_have_their_own_columns() -> None:
+    softened = outputs() | {"type": outputs()["type"] / 2, "airline": outputs()["airline"] / 2}
+    table = prediction_table(LABELS, softened, TYPES, AIRLINES, uncalibrated=outputs())
+    assert list(table["type_confidence_uncalibrated"]) == pytest.approx([0.4, 3 / 8, 9 / 39])
+    for task in ("type", "airline"):
+        columns = list(table.columns)
+        assert columns.index(f"{task}_confidence_uncalibrated") == columns.index(f"{task}_confidence") + 1
+    assert (table["type_confidence"] < table["type_confidence_uncalibrated"]).all()
+
+
 def test_a_single_task_model_has_columns_of_type_only() -> None:
-    table = prediction_table(LABELS, {"type": outputs()["type"]}, TYPES, AIRLINES)
-    expected = ["filename", "type", "type_predicted", "type_confidence", "type_top5", "type_probabilities"]
-    assert list(table.columns) == expected
+    table = prediction_table(LABELS, {"type": outputs()["type"]}, TYPES, AIRLINES, uncalibrated=outputs())
+    assert list(table.columns) == [
+        "filename",
+        "type",
+        "type_predicted",
+        "type_confidence",
+        "type_confidence_uncalibrated",
+        "type_top5",
+        "type_probabilities",
+    ]
     assert list(plotted_columns(table).columns) == ["type", "type_predicted"]
 
 
 def test_the_file_keeps_everything_and_has_the_same_bytes_each_time(tmp_path: Path) -> None:
-    table = prediction_table(LABELS, outputs(), TYPES, AIRLINES)
+    table = prediction_table(LABELS, outputs(), TYPES, AIRLINES, uncalibrated=outputs())
     for name in ("first", "second"):
         write_predictions(tmp_path / name / "table.parquet", table)
     first, second = tmp_path / "first" / "table.parquet", tmp_path / "second" / "table.parquet"
@@ -78,7 +95,7 @@ def test_the_file_keeps_everything_and_has_the_same_bytes_each_time(tmp_path: Pa
 
 
 def test_values_per_image_average_to_the_metrics() -> None:
-    table = prediction_table(LABELS, outputs(), TYPES, AIRLINES)
+    table = prediction_table(LABELS, outputs(), TYPES, AIRLINES, uncalibrated=outputs())
     values = per_image_values(table)
     np.testing.assert_array_equal(values["type_top1"], [1.0, np.nan, 0.0])
     assert np.isnan(values["airline_top1"]).all()
@@ -95,7 +112,9 @@ def test_values_per_image_average_to_the_metrics() -> None:
 
 def test_plotted_values_are_short() -> None:
     long = outputs() | {"clarity": torch.tensor([1 / 3, 2 / 3, 0.1])}
-    assert list(plotted_columns(prediction_table(LABELS, long, TYPES, AIRLINES))["clarity_predicted"]) == [
+    assert list(
+        plotted_columns(prediction_table(LABELS, long, TYPES, AIRLINES, uncalibrated=long))["clarity_predicted"]
+    ) == [
         0.3333,
         0.6667,
         0.1,
@@ -104,9 +123,9 @@ def test_plotted_values_are_short() -> None:
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="type: 2 predictions for 3 images"):
-        prediction_table(LABELS, {"type": outputs()["type"][:2]}, TYPES, AIRLINES)
+        prediction_table(LABELS, {"type": outputs()["type"][:2]}, TYPES, AIRLINES, uncalibrated=outputs())
     with pytest.raises(ValueError, match="type 'C130' is not a class of the model; it knows A320"):
-        prediction_table(LABELS, {"type": outputs()["type"][:, :5]}, TYPES[:5], AIRLINES)
+        prediction_table(LABELS, {"type": outputs()["type"][:, :5]}, TYPES[:5], AIRLINES, uncalibrated=outputs())
     with pytest.raises(ValueError, match="no column of predictions: extra"):
         write_predictions(tmp_path / "table.parquet", pd.DataFrame({"extra": [1]}))
     with pytest.raises(FileNotFoundError, match=r"dvc repro evaluate"):

@@ -17,6 +17,8 @@ SPENT = {
     "images_per_second": 10.0,
     "device": "CPU",
     "peak_memory_bytes": None,
+    "seconds_saving_state": 0.1,
+    "resumed": 0,
 }
 MEMORY = {
     "batch_size": 48,

@@ -10,17 +10,18 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from aerofuse.data.dataset import PreparedSplit, make_loader
+from aerofuse.data.dataset import PreparedSplit, TrainingLoader
 from aerofuse.data.labels import TASKS, ClassLists
 from aerofuse.models.architecture import baseline_architecture
 from aerofuse.models.parts import AircraftModel
 from aerofuse.params.loading import load_section
 from aerofuse.params.training import CheckpointingParams, PhaseParams, TrainingParams
-from aerofuse.tracking import Tracker
+from aerofuse.tracking.tracker import Tracker
 from aerofuse.training.fitting import Fit, fit_training
-from aerofuse.training.loop import Hooks, TrainingReport, train
+from aerofuse.training.loop import Hooks, train
 from aerofuse.training.memory_advice import Outlook, advise
 from aerofuse.training.memory_watch import CountingMeter, MemoryMeter, MemoryWatch, look_ahead, make_meter
+from aerofuse.training.report import TrainingReport
 from aerofuse.training.step_memory import StepMemory
 
 PARAMS = load_section(TrainingParams, "recipes.{recipe}.training")
@@ -46,10 +47,9 @@ def _train(
 ) -> TrainingReport:
     assert isinstance(phase.batch_size, int)
     split = PreparedSplit(folder / "train.arrow", classes)
-    loader = make_loader(split, batch_size=phase.batch_size, shuffle=True, num_workers=0, seed=0)
+    loader = TrainingLoader(split, batch_size=phase.batch_size, num_workers=0, seed=0)
     hooks = Hooks(lambda _: {"score": 0.0}, lambda *_: None, lambda *_: None, meter)
-    accelerator = Accelerator(gradient_accumulation_steps=phase.accumulation_steps, cpu=True)
-    return train(model, loader, phase, PARAMS, accelerator, hooks)
+    return train(model, loader, phase, PARAMS, Accelerator(cpu=True), hooks)
 
 
 @pytest.mark.parametrize(("accumulation_steps", "params"), [(1, PARAMS), (2, CHECKPOINTED)])

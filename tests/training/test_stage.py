@@ -13,13 +13,15 @@ import torch
 from ruamel.yaml import YAML
 
 from aerofuse.backbones.weights import BUNDLED_FOLDER, prepare_weights
+from aerofuse.evaluation.calibration import LEAST_TEMPERATURE, MOST_TEMPERATURE
 from aerofuse.evaluation.times import MemoryRecord, TrainingTimes
 from aerofuse.hardware import DeviceMemory
 from aerofuse.models.package import read_record
 from aerofuse.params.loading import PARAMS_FILE, load_section, read_params_file
 from aerofuse.params.models import BackboneParams, WeightParams
 from aerofuse.training import step_memory
-from aerofuse.training.stage import PRETRAINED_FOLDER, train_stage
+from aerofuse.training.stage import PRETRAINED_FOLDER, RESUME_FOLDER, train_stage
+from tests.imports import ROOT
 
 MIB = 2**20
 
@@ -37,6 +39,8 @@ def root(tmp_path: Path, prepared_folder: Path, monkeypatch: pytest.MonkeyPatch)
         YAML().dump(params, file)
     shutil.copytree(BUNDLED_FOLDER, tmp_path / BUNDLED_FOLDER)
     (tmp_path / "data" / "prepared").symlink_to(prepared_folder)
+    for name in ("dvc.yaml", "src", "stages", "data/params_checked"):  # what the key of a state covers
+        (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     sections = (
         load_section(BackboneParams, "recipes.quick.backbones"),
@@ -65,4 +69,36 @@ def test_a_stage_on_auto(root: Path, monkeypatch: pytest.MonkeyPatch, caplog: py
     # What others read is as ever.
     assert TrainingTimes.read(times).images == report.images == 96
     assert json.loads(times.read_text())["peak_memory_bytes"] is None
-    assert read_record(root / "models/multi_task").epoch == 1
+    kept = read_record(root / "models/multi_task")
+    assert kept.epoch == 1
+    assert kept.temperatures.keys() == {"type", "airline"}
+    assert all(LEAST_TEMPERATURE <= value <= MOST_TEMPERATURE for value in kept.temperatures.values())
+
+
+def test_a_stage_that_is_run_again_goes_on_from_its_state(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As after a kill between the end of the training and DVC's note of it: outputs are gone, the state is there."""
+    caplog.set_level(logging.INFO)
+    train_stage("train_multi_task")
+    model = root / "models/multi_task/model.safetensors"
+    weights = model.read_bytes()
+    record = model.with_suffix(".json").read_bytes()
+    history = (root / "plots/history/train_multi_task.csv").read_bytes()
+    shutil.rmtree(root / "models/multi_task")
+    (root / "plots/history/train_multi_task.csv").unlink()
+    report = train_stage("train_multi_task")
+    assert report.resumed == 1
+    assert "going on in epoch 1 of 1" in caplog.text
+    assert model.read_bytes() == weights
+    assert model.with_suffix(".json").read_bytes() == record
+    assert (root / "plots/history/train_multi_task.csv").read_bytes() == history
+
+
+def test_a_changed_parameter_finds_no_state(root: Path) -> None:
+    train_stage("train_multi_task")
+    yaml = YAML()
+    params = yaml.load((root / PARAMS_FILE).read_text(encoding="utf-8"))
+    params["recipes"]["quick"]["train_multi_task"]["learning_rate"] = 1e-4
+    with (root / PARAMS_FILE).open("w", encoding="utf-8") as file:
+        yaml.dump(params, file)
+    assert train_stage("train_multi_task").resumed == 0
+    assert len(list((root / RESUME_FOLDER / "train_multi_task").iterdir())) == 1  # the first one has ended

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +11,38 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from aerofuse.data.batches import Draw, EpochBatches
 from aerofuse.data.labels import TASKS, ClassLists, make_targets
 from aerofuse.data.store import LABEL_COLUMNS, decode_image, open_table
 
 Image = npt.NDArray[np.uint8]
 Sample = tuple[Tensor, dict[str, Tensor]]
+# From an image, and the numbers that decide what is done to it: see `make_augmentation`.
+Augmentation = Callable[[Image, Sequence[int]], Image]
+
+_MOST_WORKERS = 256
+_NOTHING = -1  # what a worker reads that waits
 
 
 class PreparedSplit(Dataset[Sample]):
     """Photos of one split: `(image, targets)`, the image uint8 `[3, H, W]`, the targets as `make_targets` says.
 
-    Models normalise by themselves, so that training, evaluation and prediction cannot differ in it.
+    Models normalise by themselves, so that training, evaluation and prediction cannot differ in it. A photo is asked
+    for by its index, or by a `Draw`, whose epoch decides how it is augmented.
     """
 
-    def __init__(self, path: Path, classes: ClassLists, augment: Callable[[Image], Image] | None = None) -> None:
+    def __init__(self, path: Path, classes: ClassLists, augment: Augmentation | None = None) -> None:
         self._path = path
         self._table = open_table(path)
         self._augment = augment
+        # In memory that worker processes share: one that dies cannot say any more what it was reading.
+        self._reading = torch.full((_MOST_WORKERS,), _NOTHING).share_memory_()
         rows = self._table.select(list(LABEL_COLUMNS)).to_pylist()
         self.labels = pd.DataFrame(rows, columns=list(LABEL_COLUMNS))
         self._targets = [make_targets(row, classes) for row in rows]
+        self._no_targets = make_targets(dict.fromkeys(LABEL_COLUMNS), classes)
 
     def __len__(self) -> int:
         return len(self._targets)
@@ -47,11 +57,29 @@ class PreparedSplit(Dataset[Sample]):
         """One photo as it is stored: RGB `[H, W, 3]`."""
         return decode_image(self._table["image"][index].as_buffer())
 
-    def __getitem__(self, index: int) -> Sample:
-        image = self.image(index)
-        if self._augment is not None:
-            image = self._augment(image)
-        return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), self._targets[index]
+    def name(self, index: int) -> str:
+        """The file name of one photo, as in the label table."""
+        return str(self.labels["filename"].iat[index])
+
+    def being_read(self) -> list[str]:
+        """The photos that worker processes are reading now, or were when they died."""
+        return [self.name(index) for index in self._reading.tolist() if index != _NOTHING]
+
+    def __getitem__(self, draw: int | Draw) -> Sample:
+        draw = draw if isinstance(draw, Draw) else Draw(draw, epoch=0)
+        worker = get_worker_info()
+        if worker is not None:
+            self._reading[worker.id] = draw.photo
+        try:
+            image = self.image(draw.photo)
+            if self._augment is not None:
+                image = self._augment(image, (draw.epoch, draw.photo))
+        except Exception as error:
+            raise RuntimeError(f"{self._path}: photo {self.name(draw.photo)} cannot be read: {error!r}") from error
+        targets = self._no_targets if draw.is_filler else self._targets[draw.photo]
+        if worker is not None:
+            self._reading[worker.id] = _NOTHING
+        return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), targets
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker maps the file again instead of receiving a copy of it.
@@ -62,17 +90,69 @@ class PreparedSplit(Dataset[Sample]):
         self._table = open_table(self._path)
 
 
-def make_loader(
-    split: PreparedSplit, *, batch_size: int, shuffle: bool, num_workers: int, seed: int
-) -> DataLoader[Sample]:
-    """Batches of a split; the order of a shuffled one is a function of `seed` and the epoch alone."""
-    return DataLoader(
-        split,
-        batch_size=batch_size,
-        shuffle=shuffle,
-        drop_last=False,
-        num_workers=num_workers,
-        persistent_workers=num_workers > 0,
-        pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator().manual_seed(seed),
-    )
+def make_loader(split: PreparedSplit, *, batch_size: int, num_workers: int) -> DataLoader[Sample]:
+    """Batches of a split in its own order, to evaluate on."""
+    return DataLoader(split, batch_size=batch_size, **_reading_with(num_workers))
+
+
+class TrainingLoader:
+    """The batches of a split to train on: shuffled, a new order every epoch, that of an epoch always the same.
+
+    With several processes each gets its part of every batch.
+    """
+
+    def __init__(
+        self,
+        split: PreparedSplit,
+        *,
+        batch_size: int,
+        num_workers: int,
+        seed: int,
+        rank: int = 0,
+        num_processes: int = 1,
+    ) -> None:
+        self.batch_size = batch_size
+        self._split = split
+        self._batches = EpochBatches(len(split), batch_size, seed, rank=rank, num_processes=num_processes)
+        self._loader = DataLoader(split, batch_sampler=self._batches, **_reading_with(num_workers))
+
+    def __len__(self) -> int:
+        """The batches of an epoch."""
+        return len(self._batches)
+
+    def images(self, batch: int) -> int:
+        """The photos in one batch, those of all processes together."""
+        return min(self.batch_size, len(self._split) - batch * self.batch_size)
+
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[Sample]:
+        """The batches of an epoch, counted from 1, without the `first` of them.
+
+        Raises `ChildProcessError` with the names of the photos that were being read where a process that loads dies.
+        """
+        self._batches.go_to(epoch, first)
+        try:
+            yield from self._loader
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker (pid"):
+                raise  # it has said itself what is wrong
+            names = ", ".join(self._split.being_read()) or "nothing"
+            raise ChildProcessError(
+                f"a process that loads photos died while it was reading {names}: {error}; where the system killed it "
+                "for memory, set training.num_workers lower"
+            ) from error
+
+    def names(self, epoch: int, batch: int) -> list[str]:
+        """The file names of this process's part of one batch."""
+        self._batches.go_to(epoch, batch)
+        draws = next(iter(self._batches))
+        return [self._split.name(draw.photo) for draw in draws if not draw.is_filler]
+
+
+def _reading_with(num_workers: int) -> dict[str, Any]:
+    return {
+        "num_workers": num_workers,
+        "persistent_workers": num_workers > 0,
+        "pin_memory": torch.cuda.is_available(),
+        # A loader draws a seed for its workers, which use none; here it leaves the training's own generator alone.
+        "generator": torch.Generator().manual_seed(0),
+    }

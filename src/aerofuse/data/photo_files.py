@@ -17,7 +17,8 @@ MAX_PIXELS = 200_000_000
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own limit is below what telephones make
 LARGE_PIXELS = 32_000_000  # 128 MB once decoded, twice that with transparency
 MIN_SIDE_PX = 16
-_PADDING_COLOUR = (124, 116, 104)  # ImageNet's mean, which is 0 once it is normalised
+IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"))
+PADDING_COLOUR = (124, 116, 104)  # ImageNet's mean, which is 0 once it is normalised
 _ORIENTATION = 0x0112  # in EXIF data
 _TIFF_BITS, _TIFF_PLANES = 258, 284
 _TIFF_MARKS = (b"II*\0", b"MM\0*")
@@ -49,6 +50,11 @@ class OpenedPhoto:
     image: Image.Image
     size: tuple[int, int]
     remarks: tuple[str, ...]
+
+
+def photos_below(folder: Path) -> list[Path]:
+    """The files in a folder, and in those below it, that are photos by their suffix; in no order."""
+    return [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
 
 
 def open_photo(
@@ -174,7 +180,7 @@ def _in_8_bits(values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
 
 def fit_square(image: Image.Image, side_px: int) -> npt.NDArray[np.uint8]:
     """The whole image in a square `[side_px, side_px, 3]`, its shape kept, what is left over filled evenly."""
-    fitted = ImageOps.pad(image, (side_px, side_px), Image.Resampling.BICUBIC, color=_PADDING_COLOUR)
+    fitted = ImageOps.pad(image, (side_px, side_px), Image.Resampling.BICUBIC, color=PADDING_COLOUR)
     return np.asarray(fitted, dtype=np.uint8)
 
 

@@ -36,9 +36,10 @@ _SCHEMA = pa.schema(
 LABEL_COLUMNS = tuple(name for name in _SCHEMA.names if name != "image")
 
 # Visually lossless and without chroma subsampling: what the labels say of clarity stays true.
+JPEG_QUALITY = 95
 _JPEG_SETTINGS = (
     cv2.IMWRITE_JPEG_QUALITY,
-    95,
+    JPEG_QUALITY,
     cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
     cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
 )

@@ -7,18 +7,26 @@ rescaling, crops and cut-outs do, and are therefore not offered.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from aerofuse.data.batches import derive_seed
 from aerofuse.params.training import AugmentationParams
 
 Image = npt.NDArray[np.uint8]
+# From an image, and the numbers that decide what is done to it.
+Augmentation = Callable[[Image, Sequence[int]], Image]
 
 
-def make_augmentation(params: AugmentationParams, seed: int) -> Callable[[Image], Image]:
-    """A function from an RGB image `[H, W, 3]` to an augmented one of the same size."""
+def make_augmentation(params: AugmentationParams, seed: int) -> Augmentation:
+    """A function from an RGB image `[H, W, 3]` to an augmented one of the same size.
+
+    What is done follows from `seed` and the numbers given with the image, not from what was augmented before: whoever
+    loads it, and in whatever order.
+    """
     # Albumentations would look on the network for a newer version when it is imported.
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     import albumentations
@@ -37,9 +45,11 @@ def make_augmentation(params: AugmentationParams, seed: int) -> Callable[[Image]
                 p=0.8,
             )
         )
-    pipeline = albumentations.Compose(steps, seed=seed)
+    pipeline = albumentations.Compose(steps)
 
-    def augment(image: Image) -> Image:
+    def augment(image: Image, numbers: Sequence[int]) -> Image:
+        own_seed = derive_seed(seed, *numbers)
+        pipeline.set_random_state(np.random.default_rng(own_seed), random.Random(own_seed))
         augmented: Image = pipeline(image=image)["image"]
         return augmented
 

@@ -18,7 +18,8 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with torch.inference_mode():
+        # Not inference mode: what FSDP allocates in its first pass is written to in training.
+        with torch.no_grad():
             yield
     finally:
         for module, training in modes:

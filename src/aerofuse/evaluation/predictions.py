@@ -20,11 +20,13 @@ _COLUMNS = {
     "type": pa.string(),
     "type_predicted": pa.string(),
     "type_confidence": pa.float32(),
+    "type_confidence_uncalibrated": pa.float32(),
     "type_top5": pa.list_(pa.string()),
     "type_probabilities": pa.list_(pa.float32()),
     "airline": pa.string(),
     "airline_predicted": pa.string(),
     "airline_confidence": pa.float32(),
+    "airline_confidence_uncalibrated": pa.float32(),
     "clarity": pa.float32(),
     "clarity_predicted": pa.float32(),
     "block": pa.float32(),
@@ -39,12 +41,16 @@ def prediction_table(
     outputs: Mapping[str, Tensor],
     type_names: Sequence[str],
     airline_names: Sequence[str],
+    *,
+    uncalibrated: Mapping[str, Tensor],
 ) -> pd.DataFrame:
     """One row per image of `labels`, in order: label, prediction and confidence of the tasks that there are.
 
     `labels` has the columns filename, typename, airlinename, clarity and block (missing: None or NaN);
-    `outputs` is as for `compute_metrics`. `type_top5` lists the five likeliest names, `type_probabilities`
-    the probabilities in the order of `type_names`; `quality_score` is clarity * (1 - block) as predicted.
+    `outputs` is as for `compute_metrics`, logits divided by their temperature; `uncalibrated` are those of the
+    model, whose confidences stand in columns of their own. `type_top5` lists the five likeliest names,
+    `type_probabilities` the probabilities in the order of `type_names`; `quality_score` is clarity * (1 - block) as
+    predicted.
     Raises `ValueError` where the lengths differ or a label is not among the names.
     """
     columns: dict[str, object] = {"filename": labels["filename"].to_numpy()}
@@ -52,13 +58,15 @@ def prediction_table(
         if len(output) != len(labels):
             raise ValueError(f"{task}: {len(output)} predictions for {len(labels)} images")
     if "type" in outputs:
-        columns |= _classified("type", labels["typename"], outputs["type"], type_names)
+        columns |= _classified("type", labels["typename"], outputs["type"], uncalibrated["type"], type_names)
         probabilities = outputs["type"].double().softmax(dim=1)
         best = probabilities.argsort(dim=1, descending=True, stable=True)[:, :5]
         columns["type_top5"] = [[type_names[index] for index in row] for row in best.tolist()]
         columns["type_probabilities"] = probabilities.tolist()
     if "airline" in outputs:
-        columns |= _classified("airline", labels["airlinename"], outputs["airline"], airline_names)
+        columns |= _classified(
+            "airline", labels["airlinename"], outputs["airline"], uncalibrated["airline"], airline_names
+        )
     for task in REGRESSION_TASKS:
         if task in outputs:
             columns[task] = labels[task].to_numpy(dtype=np.float64)
@@ -68,7 +76,9 @@ def prediction_table(
     return pd.DataFrame({name: columns[name] for name in _COLUMNS if name in columns})
 
 
-def _classified(task: str, labels: pd.Series[str], logits: Tensor, names: Sequence[str]) -> dict[str, object]:
+def _classified(
+    task: str, labels: pd.Series[str], logits: Tensor, uncalibrated: Tensor, names: Sequence[str]
+) -> dict[str, object]:
     known = labels.dropna()
     unknown = sorted(set(known) - set(names))
     if unknown:
@@ -78,6 +88,7 @@ def _classified(task: str, labels: pd.Series[str], logits: Tensor, names: Sequen
         task: [None if pd.isna(label) else label for label in labels],
         f"{task}_predicted": [names[best] for best in index.tolist()],
         f"{task}_confidence": confidence.numpy(),
+        f"{task}_confidence_uncalibrated": uncalibrated.double().softmax(dim=1).amax(dim=1).numpy(),
     }
 
 

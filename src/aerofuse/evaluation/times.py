@@ -31,8 +31,9 @@ class EvaluationTimes:
 class TrainingTimes:
     """`reports/times/<training stage>.json`; `images` are counted once per epoch.
 
-    `peak_memory_bytes` is the peak of the allocator of a GPU, None where there was none. The file's further part,
-    `memory`, is a `MemoryRecord`.
+    `peak_memory_bytes` is the peak of the allocator of a GPU, None where there was none. `seconds_saving_state` is not
+    part of `seconds`; `resumed` says how often the training went on after it had been stopped. The file's further
+    part, `memory`, is a `MemoryRecord`.
     """
 
     seconds: float
@@ -41,6 +42,8 @@ class TrainingTimes:
     images_per_second: float
     device: str
     peak_memory_bytes: int | None
+    seconds_saving_state: float
+    resumed: int
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -63,6 +66,8 @@ class TrainingTimes:
             images_per_second=images / training_seconds,
             device=", ".join(dict.fromkeys(phase.device for phase in phases)),
             peak_memory_bytes=max(peaks, default=None),
+            seconds_saving_state=sum(phase.seconds_saving_state for phase in phases),
+            resumed=sum(phase.resumed for phase in phases),
         )
 
 
@@ -86,10 +91,16 @@ class MemoryRecord:
     @classmethod
     def read(cls, path: Path) -> Self:
         """Raises `FileNotFoundError`, or `ValueError` where the file has no such part."""
-        content = _read(path, [field.name for field in fields(TrainingTimes)], optional=_MEMORY).get(_MEMORY)
-        if content is None:
+        found = cls.find(path)
+        if found is None:
             raise ValueError(f"{path} has no {_MEMORY!r}; `dvc repro --force {path.stem}` writes it")
-        return cls(**content)
+        return found
+
+    @classmethod
+    def find(cls, path: Path) -> Self | None:
+        """`None` where the file has no such part. Raises `FileNotFoundError`, or `ValueError` for another file."""
+        content = _read(path, [field.name for field in fields(TrainingTimes)], optional=_MEMORY).get(_MEMORY)
+        return None if content is None else cls(**content)
 
 
 def _read(path: Path, names: Sequence[str], optional: str | None = None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Sections of `evaluate` and `compare`."""
+"""Sections of `evaluate`, `export`, `explain` and `compare`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,18 @@ class EvaluateParams(Section):
 
     batch_size: int = Field(ge=1)
     latency_runs: int = Field(ge=1, description="timed single-image passes, after warming up")
+
+
+class ExportParams(Section):
+    """What is measured of the exported model; the recipe's `evaluate` says how."""
+
+    time_torch_compile: bool
+
+
+class ExplainParams(Section):
+    """Which of the hybrid's mistakes are shown with where it looked."""
+
+    mistakes: int = Field(ge=0, le=20, description="photos each of wrong types, of clarity and of block")
 
 
 class CompareParams(Section):

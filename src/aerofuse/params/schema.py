@@ -8,11 +8,11 @@ from pydantic import Field, model_validator
 
 from aerofuse.params.benchmark import BenchmarkParams
 from aerofuse.params.data import DataParams
-from aerofuse.params.evaluation import CompareParams, EvaluateParams
+from aerofuse.params.evaluation import CompareParams, EvaluateParams, ExplainParams, ExportParams
 from aerofuse.params.models import BackboneParams, FusionMethod, HeadDropoutParams, WeightParams
 from aerofuse.params.section import Section
 from aerofuse.params.tracking import TrackingParams
-from aerofuse.params.training import PhaseParams, TrainingParams
+from aerofuse.params.training import LaunchParams, PhaseParams, TrainingParams
 
 
 class Recipe(Section):
@@ -38,8 +38,11 @@ class Params(Section):
     fusion_method: FusionMethod
     seed: int = Field(ge=0)
     data: DataParams
+    export: ExportParams
+    explain: ExplainParams
     compare: CompareParams
     tracking: TrackingParams
+    launch: LaunchParams
     benchmark_memory: BenchmarkParams
     recipes: dict[str, Recipe] = Field(min_length=1)
 

@@ -9,6 +9,8 @@ from pydantic import Field, field_validator, model_validator
 from aerofuse.params.section import Section
 
 AUTO = "auto"  # as much as the device has room for
+OnOutOfMemory = Literal["fail", "split", "split_and_checkpoint"]
+Parallelism = Literal["ddp", "fsdp"]
 
 
 class TaskWeights(Section):
@@ -51,6 +53,12 @@ class CheckpointingParams(Section):
         return self
 
 
+class LaunchParams(Section):
+    """On how many processes every training stage runs, each with its own device where there are GPUs."""
+
+    processes: int = Field(ge=1, le=1024, description="of this machine; torchrun's own variables span several")
+
+
 class TrainingParams(Section):
     """What all training stages of a recipe share."""
 
@@ -67,7 +75,26 @@ class TrainingParams(Section):
         default=0.1, ge=0, lt=1, description="share of the device's memory that `auto` leaves to kernels and fragments"
     )
     largest_batch_size: int = Field(default=256, ge=1, description="`batch_size: auto` never goes above")
+    on_out_of_memory: OnOutOfMemory = Field(
+        default="split_and_checkpoint",
+        description="run batches in parts, then raise gradient checkpointing; or the first alone, or neither",
+    )
+    save_state_every: int = Field(
+        default=200,
+        ge=1,
+        description="updates after which the state to resume from is saved, besides every epoch's end",
+    )
+    parallelism: Parallelism = Field(
+        default="ddp",
+        description="of several processes each holds the whole model (DDP), or its share of it (FSDP2)",
+    )
     num_workers: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _sharded_gradients_have_no_scaler(self) -> Self:
+        if self.parallelism == "fsdp" and self.mixed_precision == "fp16":
+            raise ValueError("fsdp goes with mixed_precision bf16 or no: the scaler of fp16 sees whole gradients only")
+        return self
 
 
 class PhaseParams(Section):

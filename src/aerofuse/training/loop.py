@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 
-import torch
 from accelerate import Accelerator
-from torch import Tensor
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import DataLoader
+from accelerate.utils import broadcast_object_list
+from torch import nn
 from tqdm.auto import tqdm
 
-from aerofuse.data.dataset import Sample
+from aerofuse.data.dataset import TrainingLoader
 from aerofuse.models.parts import AircraftModel
 from aerofuse.params.training import PhaseParams, TrainingParams
-from aerofuse.training.losses import task_losses, weighted_sum
+from aerofuse.training.interruption import Interruption
 from aerofuse.training.memory_watch import MemoryMeter
+from aerofuse.training.micro_batches import Batch, MicroBatches
 from aerofuse.training.optimisation import make_optimizer, make_schedule
+from aerofuse.training.report import TrainingReport
+from aerofuse.training.sharding import shard
+from aerofuse.training.state import Progress, capture, restore
+from aerofuse.training.state_folder import StateFolder
+from aerofuse.training.update import NotFiniteError, Updater
 
 logger = logging.getLogger(__name__)
 
@@ -34,111 +40,180 @@ class Hooks:
 
     `evaluate` gives the validation metrics of the model as it is, among them `score`, by which the best epoch is
     chosen; `on_epoch` receives the metrics of each epoch (counted from 1); `on_best` is called when an epoch is
-    the best so far, to keep the model. `meter` is told of every epoch and step, and measures the memory they take.
+    the best so far, to keep the model: after a resumption perhaps once more for the same epoch. `meter` is told of
+    every epoch and step, and measures the memory they take. `what_would_fit` says what would, when not even one image
+    does.
     """
 
     evaluate: Callable[[AircraftModel], Metrics]
     on_epoch: Callable[[int, Metrics], None]
     on_best: Callable[[int, Metrics], None]
     meter: MemoryMeter = field(default_factory=MemoryMeter)
-
-
-@dataclass
-class TrainingReport:
-    """What a training did: metrics per epoch, the best epoch, and the time spent in training steps."""
-
-    history: list[dict[str, float]] = field(default_factory=list)
-    best_epoch: int = 0
-    best_metrics: dict[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
-    images: int = 0
-    peak_memory_bytes: int | None = None  # of a GPU's allocator in training steps, where the hooks have a meter for it
-
-    @property
-    def images_per_second(self) -> float:
-        """Training speed, validation and loading of the model left out."""
-        return self.images / self.seconds if self.seconds else math.nan
+    what_would_fit: Callable[[], str] = lambda: "smaller images or a smaller backbone would need less"
 
 
 def train(
     model: AircraftModel,
-    loader: DataLoader[Sample],
+    loader: TrainingLoader,
     phase: PhaseParams,
     params: TrainingParams,
     accelerator: Accelerator,
     hooks: Hooks,
+    states: StateFolder | None = None,
 ) -> TrainingReport:
     """Train the parts of `model` that are not frozen, for `phase.epochs` epochs.
 
-    Raises `FloatingPointError` when the loss is no longer finite.
+    With `states`, which is locked by the caller, the training goes on from the state kept there, and keeps its own:
+    after every epoch, after every so many updates, and when a signal asks it to stop, which raises
+    `InterruptedTraining`. It then gives the same bits as one that was never stopped.
+
+    Raises `FloatingPointError` when the loss is no longer finite, with the names of the photos that it is the loss of,
+    and `MemoryError` where not even a single image fits.
     """
+    prepared_model: nn.Module = model
+    if accelerator.num_processes > 1 and params.parallelism == "fsdp":
+        shard(model)
+    else:
+        prepared_model = accelerator.prepare(model)
     optimizer = make_optimizer(model, phase.learning_rate, params.weight_decay)
-    prepared_model, prepared_optimizer, prepared_loader = accelerator.prepare(model, optimizer, loader)
-    steps_per_epoch = math.ceil(len(prepared_loader) / phase.accumulation_steps)
-    schedule = make_schedule(optimizer, phase.epochs * steps_per_epoch, params.warmup_fraction)
-    hooks.meter.attach(model, optimizer, len(prepared_loader), phase.accumulation_steps)
-    epoch_runner = _EpochRunner(
-        prepared_model, prepared_optimizer, prepared_loader, schedule, params, accelerator, hooks.meter
-    )
-    report = TrainingReport()
-    for epoch in range(1, phase.epochs + 1):
-        started = time.perf_counter()
-        with hooks.meter.epoch():
-            losses, images = epoch_runner.run(f"epoch {epoch}/{phase.epochs}")
-        report.seconds += time.perf_counter() - started
-        report.images += images
-        metrics = {**losses, **hooks.evaluate(model)}
-        report.history.append({"epoch": epoch, **metrics})
-        logger.info("epoch %d: %s", epoch, "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
-        hooks.on_epoch(epoch, metrics)
-        if not report.best_metrics or metrics["score"] > report.best_metrics["score"]:
-            report.best_epoch, report.best_metrics = epoch, metrics
-            hooks.on_best(epoch, metrics)
-    report.peak_memory_bytes = hooks.meter.allocator_peak_bytes
-    return report
+    updates_per_epoch = math.ceil(len(loader) / phase.accumulation_steps)
+    schedule = make_schedule(optimizer, phase.epochs * updates_per_epoch, params.warmup_fraction)
+    prepared_optimizer = accelerator.prepare(optimizer)
+    hooks.meter.attach(model, optimizer, len(loader), phase.accumulation_steps)
+    micro_batches = MicroBatches(model, params.on_out_of_memory, hooks.what_would_fit)
+    updater = Updater(prepared_model, prepared_optimizer, schedule, params, accelerator, hooks.meter, micro_batches)
+    return _Training(model, loader, phase, params, accelerator, hooks, states, updater).run()
 
 
 @dataclass
-class _EpochRunner:
-    model: torch.nn.Module
-    optimizer: Optimizer
-    loader: DataLoader[Sample]
-    schedule: LambdaLR
+class _Training:
+    model: AircraftModel
+    loader: TrainingLoader
+    phase: PhaseParams
     params: TrainingParams
     accelerator: Accelerator
-    meter: MemoryMeter
+    hooks: Hooks
+    states: StateFolder | None
+    updater: Updater
 
-    def run(self, title: str) -> tuple[dict[str, float], int]:
-        """One pass over the data: the mean loss per task and in all, and the number of images seen."""
-        self.model.train()
-        weights = self.params.task_weights.model_dump()
-        sums: dict[str, Tensor] = {}
-        images = 0
+    def __post_init__(self) -> None:
+        self._interruption = Interruption()
+        self._progress = Progress()
+        self._saved: tuple[int, int] | None = None  # epoch and updates
+
+    def run(self) -> TrainingReport:
+        self._resume()
+        report = self._progress.report
+        with self._interruption.watch():
+            for epoch in range(self._progress.epoch, self.phase.epochs + 1):
+                if epoch > self._progress.epoch:
+                    self._progress = Progress(report, epoch)
+                self._train_epoch()
+                # A state of the epoch as it was trained: nothing is lost by an evaluation that is cut short.
+                with self._interruption.at_once():
+                    self._judge_epoch(epoch)
+        report.peak_memory_bytes = self.hooks.meter.allocator_peak_bytes
+        return report
+
+    def _resume(self) -> None:
+        loaded = [self.states.load() if self.states is not None and self.accelerator.is_main_process else None]
+        if self.accelerator.num_processes > 1:
+            broadcast_object_list(loaded)
+        (state,) = loaded
+        if state is None:
+            if self.accelerator.is_main_process:
+                logger.info("starting in epoch 1 of %d", self.phase.epochs)
+            return
+        self._progress = restore(state, self.updater)
+        self._progress.report.resumed += 1
+        epoch, updates = self._saved = self._progress.epoch, self._progress.totals.updates
+        if self.accelerator.is_main_process:
+            logger.info(
+                "going on in epoch %d of %d, after %d of its %d updates",
+                epoch,
+                self.phase.epochs,
+                updates,
+                math.ceil(len(self.loader) / self.phase.accumulation_steps),
+            )
+            # The run that is logged to has seen none of them.
+            for judged in self._progress.report.history:
+                self.hooks.on_epoch(int(judged["epoch"]), {name: judged[name] for name in judged if name != "epoch"})
+
+    def _train_epoch(self) -> None:
+        progress, report = self._progress, self._progress.report
+        self.updater.model.train()
+        with self.hooks.meter.epoch(), closing(self._groups()) as groups:
+            started = time.perf_counter()
+            for first_batch, batches in groups:
+                stop = self._update(first_batch, batches)
+                report.seconds += time.perf_counter() - started
+                if stop or progress.totals.updates % self.params.save_state_every == 0:
+                    self._save()
+                if stop:
+                    self._interruption.leave()
+                started = time.perf_counter()
+        self._save()
+
+    def _groups(self) -> Generator[tuple[int, list[Batch]], None, None]:
+        """The batches of each update that the epoch still has to make, with the number of the first."""
+        size = self.phase.accumulation_steps
+        epoch, first = self._progress.epoch, self._progress.totals.updates * size
+        batches = self.loader.epoch(epoch, first)
         hidden = None if self.accelerator.is_local_main_process else True  # None: shown on terminals
-        for inputs, targets in tqdm(self.loader, desc=title, unit="batch", leave=False, disable=hidden, mininterval=1):
-            with self.meter.step(inputs):
-                losses = self._step(inputs, targets, weights)
-            images += len(inputs) * self.accelerator.num_processes
-            for name, loss in losses.items():
-                sums[name] = sums.get(name, torch.zeros((), device=loss.device)) + loss * len(inputs)
-        return {
-            f"train_{name}": float(total) * self.accelerator.num_processes / images for name, total in sums.items()
-        }, images
+        title = f"epoch {epoch}/{self.phase.epochs}"
+        with tqdm(
+            total=len(self.loader), initial=first, desc=title, unit="batch", leave=False, disable=hidden, mininterval=1
+        ) as bar:
+            while group := list(islice(batches, size)):
+                yield first, group
+                first += len(group)
+                bar.update(len(group))
 
-    def _step(self, inputs: Tensor, targets: dict[str, Tensor], weights: Mapping[str, float]) -> dict[str, Tensor]:
-        with self.accelerator.accumulate(self.model):
-            with self.accelerator.autocast():
-                outputs = self.model(inputs)
-            losses = task_losses(outputs, targets)
-            loss = weighted_sum(losses, weights)
-            if not torch.isfinite(loss):
-                values = ", ".join(f"{task} {float(value.detach()):.4g}" for task, value in losses.items())
-                raise FloatingPointError(f"the loss is no longer finite ({values}); lower the learning rate")
-            self.accelerator.backward(loss)
-            if self.accelerator.sync_gradients:
-                self.accelerator.clip_grad_norm_(self.model.parameters(), self.params.gradient_clip)
-            self.optimizer.step()
-            self.optimizer.zero_grad()
-            if self.accelerator.sync_gradients:
-                self.schedule.step()
-        return {"loss": loss.detach()} | {f"{task}_loss": value.detach() for task, value in losses.items()}
+    def _update(self, first_batch: int, batches: list[Batch]) -> bool:
+        """Whether to stop after it."""
+        progress = self._progress
+        try:
+            update = self.updater.update(batches, asked_to_stop=self._interruption.is_requested)
+        except NotFiniteError as error:
+            raise FloatingPointError(self._explain(error, first_batch + error.batch)) from None
+        images = sum(self.loader.images(first_batch + number) for number in range(len(batches)))
+        progress.totals.add(update, images, self.params.gradient_clip)
+        progress.report.images += images
+        alone = self.accelerator.num_processes == 1
+        return update.asked_to_stop or (alone and self._interruption.is_requested)
+
+    def _judge_epoch(self, epoch: int) -> None:
+        report = self._progress.report
+        judged = {name: float(value) for name, value in self.hooks.evaluate(self.model).items()}
+        metrics = self._progress.totals.of_all(self.accelerator).means() | judged
+        report.history.append({"epoch": epoch, **metrics})
+        if self.accelerator.is_main_process:
+            logger.info("epoch %d: %s", epoch, "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+        self.hooks.on_epoch(epoch, metrics)
+        if not report.best_metrics or metrics["score"] > report.best_metrics["score"]:
+            report.best_epoch, report.best_metrics = epoch, metrics
+            self.hooks.on_best(epoch, metrics)
+
+    def _save(self) -> None:
+        here = self._progress.epoch, self._progress.totals.updates
+        if self.states is None or here == self._saved:
+            return
+        state = capture(self._progress, self.updater)  # together with the other processes
+        if self.accelerator.is_main_process:
+            self._progress.report.saving_seconds += self.states.save(state)
+        self._saved = here
+
+    def _explain(self, error: NotFiniteError, batch: int) -> str:
+        epoch = self._progress.epoch
+        names = self.loader.names(epoch, batch)
+        where = ""
+        if self.states is not None and self.accelerator.is_main_process:
+            path = self.states.path / "not_finite.json"
+            content = {"epoch": epoch, "batch": batch, "photos": names}
+            path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            where = f"; all of them in {path}"
+        return (
+            f"{error} in epoch {epoch}, batch {batch}; lower the learning rate, or look at these photos: "
+            f"{', '.join(names[:5])}{' ...' if len(names) > 5 else ''}{where}. The state before is kept: with other "
+            "parameters the training begins anew"
+        )

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from aerofuse.checkpointing.budgets import format_bytes
 from aerofuse.memory.counter import LiveBytes
-from aerofuse.tracking import Tracker
+from aerofuse.tracking.tracker import Tracker
 from aerofuse.training.fitting import Fit
 from aerofuse.training.memory_advice import Outlook, advise
 from aerofuse.training.step_memory import StepMemory

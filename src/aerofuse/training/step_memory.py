@@ -134,16 +134,22 @@ def unless_out_of_memory(call: Callable[[], Result], device: torch.device) -> Re
     try:
         result = call()
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
     # Not while the error is handled, for its frames hold the tensors that were too many.
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+    free_what_is_unused(device)
     return result
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def free_what_is_unused(device: torch.device) -> None:
+    """Give back what nothing holds any more."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device's memory ran out."""
     # A GPU's allocator says it by the type; the CPU's, which differs between systems, and GPU libraries by words.
     words = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)

@@ -6,9 +6,8 @@ import unicodedata
 from pathlib import Path
 
 from aerofuse.data.label_table import read_label_table
+from aerofuse.data.photo_files import photos_below
 from aerofuse.data.sources.file_source import Listing
-
-_IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"))
 
 
 def list_table(root: Path, labels: Path) -> Listing:
@@ -20,7 +19,7 @@ def list_table(root: Path, labels: Path) -> Listing:
         kind = "a file, and must be a folder" if root.exists() else "no such folder"
         raise FileNotFoundError(f"data.root is {str(root)!r}: {kind}; name the folder with your photos")
     table = read_label_table(labels)
-    found = {unicodedata.normalize("NFC", str(path.relative_to(root))): path for path in _photos_below(root)}
+    found = {unicodedata.normalize("NFC", str(path.relative_to(root))): path for path in photos_below(root)}
     frame = table.frame.copy()
     # What is not there is put aside with its reason, as any photo that cannot be read.
     resolved = root.resolve()
@@ -32,7 +31,3 @@ def list_table(root: Path, labels: Path) -> Listing:
             )
     unlisted = sorted(set(found) - set(frame["filename"]))
     return Listing(frame, table.types, table.airlines, tuple(unlisted))
-
-
-def _photos_below(root: Path) -> list[Path]:
-    return [path for path in root.rglob("*") if path.suffix.lower() in _IMAGE_SUFFIXES and path.is_file()]

@@ -1,0 +1,72 @@
+"""FSDP2: several processes that each hold their share of the weights, gradients and optimiser state of one model.
+
+The method is ZeRO (Rajbhandari et al., 2020, arXiv 1910.02054), its third stage, as torch has it: `fully_shard`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_state_dict,
+    set_state_dict,
+)
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.optim import Optimizer
+
+from aerofuse.models.parts import AircraftModel
+
+_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+def shard(model: AircraftModel) -> None:
+    """Leave each process its share, in place; an optimiser is to be made after this, of what the parameters are then.
+
+    A backbone's weights come together while it runs forward, and again while it runs backward. They do not come
+    together unit by unit: a plan for gradient checkpointing may compute any of its units again, and finds them there.
+    """
+    for backbone in model.backbones().values():
+        fully_shard(backbone)
+    fully_shard(model)
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether this process holds no more than a share."""
+    return isinstance(model, FSDPModule)
+
+
+def whole_state(model: nn.Module, optimizer: Optimizer) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The states of both. All processes call it; of a sharded model the first gets them, and the others nothing."""
+    if not is_sharded(model):
+        return model.state_dict(), optimizer.state_dict()
+    weights, state = get_state_dict(model, optimizer, options=_WHOLE)
+    return weights, dict(state)
+
+
+def whole_weights(model: nn.Module) -> Mapping[str, Tensor]:
+    """The weights. All processes call it; of a sharded model the first gets them, and the others nothing."""
+    if not is_sharded(model):
+        return model.state_dict()
+    weights: dict[str, Any] = get_model_state_dict(model, options=_WHOLE)
+    return weights
+
+
+def load_whole_state(
+    model: nn.Module, optimizer: Optimizer, weights: dict[str, Any], optimizer_state: dict[str, Any]
+) -> None:
+    """Put back what `whole_state` gave to the first process. All processes call it, with the same."""
+    if not is_sharded(model):
+        model.load_state_dict(weights, strict=True)
+        optimizer.load_state_dict(optimizer_state)
+        return
+    set_state_dict(
+        model,
+        optimizer,
+        model_state_dict=weights,
+        optim_state_dict=optimizer_state,
+        options=StateDictOptions(full_state_dict=True, strict=True),
+    )

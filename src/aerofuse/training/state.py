@@ -1,0 +1,124 @@
+"""What a training consists of: captured between two updates, and put back so that it goes on with the same bits."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from aerofuse.training.report import TrainingReport
+from aerofuse.training.sharding import load_whole_state, whole_state
+from aerofuse.training.update import Update, Updater
+
+
+@dataclass
+class EpochTotals:
+    """What the updates of one epoch gave so far; tensors are scalars on the device."""
+
+    losses: dict[str, Tensor] = field(default_factory=dict)  # sums over images
+    images: int = 0
+    updates: int = 0
+    norm_sum: Tensor = field(default_factory=lambda: torch.zeros(()))
+    norm_max: Tensor = field(default_factory=lambda: torch.zeros(()))
+    clipped: Tensor = field(default_factory=lambda: torch.zeros(()))
+
+    def add(self, update: Update, images: int, gradient_clip: float) -> None:
+        """One more update, of so many images."""
+        for name, loss in update.losses.items():
+            self.losses[name] = self.losses.get(name, 0) + loss * images
+        norm = update.gradient_norm
+        # In fp16 a norm may be infinite now and then; such a step is left out by the scaler.
+        finite = torch.where(norm.isfinite(), norm, torch.zeros_like(norm))
+        self.norm_sum = self.norm_sum.to(norm.device) + finite
+        self.norm_max = torch.maximum(self.norm_max.to(norm.device), finite)
+        self.clipped = self.clipped.to(norm.device) + (norm > gradient_clip)
+        self.images += images
+        self.updates += 1
+
+    def of_all(self, accelerator: Accelerator) -> EpochTotals:
+        """With the losses of all processes. All of them call it."""
+        if accelerator.num_processes == 1:
+            return self
+        return dataclasses.replace(self, losses=accelerator.reduce(self.losses, "sum"))
+
+    def means(self) -> dict[str, float]:
+        """The mean losses, the mean and largest norm of the gradient, and the share of updates that were clipped."""
+        return {f"train_{name}": float(total) / self.images for name, total in self.losses.items()} | {
+            "gradient_norm": float(self.norm_sum) / self.updates,
+            "gradient_norm_max": float(self.norm_max),
+            "clipped": float(self.clipped) / self.updates,
+        }
+
+
+@dataclass
+class Progress:
+    """How far a training is: `epoch` runs, counted from 1, and `totals` are what it gave so far."""
+
+    report: TrainingReport = field(default_factory=TrainingReport)
+    epoch: int = 1
+    totals: EpochTotals = field(default_factory=EpochTotals)
+
+
+def capture(progress: Progress, updater: Updater) -> dict[str, Any]:
+    """Everything, as tensors and plain values: what `torch.load` reads with `weights_only`. All processes call it."""
+    accelerator = updater.accelerator
+    whole = dataclasses.replace(progress, totals=progress.totals.of_all(accelerator))
+    weights, optimizer_state = whole_state(accelerator.unwrap_model(updater.model), updater.optimizer)
+    return {
+        "progress": dataclasses.asdict(whole),
+        "model": weights,
+        "optimizer": optimizer_state,
+        "schedule": updater.schedule.state_dict(),
+        "scaler": None if accelerator.scaler is None else accelerator.scaler.state_dict(),
+        "micro_batches": updater.micro_batches.state(),
+        "random": gather_object([capture_random_states(accelerator.device)]),
+    }
+
+
+def restore(state: Mapping[str, Any], updater: Updater) -> Progress:
+    """Put back what `capture` gave."""
+    accelerator = updater.accelerator
+    model = accelerator.unwrap_model(updater.model)
+    load_whole_state(model, updater.optimizer, state["model"], state["optimizer"])
+    updater.schedule.load_state_dict(state["schedule"])
+    if accelerator.scaler is not None:
+        accelerator.scaler.load_state_dict(state["scaler"])
+    updater.micro_batches.restore(state["micro_batches"])
+    restore_random_states(state["random"][accelerator.process_index], accelerator.device)
+    progress = dict(state["progress"])
+    totals = EpochTotals(**progress.pop("totals"))
+    # They are those of all processes: the first goes on with them, and the others begin with nothing.
+    share = 1 if accelerator.is_main_process else 0
+    totals.losses = {name: share * loss.to(accelerator.device) for name, loss in totals.losses.items()}
+    return Progress(TrainingReport(**progress.pop("report")), totals=totals, **progress)
+
+
+def capture_random_states(device: torch.device) -> dict[str, Any]:
+    """The generators of Python, numpy and torch. Workers that load photos have none: see `EpochBatches`."""
+    version, words, position = random.getstate()
+    name, keys, *rest = np.random.get_state(legacy=True)
+    return {
+        "python": [version, list(words), position],
+        "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
+        "torch": torch.get_rng_state(),
+        "device": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+    }
+
+
+def restore_random_states(states: Mapping[str, Any], device: torch.device) -> None:
+    """Put back what `capture_random_states` gave."""
+    version, words, position = states["python"]
+    random.setstate((version, tuple(words), position))
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(states["torch"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states["device"], device)

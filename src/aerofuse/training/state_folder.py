@@ -1,0 +1,128 @@
+"""Where the state of a training is kept, so that it can go on after anything.
+
+`$DVC_ROOT/.resume/<stage>/<key>/`, ignored by git and by DVC, which deletes outputs before a stage runs and checks
+committed ones out over what an interrupted experiment left. The key covers parameters, code and data: a training
+that would give something else finds no state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from aerofuse.weight_files import write_atomically
+
+logger = logging.getLogger(__name__)
+
+_KEPT_STATES = 2  # the latest, and the one before, for the case that the latest is damaged
+_KEPT_TRAININGS = 3  # of one stage that have not ended: a sweep that is interrupted finds what it began
+_LOCK = "lock"
+_BEST = "best"
+_ENDED = "ended"
+
+
+class StateInUseError(ConnectionError):
+    """Another process trains on the same state."""
+
+
+class StateFolder:
+    """The states of one training, the best model so far, and a lock that keeps a second trainer off."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def best_model(self) -> Path:
+        """Where the best model so far is kept; the stage's output is a copy of it, made at the end."""
+        return self.path / _BEST
+
+    @contextmanager
+    def locked(self, timeout_s: float = 10.0) -> Iterator[None]:
+        """Raises `StateInUseError` where another process has it, as one does whose `dvc` was killed."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        owner = self.path / "owner"
+        lock = FileLock(self.path / _LOCK)
+        try:
+            lock.acquire(timeout=timeout_s)
+        except Timeout:
+            who = owner.read_text(encoding="utf-8") if owner.is_file() else "unknown"
+            raise StateInUseError(
+                f"another process ({who}) is training this very model; wait for it, or stop it: its state is kept"
+            ) from None
+        try:
+            owner.write_text(f"process {os.getpid()}", encoding="utf-8")
+            yield
+        finally:
+            lock.release()
+
+    def save(self, state: dict[str, Any]) -> float:
+        """Keep a state, whole or not at all; the seconds that took.
+
+        On a full disk and the like it warns, and the state before is still there.
+        """
+        started = time.perf_counter()
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        content = buffer.getbuffer()  # no copy: a state may be gigabytes
+        number = 1 + max((_number(path) for path in self._files()), default=0)
+        path = self.path / f"state-{number:06d}-{hashlib.sha256(content).hexdigest()}.pt"
+        try:
+            write_atomically(path, content)
+            for old in self._files()[:-_KEPT_STATES]:
+                old.unlink()
+        except OSError as error:
+            logger.warning("the state of the training could not be saved, it goes on with the one before: %s", error)
+        return time.perf_counter() - started
+
+    def load(self) -> dict[str, Any] | None:
+        """The latest state that is whole, `None` where there is none. One that is damaged is passed over."""
+        for path in reversed(self._files()):
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                logger.warning("%s cannot be read: %s", path, error)
+                continue
+            if hashlib.sha256(content).hexdigest() != path.stem.rpartition("-")[2]:
+                logger.warning("%s is damaged; trying the one before", path)
+                continue
+            state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            return state
+        return None
+
+    def end(self) -> None:
+        """The stage has written its outputs. The last state stays for a while: dvc may yet be killed."""
+        (self.path / _ENDED).touch()
+        for old in self._files()[:-1]:
+            old.unlink()
+
+    def forget_others(self) -> None:
+        """Remove what other trainings of the same stage left: all that have ended, and all but the latest few."""
+        others = [path for path in self.path.parent.iterdir() if path.is_dir() and path != self.path]
+        others.sort(key=lambda path: (not (path / _ENDED).exists(), path.stat().st_mtime), reverse=True)
+        for number, path in enumerate(others):
+            if number < _KEPT_TRAININGS - 1 and not (path / _ENDED).exists():
+                continue
+            lock = FileLock(path / _LOCK)
+            try:
+                with lock.acquire(timeout=0):
+                    shutil.rmtree(path, ignore_errors=True)
+            except Timeout:
+                continue
+
+    def _files(self) -> list[Path]:
+        return sorted(self.path.glob("state-*.pt"), key=_number)
+
+
+def _number(path: Path) -> int:
+    return int(path.stem.split("-")[1])

@@ -1,0 +1,211 @@
+"""One update of the weights: its batches forward and backward, in as many parts as memory wants, then a step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.distributed
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from aerofuse.checkpointing.surroundings import RandomState, running_statistics
+from aerofuse.params.training import TrainingParams
+from aerofuse.training.losses import count_labels, task_losses, weighted_sum
+from aerofuse.training.memory_watch import MemoryMeter
+from aerofuse.training.micro_batches import Batch, MicroBatches
+from aerofuse.training.sharding import is_sharded
+from aerofuse.training.step_memory import free_what_is_unused, is_out_of_memory
+
+_STOP = "stop"
+
+
+class NoRoomForOptimizerError(MemoryError):
+    """Memory ran out when the batch was done and its activations gone: smaller parts would not help."""
+
+
+class _OtherProcessError(RuntimeError):
+    """Memory ran out in another of several processes."""
+
+    def __init__(self) -> None:
+        super().__init__("out of memory in another process")
+
+
+class NotFiniteError(FloatingPointError):
+    """A loss that is NaN or infinite; `batch` is which of the update's batches gave it."""
+
+    def __init__(self, losses: Mapping[str, Tensor], batch: int) -> None:
+        values = ", ".join(f"{task} {float(value.detach()):.4g}" for task, value in losses.items())
+        super().__init__(f"the loss is no longer finite ({values})")
+        self.batch = batch
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one update gave: the mean losses of its samples, in all and per task, and the norm of the gradient.
+
+    `asked_to_stop` says whether any process was, so that all of them stop after the same update.
+
+    Scalars on the device. The losses are this process's share: those of all processes add up.
+    """
+
+    losses: dict[str, Tensor]
+    gradient_norm: Tensor
+    asked_to_stop: bool
+
+
+@dataclass
+class Updater:
+    """Makes updates of a prepared model."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    schedule: LambdaLR
+    params: TrainingParams
+    accelerator: Accelerator
+    meter: MemoryMeter
+    micro_batches: MicroBatches
+
+    def update(self, batches: Sequence[Batch], *, asked_to_stop: bool = False) -> Update:
+        """One update from the sum over all `batches`, as if they were one.
+
+        Where memory runs out it is made again in smaller parts. Raises `NotFiniteError`, and `MemoryError` where not
+        even the smallest part fits, or the optimiser has no room.
+        """
+        before = _Surroundings(self.model, self.accelerator.device)
+        while True:
+            try:
+                return self._attempt(batches, asked_to_stop)
+            except NoRoomForOptimizerError:
+                raise
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or not (self._is_alone or self._on_trial):
+                    raise
+                reason = str(error)
+                among_others = isinstance(error, _OtherProcessError)
+            if not (self._is_alone or among_others):
+                self._anyone_failed(True)
+            # Not while the error is handled, for its frames hold the tensors that were too many.
+            self.optimizer.zero_grad()
+            free_what_is_unused(self.accelerator.device)
+            self.micro_batches.make_room(max(len(images) for images, _ in batches), reason)
+            before.restore()
+
+    def _attempt(self, batches: Sequence[Batch], asked_to_stop: bool) -> Update:
+        counts = self._count(batches, asked_to_stop)
+        on_trial = self._on_trial
+        any_was_asked = bool(counts.pop(_STOP))
+        sums: dict[str, Tensor] = {}
+        norm = torch.zeros(())
+        for number, batch in enumerate(batches):
+            is_last = number == len(batches) - 1
+            with self.meter.step(batch[0]):
+                parts = list(self.micro_batches.parts(batch))
+                for part_number, part in enumerate(parts):
+                    exchanged = is_last and part_number == len(parts) - 1 and not on_trial
+                    with self._without_exchange(unless=exchanged):
+                        losses = self._backward(part, counts, number)
+                    for name, loss in losses.items():
+                        sums[name] = sums.get(name, 0) + loss
+                if is_last:
+                    if on_trial:
+                        self._exchange()
+                    norm = self._step()
+        return Update(sums, norm, any_was_asked)
+
+    def _backward(self, part: Batch, counts: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
+        device = self.accelerator.device
+        images = part[0].to(device, non_blocking=True)
+        targets = {task: values.to(device, non_blocking=True) for task, values in part[1].items()}
+        with self.accelerator.autocast():
+            outputs = self._runner(images)
+        losses = task_losses(outputs, targets, counts)
+        loss = weighted_sum(losses, self.params.task_weights.model_dump())
+        if not torch.isfinite(loss):
+            raise NotFiniteError(losses, number)
+        # Gradients are averaged over the processes; the loss is one of all their samples.
+        self.accelerator.backward(loss * self.accelerator.num_processes)
+        return {"loss": loss.detach()} | {f"{task}_loss": value.detach() for task, value in losses.items()}
+
+    def _step(self) -> Tensor:
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.params.gradient_clip)
+        try:
+            self.optimizer.step()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            # Some weights may have moved already: the update cannot begin anew.
+            raise NoRoomForOptimizerError(
+                f"no room for the optimiser's state ({error}); a smaller backbone, or training.parallelism: fsdp on "
+                "several processes, would need less"
+            ) from None
+        self.optimizer.zero_grad()
+        self.schedule.step()
+        self.micro_batches.trials = max(0, self.micro_batches.trials - 1)
+        assert isinstance(norm, Tensor)
+        return (norm.full_tensor() if isinstance(norm, DTensor) else norm).detach()
+
+    def _count(self, batches: Sequence[Batch], asked_to_stop: bool) -> dict[str, Tensor]:
+        """The labels per task of all batches and processes; beside them, how many processes were asked to stop."""
+        tasks = list(batches[0][1])
+        labels = [count_labels(targets, tasks) for _, targets in batches]
+        counts = {task: torch.stack([count[task] for count in labels]).sum() for task in tasks}
+        counts[_STOP] = torch.tensor(int(asked_to_stop))
+        counts = {task: count.to(self.accelerator.device) for task, count in counts.items()}
+        if self.accelerator.num_processes > 1:
+            counts = self.accelerator.reduce(counts, "sum")
+        return counts
+
+    @property
+    def _is_alone(self) -> bool:
+        return bool(self.accelerator.num_processes == 1)
+
+    @property
+    def _on_trial(self) -> bool:
+        """Whether several processes first see that all have room, and only then wait for each other's gradients.
+
+        Those that hold shares of the model wait for each other in the forward pass already.
+        """
+        return not self._is_alone and self.micro_batches.trials > 0 and not is_sharded(self.model)
+
+    @property
+    def _runner(self) -> nn.Module:
+        """On trial without DDP, which would wait for processes that have failed."""
+        return self.accelerator.unwrap_model(self.model) if self._on_trial else self.model
+
+    def _exchange(self) -> None:
+        """What DDP does while it runs backward."""
+        if self._anyone_failed(False):
+            raise _OtherProcessError
+        for parameter in self.model.parameters():
+            if parameter.grad is not None:
+                parameter.grad /= self.accelerator.num_processes
+                torch.distributed.all_reduce(parameter.grad)
+
+    def _anyone_failed(self, failed: bool) -> bool:
+        flag = torch.tensor(int(failed), device=self.accelerator.device)
+        total: Tensor = self.accelerator.reduce(flag, "sum")
+        return bool(total)
+
+    def _without_exchange(self, *, unless: bool) -> AbstractContextManager[None]:
+        """Processes exchange gradients once per update."""
+        return nullcontext() if unless else self.accelerator.no_sync(self.model)
+
+
+class _Surroundings:
+    """What an update that is begun anew must find as the first attempt did."""
+
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        self._random = RandomState.capture(device)
+        self._statistics = [(found.buffer, found.buffer.clone()) for found in running_statistics(model.modules())]
+
+    def restore(self) -> None:
+        self._random.restore()
+        with torch.no_grad():
+            for buffer, value in self._statistics:
+                buffer.copy_(value)
