@@ -56,6 +56,14 @@ def test_every_way_is_timed_once_a_round() -> None:
     assert all(parameter.grad is None for parameter in subject.model.parameters())
 
 
+def test_short_steps_are_timed_in_more_rounds() -> None:
+    subject = tiny_subject(32)
+    ways = {name: way for name, way in plain_ways(subject.model).items() if name in (UNCHECKED, SEGMENTS)}
+    seconds = time_ways(ways, subject, 1, "float32", rounds=1, timing_s=0.5)
+    assert sum(map(sum, seconds.values())) >= 0.5
+    assert len(seconds[UNCHECKED]) == len(seconds[SEGMENTS]) > 1
+
+
 def test_times_are_compared_round_by_round() -> None:
     # The second round was slow for both.
     times = compare_times([1.2, 12.0, 1.3], [1.0, 10.0, 1.0], batch=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -78,20 +79,24 @@ def check_peak(way: Way, subject: Subject, batch: int, precision: Precision, sca
 
 
 def time_ways(
-    ways: Mapping[str, Way], subject: Subject, batch: int, precision: Precision, rounds: int
+    ways: Mapping[str, Way], subject: Subject, batch: int, precision: Precision, rounds: int, timing_s: float = 0
 ) -> dict[str, list[float]]:
-    """Seconds of a step, per way and round. All ways run once in each round; a first one is not counted."""
+    """Seconds of a step, per way and round. All ways run once in each round; a first one is not counted.
+
+    There are more than `rounds` of them where they take less than `timing_s` in all: short steps scatter more.
+    """
     inputs = subject.inputs(batch)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    steps = tqdm(total=(rounds + 1) * len(ways), desc="steps timed", unit="step", leave=False, disable=None)
-    with steps:
-        for number in range(rounds + 1):
+    with tqdm(desc="steps timed", unit="step", leave=False, disable=None) as steps:
+        for number in itertools.count():
             for name, way in ways.items():
                 elapsed = _seconds_of_step(way.prepare(batch), inputs, precision)
                 if number:
                     seconds[name].append(elapsed)
                 steps.update()
-    return seconds
+            if number >= rounds and sum(map(sum, seconds.values())) >= timing_s:
+                return seconds
+    raise AssertionError("counting has no end")
 
 
 def _seconds_of_step(model: nn.Module, inputs: Tensor, precision: Precision) -> float:

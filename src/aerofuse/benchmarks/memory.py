@@ -36,7 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     precisions = ("float32", "bf16") if options.precision == "both" else (options.precision,)
     try:
-        settings = Settings(options.image_size, options.count_batch, options.time_batch, options.rounds, precisions)
+        settings = Settings(
+            options.image_size, options.count_batch, options.time_batch, options.rounds, options.seconds, precisions
+        )
     except ValueError as error:
         parser.error(str(error))
     keep_freed_memory()
@@ -71,9 +73,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--image-size", type=int, default=224, metavar="PX", help="side of the images (default: 224)")
     parser.add_argument("--count-batch", type=int, default=8, help="batch whose memory is counted (default: 8)")
     parser.add_argument(
-        "--time-batch", type=int, default=4, help="batch that is timed on a CPU (default: 4); on CUDA the one counted"
+        "--time-batch", type=int, default=8, help="batch that is timed on a CPU (default: 8); on CUDA the one counted"
     )
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of timing (default: 3)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of timing, at least (default: 3)")
+    parser.add_argument(
+        "--seconds", type=int, default=60, help="what a network is timed for, at least, in more rounds (default: 60)"
+    )
     parser.add_argument("--device", type=device_here, default=torch.device("cpu"), help="cpu (default) or cuda")
     parser.add_argument("--precision", choices=["float32", "bf16", "both"], default="both", help="(default: both)")
     parser.add_argument(

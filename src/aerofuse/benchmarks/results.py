@@ -38,18 +38,20 @@ class Settings:
     """How a network is measured.
 
     The step whose memory is counted has `count_batch` images of `image_size_px`, at least 2 of them. Real steps have
-    `time_batch` on a CPU, and as many as are counted on CUDA; each of `rounds` runs every way once.
+    `time_batch` on a CPU, and as many as are counted on CUDA; each of `rounds` runs every way once. A network whose
+    rounds take less than `timing_s` in all gets more of them.
     Raises `ValueError` for numbers that are too small.
     """
 
     image_size_px: int = 224
     count_batch: int = 8
-    time_batch: int = 4
+    time_batch: int = 8
     rounds: int = 5
+    timing_s: int = 0
     precisions: tuple[str, ...] = ("float32", "bf16")
 
     def __post_init__(self) -> None:
-        least = {"image_size_px": 32, "count_batch": 2, "time_batch": 1, "rounds": 1}
+        least = {"image_size_px": 32, "count_batch": 2, "time_batch": 1, "rounds": 1, "timing_s": 0}
         for name, allowed in least.items():
             if getattr(self, name) < allowed:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {allowed}")

@@ -182,7 +182,10 @@ class _Bench:
     def _times(self) -> dict[str, Times]:
         if self._is_slow:
             return {}
-        seconds = time_ways(self._ways, self._subject, self._real_batch, self._precision, self._settings.rounds)
+        settings = self._settings
+        seconds = time_ways(
+            self._ways, self._subject, self._real_batch, self._precision, settings.rounds, settings.timing_s
+        )
         return {name: compare_times(of_way, seconds[UNCHECKED], self._real_batch) for name, of_way in seconds.items()}
 
     def _differences(self) -> dict[str, Differences]:

@@ -63,13 +63,14 @@ class RandomState:
     def replayed(self) -> Iterator[None]:
         """Draw again what was drawn from here on; afterwards the generators go on as if nothing had been drawn."""
         before = RandomState.capture(self.device)
-        self._set()
+        self.restore()
         try:
             yield
         finally:
-            before._set()
+            before.restore()
 
-    def _set(self) -> None:
+    def restore(self) -> None:
+        """Go on from this state."""
         torch.set_rng_state(self.cpu)
         if self.device_state is not None:
             torch.get_device_module(self.device).set_rng_state(self.device_state, self.device)
