@@ -1,0 +1,43 @@
+"""A page in the browser: drop a photo and see the answer, or ask what a training step takes.
+
+It is there for this machine only, works offline, and tells nobody anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from aerofuse.arguments import at_least
+from aerofuse.cli.predict import add_model_option
+from aerofuse.demo.launch import run_demo
+
+_PORT = 7860
+_PREPARED = Path("data/prepared")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the subcommand takes."""
+    parser.description = __doc__
+    add_model_option(parser)
+    parser.add_argument(
+        "--examples",
+        type=Path,
+        default=_PREPARED,
+        metavar="DIR",
+        help=f"prepared photos, if any (default: {_PREPARED})",
+    )
+    parser.add_argument("--port", type=at_least(1), default=_PORT, metavar="N", help=f"(default: {_PORT})")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve the page until Ctrl+C."""
+    run_demo(options.model, options.examples, options.port, _say)
+    return 0
+
+
+def _say(address: str) -> None:
+    sys.stdout.write(f"{address}  (Ctrl+C ends it)\n")
+    sys.stdout.flush()

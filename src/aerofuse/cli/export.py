@@ -1,0 +1,44 @@
+"""A model as a program of its own, which runs without Aerofuse: ONNX, or torch's own .pt2.
+
+Its input `images` is uint8 RGB [batch, 3, height, width], its outputs are calibrated probabilities of the classes and
+the values of clarity and block. Class names and preprocessing are in the file (docs/predict.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from aerofuse.cli.predict import add_model_option
+from aerofuse.inference.export import FILES, export_program, require_onnx, write_onnx, write_torch
+from aerofuse.inference.package import load_package
+
+_EXAMPLES = """examples:
+  aerofuse export --format onnx
+  aerofuse export --format torch --model models/multi_task --output exported"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the subcommand takes."""
+    parser.description, parser.epilog = __doc__, _EXAMPLES
+    parser.add_argument("--format", choices=FILES, required=True, help="onnx needs: pip install 'aerofuse[export]'")
+    add_model_option(parser)
+    parser.add_argument("--output", type=Path, default=Path(), metavar="DIR", help="folder to write to (default: here)")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the file and say where it is."""
+    if options.format == "onnx":
+        require_onnx()
+    model, record = load_package(options.model)
+    console = Console()
+    path = options.output / FILES[options.format]
+    with console.status("following the model's operations ..."):
+        program = export_program(model, record)
+        write = write_onnx if options.format == "onnx" else write_torch
+        write(program, record, path)
+    console.print(f"{path} is written: {path.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
+    return 0

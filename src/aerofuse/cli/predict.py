@@ -1,0 +1,172 @@
+"""What is on photos: aircraft type, airline, how sharp the photo is, how much of the aircraft is hidden.
+
+Results go to stdout, as a table, or as they come with --json (JSON Lines: an object a line) or --csv. Files that
+cannot be used go to stderr with the reason, and the rest goes on. The exit status is 0 where all went well, 1 where a
+file could not be used, and 2 for a mistake in the command or a model that cannot be loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from tqdm import tqdm
+
+import aerofuse
+from aerofuse.arguments import at_least, device_here
+from aerofuse.inference.photo_list import list_photos
+
+DEFAULT_MODEL = Path("models/aerofuse")
+_DIGITS = 6
+_BAR_AFTER_S = 2.0
+_COLUMNS = (
+    "file",
+    "type",
+    "type_confidence",
+    "type_top5",
+    "airline",
+    "airline_confidence",
+    "clarity",
+    "block",
+    "quality_score",
+)
+_VALUES = ("clarity", "block", "quality_score")
+_UNBOUNDED = 10_000  # characters
+_NONE = "-"  # where the model has no such head
+
+_EXAMPLES = """examples:
+  aerofuse predict photo.jpg
+  aerofuse predict photos --json > predictions.jsonl
+  find photos -name '*.jpg' -mtime -1 | aerofuse predict - --csv"""
+
+Record = dict[str, Any]
+
+
+def add_model_option(parser: argparse.ArgumentParser) -> None:
+    """Declare `--model`, as every command has it that uses one."""
+    parser.add_argument(
+        "--model",
+        type=Path,
+        default=DEFAULT_MODEL,
+        metavar="DIR",
+        help=f"folder of the model (default: {DEFAULT_MODEL})",
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the subcommand takes."""
+    parser.description, parser.epilog = __doc__, _EXAMPLES
+    parser.add_argument(
+        "paths", nargs="+", metavar="PATH", help="a photo, a folder, a 'pattern*.jpg', or - for a list on stdin"
+    )
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument("--json", action="store_true", help="JSON Lines, an object a photo")
+    output.add_argument("--csv", action="store_true", help="a line a photo; type_top5 is JSON in its cell")
+    add_model_option(parser)
+    parser.add_argument(
+        "--batch-size", type=at_least(1), default=16, metavar="N", help="photos at a time (default: 16)"
+    )
+    parser.add_argument("--device", type=device_here, default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
+    parser.add_argument(
+        "--banner-px",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="rows cut off at the bottom: 20 for FGVC-Aircraft (default: 0)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Predict and print; status 1 where a file could not be used."""
+    photos = list_photos(options.paths, sys.stdin)
+    problems = len(photos.empty)
+    for name, reason in photos.empty:
+        _complain(name, reason)
+    if photos.files:
+        predictor = aerofuse.load(options.model, options.device)
+        write = _write_json if options.json else _write_csv if options.csv else _write_table
+        with tqdm(
+            total=len(photos.files), desc="photos", unit="photo", leave=False, delay=_BAR_AFTER_S, disable=None
+        ) as bar:
+
+            def records() -> Iterator[Record]:
+                nonlocal problems
+                results = predictor.predict_files(
+                    photos.files, batch_size=options.batch_size, banner_px=options.banner_px
+                )
+                for result in results:
+                    bar.update()
+                    if result.prediction is None:
+                        problems += 1
+                        _complain(result.file, result.problem)
+                    else:
+                        yield {"file": _shown(result.file), **_rounded(result.prediction.to_dict())}
+
+            write(records())
+    return 1 if problems else 0
+
+
+def _complain(file: str | Path, problem: str | None) -> None:
+    tqdm.write(f"aerofuse: {_shown(file)}: {problem}", file=sys.stderr)  # above the bar, where there is one
+
+
+def _shown(file: str | Path) -> str:
+    """A name as text, also where its bytes are none."""
+    return os.fsencode(file).decode("utf-8", "backslashreplace")
+
+
+def _rounded(record: Record) -> Record:
+    return {
+        name: round(value, _DIGITS)
+        if isinstance(value, float)
+        else [_rounded(candidate) for candidate in value]
+        if isinstance(value, list)
+        else value
+        for name, value in record.items()
+    }
+
+
+def _write_json(records: Iterable[Record]) -> None:
+    for record in records:
+        sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+
+
+def _write_csv(records: Iterable[Record]) -> None:
+    writer = csv.DictWriter(sys.stdout, _COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for record in records:
+        writer.writerow(record | {"type_top5": json.dumps(record["type_top5"], ensure_ascii=False)})
+
+
+def _write_table(records: Iterable[Record]) -> None:
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("file", overflow="fold")
+    for column in ("type", "airline"):
+        table.add_column(column, no_wrap=True)
+    for column in _VALUES:
+        table.add_column(column.removesuffix("_score"), justify="right")
+    for record in records:
+        cells = [record["file"], *(_with_confidence(record, task) for task in ("type", "airline"))]
+        cells += [_NONE if record[name] is None else f"{record[name]:.2f}" for name in _VALUES]
+        table.add_row(*map(Text, cells))  # as they are: brackets in a name are no markup
+    console = Console()
+    if not console.is_terminal:
+        # Into a file or a pipe every line goes whole.
+        console = Console(width=Console(width=_UNBOUNDED).measure(table).maximum)
+    console.print(table)
+
+
+def _with_confidence(record: Record, task: str) -> str:
+    return _NONE if record[task] is None else f"{record[task]}  {record[f'{task}_confidence']:.0%}"

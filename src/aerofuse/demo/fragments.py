@@ -1,0 +1,126 @@
+"""The pieces of HTML that the page shows answers in. Its colours are Gradio's own, so they follow its dark mode."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+from PIL import Image
+
+from aerofuse.checkpointing.budgets import format_bytes
+from aerofuse.demo.photo_answer import PhotoAnswer
+from aerofuse.inference.predictor import Prediction
+from aerofuse.inference.preprocessing import Pixels
+from aerofuse.planning import StepAnswer
+
+STYLES = Path(__file__).with_name("page.css")
+_SHARES = {
+    "attention weight": ("What the fusion gives each branch", "{:.0%}"),
+    "gradient x input": ("What each branch adds to this answer, in logits", "{:+.1f}"),
+}
+_VALUES = {
+    "clarity": ("Clarity", "0 blurred, 1 sharp"),
+    "block": ("Block", "0 fully visible, 1 fully hidden"),
+    "quality_score": ("Quality", "clarity * (1 - block)"),
+}
+
+
+def message(text: str) -> str:
+    """Why there is no answer."""
+    return f'<p class="af-problem" role="alert">{escape(text)}</p>'
+
+
+def photo_page(answer: PhotoAnswer) -> str:
+    """All that is said of a photo."""
+    prediction = answer.prediction
+    parts = [f'<div class="af-cards">{"".join(_cards(prediction))}</div>']
+    if prediction.type_top5:
+        bars = [(best.name, best.confidence, f"{best.confidence:.1%}") for best in prediction.type_top5]
+        parts.append(_section("Likeliest types", _bars(bars)))
+    pictures = _figure("the photo as the model is given it", answer.photo)
+    pictures += "".join(_figure(f"{name} looks here", picture) for name, picture in answer.maps.items())
+    parts.append(_section("Where it looks", f'<div class="af-pictures">{pictures}</div>'))
+    if answer.shares is not None and answer.measure is not None:
+        title, form = _SHARES[answer.measure]
+        largest = max(map(abs, answer.shares.values())) or 1.0
+        full = 1.0 if answer.measure == "attention weight" else largest
+        shares = [(name, value / full, form.format(value)) for name, value in answer.shares.items()]
+        parts.append(_section(title, _bars(shares)))
+    return "".join(parts)
+
+
+def plan_page(answer: StepAnswer, memory_bytes: int, sentences: Sequence[str], picture: bytes | None) -> str:
+    """The verdict on a step, the plans between most and least memory, and the chosen one drawn, a PNG."""
+    kind = "af-yes" if answer.fits(memory_bytes) else "af-no"
+    verdict = f'<p class="af-verdict {kind}">{escape(sentences[0])}</p>'
+    rest = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences[1:])
+    drawn = "" if picture is None else f'<img class="af-plan" alt="the plan" src="{_data("png", picture)}">'
+    table = _table(_plans(answer, memory_bytes))
+    return f'<p class="af-note">{escape(str(answer.question))}</p>{verdict}{table}<ul>{rest}</ul>{drawn}'
+
+
+def _cards(prediction: Prediction) -> list[str]:
+    cards = []
+    for task in ("type", "airline"):
+        name, confidence = getattr(prediction, task), getattr(prediction, f"{task}_confidence")
+        if name is not None:
+            cards.append(_card(task.capitalize(), name, f"{confidence:.1%} sure", None))
+    for field, (title, note) in _VALUES.items():
+        value = getattr(prediction, field)
+        if value is not None:
+            cards.append(_card(title, f"{value:.2f}", note, value))
+    return cards
+
+
+def _card(title: str, value: str, note: str, share: float | None) -> str:
+    bar = "" if share is None else _bar(share)
+    return f"<div><h4>{title}</h4><strong>{escape(value)}</strong>{bar}<small>{escape(note)}</small></div>"
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section><h3>{escape(title)}</h3>{content}</section>"
+
+
+def _bars(rows: Sequence[tuple[str, float, str]]) -> str:
+    """Rows of a name, a share of the full length in -1..1, and what is written behind it."""
+    cells = (f"<dt>{escape(name)}</dt><dd>{_bar(share)}<span>{text}</span></dd>" for name, share, text in rows)
+    return f'<dl class="af-bars">{"".join(cells)}</dl>'
+
+
+def _bar(share: float) -> str:
+    kind = ' class="af-against"' if share < 0 else ""
+    return f'<i class="af-bar"><i{kind} style="width:{100 * abs(share):.1f}%"></i></i>'
+
+
+def _figure(caption: str, picture: Pixels) -> str:
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "JPEG", quality=88)
+    source = _data("jpeg", file.getvalue())
+    return f'<figure><img alt="{escape(caption)}" src="{source}"><figcaption>{escape(caption)}</figcaption></figure>'
+
+
+def _plans(answer: StepAnswer, memory_bytes: int) -> Mapping[str, Sequence[str]]:
+    return {
+        name: (
+            format_bytes(point.peak_bytes),
+            f"{point.time_ratio - 1:.0%}",
+            "yes" if point.peak_bytes <= memory_bytes else "no",
+        )
+        for name, point in answer.points.items()
+    }
+
+
+def _table(rows: Mapping[str, Sequence[str]]) -> str:
+    head = "".join(f"<th>{title}</th>" for title in ("plan", "peak", "extra time", "fits"))
+    body = "".join(
+        f"<tr><td>{escape(name)}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+        for name, cells in rows.items()
+    )
+    return f'<div class="af-wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _data(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,108 @@
+"""A model as it is handed out: `model.safetensors`, `model.json` and a model card, all that a prediction needs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from aerofuse.inference.preprocessing import Preprocessing
+from aerofuse.models.package import (
+    RECORD_FILE,
+    WEIGHTS_FILE,
+    ModelRecord,
+    load_model,
+    read_record,
+    read_record_file,
+    write_record,
+)
+from aerofuse.models.parts import AircraftModel
+from aerofuse.weight_files import write_atomically
+
+CARD_FILE = "README.md"
+
+
+@dataclass(frozen=True)
+class PackageRecord:
+    """What a package says beyond the record of its model.
+
+    `test` holds the metrics on the test split, `versions` those of what it was made with.
+    """
+
+    preprocessing: Preprocessing
+    test: Mapping[str, float]
+    versions: Mapping[str, str]
+    licence: str
+
+
+def write_package(folder: Path, trained: Path, package: PackageRecord, card: str) -> None:
+    """Make a package of the model in the folder `trained`, with `card` as its page; the same gives the same bytes.
+
+    Raises `FileNotFoundError` or `ValueError` for a model that cannot be loaded, or is not calibrated.
+    """
+    _, record = load_model(trained)
+    check_calibrated(trained, record)
+    write_atomically(folder / WEIGHTS_FILE, (trained / WEIGHTS_FILE).read_bytes())
+    write_record(folder, record, dataclasses.asdict(package))
+    write_atomically(folder / CARD_FILE, card.encode())
+
+
+def read_package(folder: Path) -> PackageRecord | None:
+    """What a package says; `None` for the folder of a training stage, which is no package.
+
+    Raises `FileNotFoundError`, or `ValueError` where it is damaged.
+    """
+    content = read_record_file(folder)
+    names = [field.name for field in dataclasses.fields(PackageRecord)]
+    if not any(name in content for name in names):
+        return None
+    try:
+        return TypeAdapter(PackageRecord).validate_python({name: content.get(name) for name in names})
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise ValueError(f"{folder / RECORD_FILE} is not the record of a package: {wrong}") from None
+
+
+def load_package(folder: Path) -> tuple[AircraftModel, ModelRecord]:
+    """The model of a package, or of a training stage, ready to predict with.
+
+    Raises `FileNotFoundError` or `ValueError` where a file is missing, damaged, does not fit the other, or asks for
+    another preprocessing than this version has.
+    """
+    if not folder.is_dir():
+        kind = "a file" if folder.exists() else "no such folder"
+        raise FileNotFoundError(
+            f"no model in {str(folder)!r}: {kind}; name a folder with {RECORD_FILE} and {WEIGHTS_FILE}, "
+            "such as models/aerofuse, which `dvc repro` makes"
+        )
+    check_calibrated(folder, read_record(folder))
+    package = read_package(folder)
+    model, record = load_model(folder)
+    if package is not None:
+        _check_preprocessing(folder, package.preprocessing, Preprocessing(record.image_size_px))
+    return model, record
+
+
+def check_calibrated(folder: Path, record: ModelRecord) -> None:
+    """Raises `ValueError` where a classification head has no temperature."""
+    missing = [task for task in record.calibrated_tasks if task not in record.temperatures]
+    if missing:
+        raise ValueError(
+            f"{folder} has no temperature for {', '.join(missing)}: its training has not come to its end; `dvc repro`"
+        )
+
+
+def _check_preprocessing(folder: Path, asked: Preprocessing, done: Preprocessing) -> None:
+    differences = [
+        f"{field.name} {getattr(asked, field.name)} instead of {getattr(done, field.name)}"
+        for field in dataclasses.fields(Preprocessing)
+        if getattr(asked, field.name) != getattr(done, field.name)
+    ]
+    if differences:
+        raise ValueError(
+            f"{folder / RECORD_FILE} asks for a preprocessing that this version of aerofuse does not do: "
+            f"{', '.join(differences)}; use the version that made it, or make it again"
+        )

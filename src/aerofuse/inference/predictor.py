@@ -1,0 +1,152 @@
+"""Predictions for photos, from a model's folder alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from itertools import islice
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from aerofuse.data.photo_files import UnreadablePhotoError
+from aerofuse.inference.package import load_package
+from aerofuse.inference.preprocessing import Pixels, as_batch, fit_photo, read_photo
+from aerofuse.models.package import ModelRecord
+from aerofuse.models.parts import AircraftModel
+from aerofuse.models.temperature import scale_logits
+
+_BEST = 5
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A class and how likely it is, in 0..1."""
+
+    name: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one photo; `None` where it has no such head.
+
+    Confidences are calibrated. `clarity` goes from 0, blurred, to 1, sharp; `block` from 0, fully visible, to 1, fully
+    hidden; `quality_score` is clarity * (1 - block). `type_top5` has the five likeliest types, or all there are.
+    """
+
+    type: str | None = None
+    type_confidence: float | None = None
+    type_top5: tuple[Candidate, ...] = ()
+    airline: str | None = None
+    airline_confidence: float | None = None
+    clarity: float | None = None
+    block: float | None = None
+    quality_score: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, in this order."""
+        return asdict(self) | {"type_top5": [asdict(candidate) for candidate in self.type_top5]}
+
+
+@dataclass(frozen=True)
+class PhotoResult:
+    """A photo file with its prediction, or with the reason why there is none."""
+
+    file: Path
+    prediction: Prediction | None = None
+    problem: str | None = None
+
+
+class Predictor:
+    """A model with its preprocessing; `aerofuse.load` makes one. `record` says what it was trained on and how."""
+
+    def __init__(self, model: AircraftModel, record: ModelRecord, device: torch.device) -> None:
+        self.record = record
+        self.device = device
+        self._model = model.to(device).eval()
+
+    def predict(self, photo: str | PathLike[str] | Pixels) -> Prediction:
+        """Of one photo: a file, or its pixels as RGB `[H, W, 3]` uint8.
+
+        Raises `UnreadablePhotoError` for a file that is no photo, `ValueError` for an array that is none.
+        """
+        if isinstance(photo, np.ndarray):
+            if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or 0 in photo.shape:
+                raise ValueError(f"a photo is uint8 [H, W, 3], not {photo.dtype} {list(photo.shape)}")
+            pixels = fit_photo(Image.fromarray(photo), self.record.image_size_px)
+        else:
+            pixels = read_photo(Path(photo), self.record.image_size_px)
+        return self.predict_batch(as_batch([pixels]))[0]
+
+    def predict_files(
+        self, files: Iterable[str | PathLike[str]], *, batch_size: int = 16, banner_px: int = 0
+    ) -> Iterator[PhotoResult]:
+        """Of photo files, `batch_size` at a time, in their order. A file that cannot be used has its `problem` said.
+
+        The lowest `banner_px` rows of each are cut off, as the 20 px of FGVC-Aircraft's copyright line must be.
+        """
+        waiting = (Path(file) for file in files)
+        while group := list(islice(waiting, batch_size)):
+            pixels: dict[int, Pixels] = {}
+            problems: dict[int, str] = {}
+            for number, file in enumerate(group):
+                try:
+                    pixels[number] = read_photo(file, self.record.image_size_px, banner_px=banner_px)
+                except UnreadablePhotoError as error:
+                    problems[number] = str(error)
+            predictions = (
+                dict(zip(pixels, self.predict_batch(as_batch(list(pixels.values()))), strict=True)) if pixels else {}
+            )
+            for number, file in enumerate(group):
+                yield PhotoResult(file, predictions.get(number), problems.get(number))
+
+    def predict_batch(self, images: Tensor) -> list[Prediction]:
+        """Of prepared photos, uint8 `[B, 3, image_size_px, image_size_px]`.
+
+        Raises `ValueError` for another shape or type, and where the model gives NaN or infinity.
+        """
+        side_px = self.record.image_size_px
+        if images.dtype != torch.uint8 or images.shape[1:] != (3, side_px, side_px):
+            raise ValueError(
+                f"images are uint8 [B, 3, {side_px}, {side_px}], not {images.dtype} {list(images.shape)}; "
+                "aerofuse.inference.preprocessing makes them"
+            )
+        with torch.inference_mode():
+            outputs = {task: output.float().cpu() for task, output in self._model(images.to(self.device)).items()}
+        for task, output in outputs.items():
+            if not torch.isfinite(output).all():
+                raise ValueError(f"{task}: the model predicts NaN or infinity; its weights are damaged or diverged")
+        scaled = scale_logits(outputs, self.record.temperatures)
+        return [self._prediction({task: output[row] for task, output in scaled.items()}) for row in range(len(images))]
+
+    def _prediction(self, outputs: Mapping[str, Tensor]) -> Prediction:
+        """Of one photo: logits `[C]`, scaled, and values."""
+        found: dict[str, Any] = {}
+        if "type" in outputs:
+            found["type_top5"] = _likeliest(outputs["type"], self.record.classes.types)
+            found |= {"type": found["type_top5"][0].name, "type_confidence": found["type_top5"][0].confidence}
+        if "airline" in outputs:
+            best = _likeliest(outputs["airline"], self.record.classes.airlines)[0]
+            found |= {"airline": best.name, "airline_confidence": best.confidence}
+        found |= {task: float(outputs[task]) for task in ("clarity", "block") if task in outputs}
+        if {"clarity", "block"} <= outputs.keys():
+            found["quality_score"] = found["clarity"] * (1 - found["block"])
+        return Prediction(**found)
+
+
+def _likeliest(logits: Tensor, names: tuple[str, ...]) -> tuple[Candidate, ...]:
+    probabilities = logits.softmax(dim=0)
+    # Stable: of equally likely ones, as everywhere, the first.
+    order = probabilities.argsort(descending=True, stable=True)[:_BEST].tolist()
+    return tuple(Candidate(names[index], float(probabilities[index])) for index in order)
+
+
+def load_predictor(folder: str | PathLike[str], device: str | torch.device = "cpu") -> Predictor:
+    """See `aerofuse.load`."""
+    return Predictor(*load_package(Path(folder)), torch.device(device))

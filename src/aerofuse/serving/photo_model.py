@@ -1,0 +1,77 @@
+"""A model package as MLflow's Python model."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST, INTERNAL_ERROR
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+
+import aerofuse
+from aerofuse.data.photo_files import UnreadablePhotoError
+from aerofuse.inference.predictor import PhotoResult, Prediction, Predictor
+from aerofuse.serving.limits import Limits, read_content
+
+IMAGE_COLUMN = "image"
+PACKAGE_ARTIFACT = "package"
+_NOTHING = Prediction().to_dict()
+
+
+class PhotoModel(PythonModel):
+    """A row per photo in, a record per row out: what `aerofuse predict` says, and `error`.
+
+    A photo that cannot be used has its reason there, and the others have their answers, as with `aerofuse predict`: one
+    bad photo out of sixteen is no bad request. A request that is wrong as a whole is refused: HTTP 400.
+    """
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load the package, which MLflow calls for before the first request. Raises what `aerofuse.load` raises."""
+        self._limits = Limits.from_settings(context.model_config or {})
+        self._predictor: Predictor = aerofuse.load(context.artifacts[PACKAGE_ARTIFACT])
+        # A server has many threads. One photo is decoded at a time, so that a flood of them takes no more memory.
+        self._one_request_at_a_time = Lock()
+
+    def predict(
+        self,
+        context: PythonModelContext,  # noqa: ARG002  # MLflow calls it so
+        model_input: pd.DataFrame,
+        params: dict[str, Any] | None = None,  # noqa: ARG002
+    ) -> list[dict[str, Any]]:
+        """A record per row of the column `image`; raises `MlflowException` for a request that is refused."""
+        photos = list(model_input[IMAGE_COLUMN])
+        if len(photos) > self._limits.max_photos:
+            raise MlflowException(
+                f"{len(photos)} photos in one request; at most {self._limits.max_photos} are taken", BAD_REQUEST
+            )
+        with self._one_request_at_a_time:
+            try:
+                return [_record(result) for result in self._results(photos)]
+            except ValueError as error:
+                raise MlflowException(str(error), INTERNAL_ERROR) from error
+
+    def _results(self, photos: Sequence[object]) -> Iterator[PhotoResult]:
+        """Of each photo, in order, by way of files: they are read by the very code that reads those of `predict`."""
+        with tempfile.TemporaryDirectory() as folder:
+            refused: dict[int, PhotoResult] = {}
+            files: list[Path] = []
+            for number, photo in enumerate(photos):
+                file = Path(folder) / str(number)
+                try:
+                    file.write_bytes(read_content(photo, self._limits))
+                    files.append(file)
+                except UnreadablePhotoError as error:
+                    refused[number] = PhotoResult(file, problem=str(error))
+            read = self._predictor.predict_files(files)
+            for number in range(len(photos)):
+                yield refused[number] if number in refused else next(read)
+
+
+def _record(result: PhotoResult) -> dict[str, Any]:
+    answers = _NOTHING if result.prediction is None else result.prediction.to_dict()
+    return {**answers, "error": result.problem}

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from aerofuse.cli.main import main
+from tests.data.photo_folder import draw_folder
+from tests.imports import ROOT
+from tests.inference.small_packages import CLASSES, write_model, write_small_package
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `models/aerofuse`, and `photos` of which the third is broken."""
+    place = tmp_path_factory.mktemp("place")
+    write_small_package(place / "models/aerofuse", "attention")
+    folder = draw_folder(place / "photos", photos=6)
+    folder.labels.unlink()
+    (place / "photos/photo-0002.jpg").write_bytes(b"nothing")
+    return place
+
+
+@pytest.fixture(autouse=True)
+def _there(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+
+
+def test_a_table_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "photos/photo-0000.jpg", "photos/photo-0001.jpg"]) == 0
+    printed = capsys.readouterr()
+    lines = [line for line in printed.out.splitlines() if "photo-" in line]
+    assert [line.split()[0] for line in lines] == ["photos/photo-0000.jpg", "photos/photo-0001.jpg"]
+    for word in ("type", "airline", "clarity", "block", "quality", "%"):
+        assert word in printed.out
+    assert printed.err == ""
+
+
+def test_json_lines_and_a_bad_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "photos", "--json", "--batch-size", "2"]) == 1
+    printed = capsys.readouterr()
+    records = [json.loads(line) for line in printed.out.splitlines()]
+    assert [record["file"] for record in records] == [f"photos/photo-000{number}.jpg" for number in (0, 1, 3, 4, 5)]
+    for record in records:
+        assert record["type"] in CLASSES.types
+        assert record["airline"] in CLASSES.airlines
+        assert record["type_top5"][0] == {"name": record["type"], "confidence": record["type_confidence"]}
+        assert record["quality_score"] == pytest.approx(record["clarity"] * (1 - record["block"]), abs=1e-5)
+    assert printed.err == "aerofuse: photos/photo-0002.jpg: not an image\n"
+
+
+def test_csv_says_what_json_says(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "photos/photo-000[01].jpg", "--csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert main(["predict", "photos/photo-000[01].jpg", "--json"]) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(rows) == len(records) == 2
+    for row, record in zip(rows, records, strict=True):
+        assert list(row) == list(record)
+        assert json.loads(row["type_top5"]) == record["type_top5"]
+        for name in set(record) - {"type_top5"}:
+            assert row[name] == str(record[name])
+
+
+def test_a_baseline_leaves_empty_what_it_does_not_know(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    baseline = str(write_model(tmp_path / "single_task", "single_task"))
+    photo = "photos/photo-0000.jpg"
+    assert main(["predict", photo, "--model", baseline, "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["type"] in CLASSES.types
+    assert record["airline"] is record["clarity"] is record["quality_score"] is None
+    assert main(["predict", photo, "--model", baseline, "--csv"]) == 0
+    assert next(csv.DictReader(io.StringIO(capsys.readouterr().out)))["airline"] == ""
+    assert main(["predict", photo, "--model", baseline]) == 0
+    assert "-" in capsys.readouterr().out.splitlines()[-2].split()
+
+
+def test_a_list_on_stdin(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("photos/photo-0004.jpg\n\nphotos/photo-0001.jpg\n"))
+    assert main(["predict", "-", "--json"]) == 0
+    files = [json.loads(line)["file"] for line in capsys.readouterr().out.splitlines()]
+    assert files == ["photos/photo-0004.jpg", "photos/photo-0001.jpg"]
+
+
+def test_what_stands_for_no_photo_is_said_and_the_rest_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "models", "nothing*.jpg", "none.jpg", "photos/photo-0000.jpg", "--json"]) == 1
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 1
+    assert [line.split(": ")[1] for line in printed.err.splitlines()] == ["models", "nothing*.jpg", "none.jpg"]
+
+
+def test_odd_names_are_written_as_they_are(capsys: pytest.CaptureFixture[str], place: Path) -> None:
+    photo = (place / "photos/photo-0000.jpg").read_bytes()
+    odd = place / "odd"
+    odd.mkdir()
+    (odd / "[bold]Ærø 飛機.jpg").write_bytes(photo)
+    Path(os.fsdecode(os.fsencode(odd) + b"/\xff.jpg")).write_bytes(photo)
+    for output in ([], ["--json"], ["--csv"]):
+        assert main(["predict", "odd", *output]) == 0
+        printed = capsys.readouterr().out
+        assert "[bold]Ærø 飛機.jpg" in printed
+        assert "xff.jpg" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["photos", "--model", "nowhere"], "no model in 'nowhere': no such folder; name a folder with model.json"),
+        (["photos", "--model", "photos"], "no model in photos: it has no model.json"),
+    ],
+)
+def test_a_model_that_is_none(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", *arguments]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"aerofuse: {message}")
+    assert printed.out == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["photos", "--json", "--csv"], ["photos", "--batch-size", "0"], ["photos", "--device", "abacus"]],
+    ids=["no path", "two outputs", "no batch", "no device"],
+)
+def test_a_mistake_in_the_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["predict", *arguments])
+    assert stopped.value.code == 2
+    assert "usage: aerofuse predict" in capsys.readouterr().err
+
+
+def test_neither_the_pipeline_nor_the_compiler_is_imported() -> None:
+    code = """
+import sys
+from aerofuse.cli.main import main
+
+assert main(["predict", "photos/photo-0000.jpg", "--json"]) == 0
+heavy = {"mlflow", "dvc", "torch._dynamo", "pandas", "matplotlib", "accelerate", "torchmetrics", "scipy", "onnx"}
+assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()
+"""
+    done = run_python("-c", code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_whoever_reads_may_leave() -> None:
+    """As `head -1` does: no traceback."""
+    code = "import sys; from aerofuse.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    files = ["photos/photo-0000.jpg"] * 40
+    command = [sys.executable, "-c", code, "predict", *files, "--json", "--batch-size", "1"]
+    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert json.loads(process.stdout.readline())["file"] == files[0]
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(timeout=60) in (0, 1)
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+
+
+def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], env=environment(), capture_output=True, text=True)

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import aerofuse
+from aerofuse.data.labels import ClassLists
+from aerofuse.data.photo_files import UnreadablePhotoError
+from aerofuse.demo.examples import write_examples
+from aerofuse.demo.fragments import message, photo_page
+from aerofuse.demo.photo_answer import PICTURE_PX, PhotoAnswers
+from tests.inference.small_packages import write_model, write_small_package
+from tests.serving.photos import write_photo
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_photo(tmp_path_factory.mktemp("photos") / "photo.jpg")
+
+
+@pytest.mark.parametrize("name", ["attention", "concat"])
+def test_a_hybrid(tmp_path: Path, photo: Path, name: str) -> None:
+    package = write_small_package(tmp_path / "package", name)
+    answer = PhotoAnswers(package).answer(photo)
+    assert answer.prediction == aerofuse.load(package).predict(photo)
+    assert list(answer.maps) == ["convnext_thin", "swin_thin"]
+    for picture in (answer.photo, *answer.maps.values()):
+        assert picture.shape == (PICTURE_PX, PICTURE_PX, 3)
+    assert not np.array_equal(answer.maps["convnext_thin"], answer.maps["swin_thin"])
+    assert answer.shares is not None
+    if name == "attention":
+        assert sum(answer.shares.values()) == pytest.approx(1, abs=1e-5)
+    page = photo_page(answer)
+    for text in (answer.prediction.airline, *(candidate.name for candidate in answer.prediction.type_top5)):
+        assert str(text) in page
+    assert f"{answer.prediction.quality_score:.2f}" in page
+    assert page.count("<img ") == 3
+    title = {"attention": "What the fusion gives each branch", "concat": "What each branch adds to this answer"}[name]
+    assert title in page
+
+
+def test_a_baseline_of_one_branch_and_one_head(tmp_path: Path, photo: Path) -> None:
+    answer = PhotoAnswers(write_model(tmp_path / "model", "single_task")).answer(photo)
+    assert list(answer.maps) == ["convnext_thin"]
+    assert answer.shares is None
+    page = photo_page(answer)
+    assert page.count("<img ") == 2
+    assert "Airline" not in page
+    assert "Quality" not in page
+
+
+def test_names_are_no_markup(tmp_path: Path, photo: Path) -> None:
+    classes = ClassLists(("<script>a</script>", "B&W"), ("<img src=x>",))
+    page = photo_page(PhotoAnswers(write_model(tmp_path / "model", "attention", classes)).answer(photo))
+    assert "<script>" not in page
+    assert "<img src=x" not in page
+    assert "&lt;script&gt;a&lt;/script&gt;" in page
+    assert "<b>" not in message("<b>")
+
+
+def test_what_is_no_photo(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"nothing")
+    answers = PhotoAnswers(write_model(tmp_path / "model", "single_task"))
+    with pytest.raises(UnreadablePhotoError, match="not an image"):
+        answers.answer(bad)
+
+
+def test_examples_are_photos_of_the_test_split(prepared_folder: Path, tmp_path: Path) -> None:
+    examples = write_examples(prepared_folder, tmp_path)
+    names = [name for _, name in examples]
+    assert 2 <= len(names) <= 6
+    assert len(set(names)) == len(names)
+    assert set(names) <= set(ClassLists.load(prepared_folder).types)
+    for file, _ in examples:
+        assert file.read_bytes().startswith(b"\xff\xd8")
+    assert write_examples(tmp_path / "nothing", tmp_path) == []

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import aerofuse
+from aerofuse.data.dataset import PreparedSplit
+from aerofuse.data.intake import IntakeSettings
+from aerofuse.data.labels import TASKS, ClassLists
+from aerofuse.data.photo_files import UnreadablePhotoError
+from aerofuse.data.prepare import prepare_photos
+from aerofuse.data.sources.file_source import FileSource
+from aerofuse.data.sources.table_source import list_table
+from aerofuse.evaluation.predictions import prediction_table
+from aerofuse.inference.predictor import Predictor
+from aerofuse.inference.preprocessing import as_batch, fit_photo, read_photo
+from aerofuse.models.temperature import scale_logits
+from aerofuse.params.data import SplitParams
+from tests.data.photo_folder import PhotoFolder, draw_folder
+from tests.inference.small_packages import ARCHITECTURES, TEMPERATURES, write_model
+
+SIDE_PX = 96
+
+
+@pytest.fixture(scope="module")
+def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    return aerofuse.load(write_model(tmp_path_factory.mktemp("models") / "hybrid", "concat"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> PhotoFolder:
+    """Photos of every kind that people have: turned, grey, CMYK, transparent, deep, large, tall."""
+    folder = draw_folder(tmp_path_factory.mktemp("photos"), photos=24, side_px=200)
+    wide = folder.picture(0)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    wide.save(folder.add("turned.jpg"), exif=turned)
+    wide.convert("L").save(folder.add("grey.png"))
+    wide.convert("CMYK").save(folder.add("cmyk.jpg"))
+    transparent = wide.convert("RGBA")
+    transparent.putalpha(100)
+    transparent.save(folder.add("transparent.webp"))
+    Image.fromarray(np.asarray(wide.convert("L")).astype(np.uint16) * 257).save(folder.add("deep.tif"))
+    wide.resize((3000, 2250)).save(folder.add("large.jpg"))
+    wide.rotate(90, expand=True).save(folder.add("tall.bmp"))
+    wide.resize((60, 45)).save(folder.add("small.gif"))
+    folder.write()
+    return folder
+
+
+def test_a_photo_file_gives_the_pixels_of_the_prepared_split(folder: PhotoFolder, tmp_path: Path) -> None:
+    """Training and prediction share one preprocessing: to the bit, whatever the file."""
+    source = FileSource(
+        list_table(folder.root, folder.labels),
+        IntakeSettings(SIDE_PX),
+        tmp_path / "work",
+        max_bad_fraction=0.0,
+        duplicate_bits=0,
+    )
+    prepare_photos(source, SplitParams(train=0.5, validation=0.25, test=0.25, seed=0), SIDE_PX, tmp_path / "prepared")
+    classes = ClassLists.load(tmp_path / "prepared")
+    seen = set()
+    for split in ("train", "validation", "test"):
+        photos = PreparedSplit(tmp_path / "prepared" / f"{split}.arrow", classes)
+        for number in range(len(photos)):
+            pixels = read_photo(folder.root / photos.name(number), SIDE_PX)
+            assert torch.equal(as_batch([pixels])[0], photos[number][0]), photos.name(number)
+            seen.add(photos.name(number))
+    assert seen == set(folder.table["filename"])
+
+
+def test_a_banner_is_cut_as_preparing_cuts_it(folder: PhotoFolder, tmp_path: Path) -> None:
+    listing = list_table(folder.root, folder.labels)
+    source = FileSource(listing, IntakeSettings(SIDE_PX, banner_px=20), tmp_path, max_bad_fraction=0, duplicate_bits=0)
+    (photo,) = source.photos([0], SIDE_PX, for_training=False)
+    path = folder.root / photo.filename
+    # The source's photo was written as JPEG once; the split does it once more.
+    from_file = read_photo(path, SIDE_PX, banner_px=20)
+    assert np.abs(from_file.astype(int) - photo.image).mean() < 1
+    assert np.abs(from_file.astype(int) - read_photo(path, SIDE_PX)).mean() > 5
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_predictions_are_those_of_the_evaluation(name: str, tmp_path: Path, prepared_folder: Path) -> None:
+    classes = ClassLists.load(prepared_folder)
+    predictor = aerofuse.load(write_model(tmp_path, name, classes, confident=True))
+    split = PreparedSplit(prepared_folder / "test.arrow", classes)
+    images = torch.stack([split[number][0] for number in range(len(split))])
+    with torch.no_grad():
+        outputs = predictor._model(images)
+    scaled = scale_logits(outputs, TEMPERATURES)
+    table = prediction_table(split.labels, scaled, classes.types, classes.airlines, uncalibrated=outputs)
+    predictions = predictor.predict_batch(images)
+    assert [found.type for found in predictions] == table["type_predicted"].tolist()
+    assert [found.type_confidence for found in predictions] == pytest.approx(table["type_confidence"].tolist())
+    for found, names in zip(predictions, table["type_top5"], strict=True):
+        assert [candidate.name for candidate in found.type_top5] == names
+        assert found.type_confidence == found.type_top5[0].confidence
+    tasks = ARCHITECTURES[name].tasks
+    if tasks == TASKS:
+        assert [found.airline for found in predictions] == table["airline_predicted"].tolist()
+        for column in ("airline_confidence", "quality_score"):
+            assert [getattr(found, column) for found in predictions] == pytest.approx(table[column].tolist())
+        for task in ("clarity", "block"):
+            assert [getattr(found, task) for found in predictions] == pytest.approx(table[f"{task}_predicted"].tolist())
+    else:
+        assert {(found.airline, found.clarity, found.block, found.quality_score) for found in predictions} == {
+            (None, None, None, None)
+        }
+
+
+def test_the_record_is_that_of_the_specification(predictor: Predictor) -> None:
+    found = predictor.predict(np.full((40, 60, 3), 128, np.uint8)).to_dict()
+    assert list(found) == [
+        "type",
+        "type_confidence",
+        "type_top5",
+        "airline",
+        "airline_confidence",
+        "clarity",
+        "block",
+        "quality_score",
+    ]
+    assert len(found["type_top5"]) == 5
+    assert list(found["type_top5"][0]) == ["name", "confidence"]
+    assert found["quality_score"] == pytest.approx(found["clarity"] * (1 - found["block"]))
+
+
+def test_a_file_and_its_pixels_give_the_same(predictor: Predictor, folder: PhotoFolder) -> None:
+    path = folder.root / "small.gif"  # smaller than the model's images: nothing is reduced while it is read
+    assert predictor.predict(path) == predictor.predict(np.asarray(Image.open(path).convert("RGB")))
+    assert predictor.predict(str(path)) == predictor.predict(path)
+
+
+def test_files_come_back_in_order_and_bad_ones_with_the_reason(
+    predictor: Predictor, folder: PhotoFolder, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"nothing")
+    good = [folder.root / name for name in folder.table["filename"][:4]]
+    files = [good[0], tmp_path / "bad.jpg", good[1], tmp_path / "none.jpg", good[2], good[3]]
+    for batch_size in (1, 2, 4, 100):
+        results = list(predictor.predict_files(files, batch_size=batch_size))
+        assert [result.file for result in results] == files
+        assert [result.problem for result in results] == [None, "not an image", None, "no such file", None, None]
+        for result in (results[number] for number in (0, 2, 4, 5)):
+            assert result.prediction is not None
+            alone = predictor.predict(result.file)
+            assert result.prediction.type == alone.type
+            assert result.prediction.type_confidence == pytest.approx(alone.type_confidence, abs=1e-5)
+        assert results[1].prediction is results[3].prediction is None
+    assert list(predictor.predict_files([])) == []
+
+
+def test_files_are_read_a_batch_at_a_time(predictor: Predictor, folder: PhotoFolder) -> None:
+    asked: list[str] = []
+
+    def files() -> Iterator[Path]:
+        for name in folder.table["filename"]:
+            asked.append(name)
+            yield folder.root / name
+
+    next(predictor.predict_files(files(), batch_size=3))
+    assert len(asked) == 3
+
+
+def test_what_is_no_photo_is_refused(predictor: Predictor, tmp_path: Path) -> None:
+    with pytest.raises(UnreadablePhotoError, match="no such file"):
+        predictor.predict(tmp_path / "none.jpg")
+    for wrong in (np.zeros((9, 9, 3)), np.zeros((9, 9), np.uint8), np.zeros((0, 9, 3), np.uint8)):
+        with pytest.raises(ValueError, match=r"a photo is uint8 \[H, W, 3\]"):
+            predictor.predict(wrong)  # type: ignore[arg-type]
+    for images in (torch.zeros(1, 3, 96, 96), torch.zeros(1, 3, 64, 64, dtype=torch.uint8)):
+        with pytest.raises(ValueError, match=r"images are uint8 \[B, 3, 96, 96\]"):
+            predictor.predict_batch(images)
+
+
+def test_a_diverged_model_says_so(tmp_path: Path) -> None:
+    predictor = aerofuse.load(write_model(tmp_path, "single_task"))
+    with torch.no_grad():
+        next(predictor._model.parameters()).fill_(torch.nan)
+    with pytest.raises(ValueError, match="type: the model predicts NaN or infinity"):
+        predictor.predict(np.zeros((20, 20, 3), np.uint8))
+
+
+def test_pixels_are_those_of_the_square(folder: PhotoFolder) -> None:
+    fitted = fit_photo(folder.picture(0).convert("RGB"), 64)
+    assert fitted.shape == (64, 64, 3)
+    assert np.abs(fitted[0].astype(int) - (124, 116, 104)).max() < 8  # the padding's colour, above a wide photo
