@@ -99,7 +99,9 @@ def test_the_page_stands_beside_its_table(tmp_path: Path, monkeypatch: pytest.Mo
     main([])
     text = path.with_suffix(".md").read_text()
     assert all(f"`{middle_variant(family)}`" in text for family in FAMILIES)
-    assert "Imagined CPU, 2 threads, torch 2.13.0, 2026-11-22. Memory: batch 8, 224 px; times: 3 rounds." in text
+    assert (
+        "Imagined CPU, 2 threads, torch 2.13.0, 2026-11-22. Memory: batch 8, 224 px; times: batch 2, 3 rounds." in text
+    )
     for name in ("frontiers", "promises", "kinds"):
         assert picture_of(path, name).is_file()
         assert f"(pictures/{path.stem}-{name}.png)" in text

@@ -15,6 +15,7 @@ from aerofuse.reporting.confusion import confusion_counts, draw_confusion
 from aerofuse.reporting.contact_sheet import draw_contact_sheet, draw_photos
 from aerofuse.reporting.learning_curves import draw_learning_curves
 from aerofuse.reporting.regression import draw_regression
+from aerofuse.reporting.reliability import bin_numbers, draw_reliability, reliability_bins
 from aerofuse.reporting.style import new_figure, save_figure
 from tests.evaluation import samples
 
@@ -41,10 +42,15 @@ def draw_hybrid_regression(path: Path) -> None:
     draw_regression(samples.results()["hybrid"].predictions, samples.results()["hybrid"].metrics, "hybrid", path)
 
 
+def draw_hybrid_reliability(path: Path) -> None:
+    draw_reliability(samples.results()["hybrid"].predictions, samples.results()["hybrid"].metrics, "hybrid", path)
+
+
 PICTURES: dict[str, Callable[[Path], None]] = {
     "comparison": lambda path: draw_comparison(compare_models(samples.results(), SETTINGS), path),
     "confusion": draw_hybrid_confusion,
     "regression": draw_hybrid_regression,
+    "reliability": draw_hybrid_reliability,
     "learning_curves": lambda path: draw_learning_curves({"A": HISTORY, "B": HISTORY}, "hybrid", path),
     "photos": lambda path: draw_photos([noise(i) for i in range(12)], [LABEL] * 12, path),
 }
@@ -110,3 +116,15 @@ def test_a_picture_that_is_too_large_is_reduced_or_refused(tmp_path: Path) -> No
     with pytest.raises(ValueError, match="cannot be a PNG of 10 bytes"):
         save_figure(figure, tmp_path / "none.png", max_bytes=10)
     assert not (tmp_path / "none.png").exists()
+
+
+def test_a_confidence_on_a_border_is_in_the_upper_bin() -> None:
+    assert bin_numbers(np.array([0.0, 0.0666, 1 / 15, 0.2, 0.999, 1.0])).tolist() == [0, 0, 1, 3, 14, 14]
+
+
+def test_reliability_bins_hold_every_image() -> None:
+    confidence = np.array([0.0, 0.05, 0.5, 0.52, 1.0])
+    bins = reliability_bins(confidence, np.array([True, False, True, True, True]))
+    assert bins.images.tolist() == [2, 2, 1]
+    assert bins.confidence == pytest.approx([0.025, 0.51, 1.0])
+    assert bins.accuracy == pytest.approx([0.5, 1.0, 1.0])

@@ -34,9 +34,13 @@ def picture_link(path: Path, name: str, page_folder: Path) -> str:
 def made_with(results: Results) -> str:
     """What the numbers are of, in a sentence."""
     settings, machine = results.settings, results.machine
+    rounds = f"{settings.rounds} rounds"
+    if settings.timing_s:
+        rounds = f"at least {rounds} and {settings.timing_s} s"
+    batches = sorted({int(batch) for batch in results.table["time_batch"].dropna()})
     return (
         f"{machine.device}, torch {machine.torch}, {machine.date}. Memory: batch {settings.count_batch}, "
-        f"{settings.image_size_px} px; times: {settings.rounds} rounds."
+        f"{settings.image_size_px} px; times: batch {', '.join(map(str, batches))}, {rounds}."
     )
 
 

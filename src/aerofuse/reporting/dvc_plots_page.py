@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from aerofuse.reporting.vega_bundle import vega_bundle
+
 # Below `.dvc`, from where DVC resolves the path. 0.9 MB and made from an installed package: not committed.
 TEMPLATE = Path("plots/offline.html")
 
@@ -43,13 +45,8 @@ _PAGE = """<!DOCTYPE html>
 
 def offline_template() -> str:
     """The page as HTML with DVC's placeholders; `vegaEmbed`, which DVC's plots call, is defined inside."""
-    import vl_convert
-
-    # The newest Vega-Lite 5, for which DVC writes its plots.
-    versions = [tuple(map(int, version.split("."))) for version in vl_convert.get_vegalite_versions()]
-    newest = max(version for version in versions if version[0] == 5)
-    bundle = vl_convert.javascript_bundle(_GLOBALS, vl_version=".".join(map(str, newest)))
-    return _PAGE.replace("VEGA", bundle.replace("</script", "<\\/script"))
+    # DVC writes its plots for Vega-Lite 5.
+    return _PAGE.replace("VEGA", vega_bundle(5, _GLOBALS))
 
 
 def install_offline_template(repo: Path) -> Path:

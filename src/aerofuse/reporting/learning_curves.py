@@ -24,7 +24,7 @@ def draw_learning_curves(histories: Mapping[str, pd.DataFrame], model: str, path
     there are. The best epoch of each phase, from which the next one starts, is marked.
     Raises `ValueError` where there is no epoch at all.
     """
-    history = _joined(histories)
+    history = join_phases(histories)
     figure = new_figure(9.6, 6.6)
     figure.suptitle(f"{model}: learning curves (dotted: best epoch)", x=0.01, ha="left")
     has_errors = any(name in history for name in _ERRORS)
@@ -39,8 +39,11 @@ def draw_learning_curves(histories: Mapping[str, pd.DataFrame], model: str, path
     save_figure(figure, path)
 
 
-def _joined(histories: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """All phases in one table: `at` counts the epochs on, `phase` names the phase, `best` marks its best epoch."""
+def join_phases(histories: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """All phases in one table: `at` counts the epochs on, `phase` names the phase, `best` marks its best epoch.
+
+    Raises `ValueError` where there is no epoch at all.
+    """
     parts = []
     done = 0
     for phase, history in histories.items():

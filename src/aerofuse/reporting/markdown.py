@@ -3,6 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Table:
+    """The cells of a table; `align` has a letter per column: `l`, left, for words and `r`, right, for numbers."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    align: str
+
+    def markdown(self) -> str:
+        """As Markdown. Raises `ValueError` where a row, or `align`, is not as long as the header."""
+        return markdown_table(self.header, self.rows, self.align)
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:

@@ -89,7 +89,10 @@ def _ranges(steps: Sequence[Step], depth: int) -> Iterator[tuple[int, int, int]]
 def _draw_curve(axes: Any, plan: CheckpointingPlan) -> None:
     curve = sorted(plan.frontier(), key=lambda point: point.peak_bytes)
     axes.plot([_gib(point) for point in curve], [point.time_ratio for point in curve], color=GREY, linewidth=1.5)
-    for point, label, colour in ((plan.unchecked, "no checkpointing", INK), (plan.predicted, "this plan", VERMILLION)):
+    points = [(plan.predicted, "this plan", VERMILLION)]
+    if plan.predicted != plan.unchecked:
+        points.append((plan.unchecked, "no checkpointing", INK))
+    for point, label, colour in points:
         axes.plot(_gib(point), point.time_ratio, "o", color=colour, markersize=7)
         axes.annotate(label, (_gib(point), point.time_ratio), xytext=(0, 8), textcoords="offset points", ha="center")
     axes.axhline(1, color=PALE, zorder=0)

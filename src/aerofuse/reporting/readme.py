@@ -22,6 +22,7 @@ from aerofuse.benchmarks.results import (
     Results,
     newest_results,
 )
+from aerofuse.evaluation.times import TrainingTimes
 from aerofuse.reporting.benchmark_page import made_with, picture_link
 from aerofuse.reporting.benchmark_tables import (
     checkpointing_table,
@@ -30,7 +31,9 @@ from aerofuse.reporting.benchmark_tables import (
     monet_table,
     planned_table,
 )
+from aerofuse.reporting.chinese import chinese_tables
 from aerofuse.reporting.photo_tables import loading_table, preparing_table
+from aerofuse.reporting.saving_table import saving_table
 
 REPORTS = Path("reports")
 DOCS = Path("docs")
@@ -60,16 +63,23 @@ def page_blocks() -> dict[str, dict[str, str]]:
     The studies over several experiments take long and are run less often than the pipeline.
     """
     comparison = (REPORTS / "comparison.md").read_text(encoding="utf-8")
+    training_times = sorted((REPORTS / "times").glob("train_*.json"))
     blocks = {
         "README.md": {"models": section(comparison, "Models"), "gates": section(comparison, "Gates")},
         "docs/weights.md": {},
         "docs/data.md": photo_blocks(),
+        "docs/training.md": {"saving": saving_table({path.stem: TrainingTimes.read(path) for path in training_times})},
     }
     blocks["docs/checkpointing.md"], blocks["docs/planner.md"] = _benchmark_blocks()
-    for page, name in (("README.md", "seeds"), ("docs/weights.md", "initialisation")):
+    studies = {"seeds": "README.md", "initialisation": "docs/weights.md", "chaos": "docs/training.md"}
+    for name, page in studies.items():
         report = REPORTS / f"{name}.md"
         if report.is_file():
             blocks[page][name] = report.read_text(encoding="utf-8")
+    blocks["README.zh-CN.md"] = {name: "\n\n".join(chinese_tables(text)) for name, text in blocks["README.md"].items()}
+    frontiers = [picture_link(path, "frontiers", Path()) for path in newest_results(FOLDER)]
+    for page in ("README.md", "README.zh-CN.md"):
+        blocks[page]["frontiers"] = "\n\n".join(frontiers)
     return blocks
 
 

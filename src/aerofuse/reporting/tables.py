@@ -1,4 +1,4 @@
-"""The comparison as a Markdown page."""
+"""The comparison as tables, and as a Markdown page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from aerofuse.evaluation.comparison import Comparison, ModelRow
 from aerofuse.evaluation.gates import GateResult
 from aerofuse.evaluation.statistics import Interval
-from aerofuse.reporting.markdown import markdown_table
+from aerofuse.reporting.markdown import Table
 from aerofuse.reporting.wording import (
     METRICS,
     MODELS,
@@ -20,6 +20,11 @@ from aerofuse.reporting.wording import (
 )
 
 _SPEED_RATIO_AIM = 2.5  # phase A, with frozen backbones, should be at least so much faster than phase C
+GATE_HEADER = ("gate", "measured", "threshold", "status", "note")
+REMARK_ON_MCNEMAR = (
+    "McNemar: how many images only the first and only the second model has right, and the exact p-value of both being "
+    "equally good."
+)
 
 
 def comparison_page(comparison: Comparison) -> str:
@@ -28,16 +33,15 @@ def comparison_page(comparison: Comparison) -> str:
     of_baseline = [gate for gate in comparison.gates if gate.model != "hybrid"]
     parts = [
         "# Comparison of the three models",
-        *_introduction(comparison),
+        *introduction(comparison),
         "## Models",
-        _models_table(comparison),
-        *_remarks_on_times(comparison),
+        models_table(comparison).markdown(),
+        *remarks_on_times(comparison),
         "## Differences",
-        _differences_table(comparison),
-        "McNemar: how many images only the first and only the second model has right, and the exact p-value of "
-        "both being equally good.",
+        differences_table(comparison).markdown(),
+        REMARK_ON_MCNEMAR,
         "## Gates",
-        _summary(of_hybrid),
+        summary_of_gates(of_hybrid),
         _gates_table(of_hybrid),
         "The gates of accuracy for the multi-task model, to compare:",
         _gates_table(of_baseline),
@@ -45,7 +49,8 @@ def comparison_page(comparison: Comparison) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _introduction(comparison: Comparison) -> list[str]:
+def introduction(comparison: Comparison) -> list[str]:
+    """What was compared, and how to read it."""
     settings = comparison.settings
     return [
         f"{comparison.test_images} test images, recipe `{settings.recipe}`. Every number of a model comes from its "
@@ -54,11 +59,12 @@ def _introduction(comparison: Comparison) -> list[str]:
         f"{settings.resamples} resamples of the test images; where that of a difference contains 0, these images "
         "do not tell the two models apart. What another training seed would change is not in the intervals. The "
         "constant predictor always answers the median of the training labels: an MAE says something only below "
-        "its.",
+        "its. ECE, the expected calibration error, is how far confidence is from the share that is right.",
     ]
 
 
-def _remarks_on_times(comparison: Comparison) -> list[str]:
+def remarks_on_times(comparison: Comparison) -> list[str]:
+    """What the times are of."""
     hybrid = comparison.rows[-1]
     ratio = comparison.phase_speed_ratio
     aim = "reached" if ratio >= _SPEED_RATIO_AIM else "not reached"
@@ -70,7 +76,8 @@ def _remarks_on_times(comparison: Comparison) -> list[str]:
     ]
 
 
-def _summary(gates: Sequence[GateResult]) -> str:
+def summary_of_gates(gates: Sequence[GateResult]) -> str:
+    """How many of the hybrid's gates pass."""
     counts = Counter(gate.status for gate in gates)
     return (
         f"Of the hybrid's {len(gates)} gates, {counts['pass']} pass, {counts['fail']} fail, and "
@@ -78,7 +85,8 @@ def _summary(gates: Sequence[GateResult]) -> str:
     )
 
 
-def _models_table(comparison: Comparison) -> str:
+def models_table(comparison: Comparison) -> Table:
+    """Every metric of every model, with its interval where there is one, then size and times."""
     header = ["", *(MODELS[row.model] for row in comparison.rows), "constant predictor", "labelled images"]
     lines = []
     for metric, (name, unit) in METRICS.items():
@@ -97,7 +105,7 @@ def _models_table(comparison: Comparison) -> str:
     }
     for name, write in measured.items():
         lines.append([name, *(write(row) for row in comparison.rows), "", ""])
-    return markdown_table(header, lines, "l" + "r" * (len(header) - 1))
+    return Table(header, lines, "l" + "r" * (len(header) - 1))
 
 
 def _labelled_images(comparison: Comparison, metric: str) -> int:
@@ -111,15 +119,17 @@ def _value_with_interval(row: ModelRow, metric: str, unit: str) -> str:
     interval = row.intervals.get(metric)
     if metric not in row.metrics or interval is None:
         return value
-    return f"{value} {_write_interval(interval, unit)}"
+    return f"{value} {write_interval(interval, unit)}"
 
 
-def _write_interval(interval: Interval, unit: str, *, signed: bool = False) -> str:
+def write_interval(interval: Interval, unit: str, *, signed: bool = False) -> str:
+    """Such as `[80.51, 83.79]`."""
     low, high = (write_value(end, unit, signed=signed).split()[0] for end in (interval.low, interval.high))
     return f"[{low}, {high}]"
 
 
-def _differences_table(comparison: Comparison) -> str:
+def differences_table(comparison: Comparison) -> Table:
+    """Every pair of models, metric by metric."""
     lines = []
     for entry in comparison.differences:
         name, unit = METRICS[entry.metric]
@@ -134,25 +144,27 @@ def _differences_table(comparison: Comparison) -> str:
                 f"{MODELS[entry.model_a]} minus {MODELS[entry.model_b]}",
                 name,
                 write_value(found.estimate, unit, signed=True),
-                _write_interval(Interval(found.low, found.high), unit, signed=True),
+                write_interval(Interval(found.low, found.high), unit, signed=True),
                 str(entry.images),
                 counts,
                 p_value,
             ]
         )
     header = ["models", "metric", "difference", "interval", "images", "McNemar", "p"]
-    return markdown_table(header, lines, "llrrrrr")
+    return Table(header, lines, "llrrrrr")
+
+
+def gate_cells(gate: GateResult) -> list[str]:
+    """Name, measured value, threshold, status and note of a gate."""
+    return [
+        gate.name,
+        write_value(gate.measured, gate.unit, signed=gate.unit == "points"),
+        f"{gate.direction} {write_threshold(gate.threshold, gate.unit)}",
+        gate.status,
+        gate.note,
+    ]
 
 
 def _gates_table(gates: Sequence[GateResult]) -> str:
-    lines = [
-        [
-            gate.name,
-            write_value(gate.measured, gate.unit, signed=gate.unit == "points"),
-            f"{gate.direction} {write_threshold(gate.threshold, gate.unit)}",
-            f"**{gate.status}**" if gate.status == "fail" else gate.status,
-            gate.note,
-        ]
-        for gate in gates
-    ]
-    return markdown_table(["gate", "measured", "threshold", "status", "note"], lines, "lrrll")
+    lines = [[f"**{cell}**" if cell == "fail" else cell for cell in gate_cells(gate)] for gate in gates]
+    return Table(GATE_HEADER, lines, "lrrll").markdown()

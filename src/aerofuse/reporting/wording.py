@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 MODELS = {"single_task": "single-task", "multi_task": "multi-task", "hybrid": "hybrid"}
+
+STAGES = {
+    "train_single_task": "single-task",
+    "train_multi_task": "multi-task",
+    "train_stage_a": "hybrid, phase A",
+    "train_stage_b": "hybrid, phase B",
+    "train_stage_c": "hybrid, phase C",
+}
 
 # metric: (name, unit); `%` and `points` are shares in 0..1 times 100, no unit is a plain number in 0..1
 METRICS = {
     "type_top1": ("type top-1", "%"),
     "type_top5": ("type top-5", "%"),
     "type_macro_f1": ("type macro-F1", "%"),
+    "type_ece": ("type ECE", "%"),
     "airline_top1": ("airline top-1", "%"),
+    "airline_ece": ("airline ECE", "%"),
     "clarity_mae": ("clarity MAE", ""),
     "clarity_rmse": ("clarity RMSE", ""),
     "clarity_plcc": ("clarity PLCC", ""),
@@ -36,6 +47,17 @@ def write_value(value: float | None, unit: str, *, signed: bool = False) -> str:
         return f"{value:{sign}.4f}"
     shown = value / _BYTES_PER_GB if unit == "GB" else value
     return f"{shown:{sign}.1f} {unit}"
+
+
+def write_bytes(number: float) -> str:
+    """An amount of memory in the unit that suits it, such as `75.6 MB`, `16.2 GB`."""
+    return f"{number / 1e9:.1f} GB" if number >= _BYTES_PER_GB else f"{number / 1e6:.1f} MB"
+
+
+def write_list(words: Sequence[str]) -> str:
+    """Words as in a sentence: `a`, `a and b`, `a, b and c`."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def write_threshold(value: float, unit: str) -> str:
