@@ -14,10 +14,9 @@ from aerofuse.arguments import one_of
 from aerofuse.params.loading import load_value
 from aerofuse.reporting.markdown import markdown_table
 from aerofuse.reporting.wording import METRICS, MODELS, write_value
-from aerofuse.studies.experiments import Metrics, read_metrics, run_experiment
+from aerofuse.studies.experiments import HEADLINES, Metrics, read_metrics, run_experiment
 
 RANDOM = "random-weights"
-SHOWN = ("type_top1", "type_top5", "airline_top1", "clarity_mae", "block_mae")
 
 
 def initialisation_page(bundled: Metrics, random: Metrics, models: Sequence[str]) -> str:
@@ -26,10 +25,10 @@ def initialisation_page(bundled: Metrics, random: Metrics, models: Sequence[str]
     for model in models:
         for weights_name, metrics in (("bundled", bundled), ("random", random)):
             values = metrics[f"metrics/evaluate/{model}.json"][model]
-            shown = [write_value(values.get(name), METRICS[name][1]) for name in SHOWN]
+            shown = [write_value(values.get(name), METRICS[name][1]) for name in HEADLINES]
             rows.append([MODELS[model], weights_name, *shown])
-    header = ["model", "weights at the start", *(METRICS[name][0] for name in SHOWN)]
-    return markdown_table(header, rows, "ll" + "r" * len(SHOWN)) + "\n"
+    header = ["model", "weights at the start", *(METRICS[name][0] for name in HEADLINES)]
+    return markdown_table(header, rows, "ll" + "r" * len(HEADLINES)) + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
