@@ -19,7 +19,14 @@ def run(stage: Callable[[], object]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         stage()
-    except (ValueError, FileNotFoundError, ConnectionError, FloatingPointError) as error:
+    except (
+        ValueError,
+        FileNotFoundError,
+        ConnectionError,
+        ChildProcessError,
+        MemoryError,
+        FloatingPointError,
+    ) as error:
         sys.exit(f"{Path(sys.argv[0]).stem}: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

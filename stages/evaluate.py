@@ -8,16 +8,19 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from aerofuse.data.dataset import PreparedSplit, make_loader
+from aerofuse.evaluation.calibration import calibration_metrics
 from aerofuse.evaluation.collect import collect_outputs
 from aerofuse.evaluation.latency import measure_latency
 from aerofuse.evaluation.metrics import compute_metrics, constant_predictor_maes
 from aerofuse.evaluation.predictions import plotted_columns, prediction_table, write_predictions
 from aerofuse.models.package import load_model
+from aerofuse.models.temperature import scale_logits
 from aerofuse.params.evaluation import EvaluateParams
 from aerofuse.params.loading import load_section
 from aerofuse.reporting.confusion import draw_confusion
 from aerofuse.reporting.json_files import write_json
 from aerofuse.reporting.regression import draw_regression
+from aerofuse.reporting.reliability import draw_reliability
 from aerofuse.reporting.wording import MODELS
 from stages import run
 
@@ -31,19 +34,22 @@ def evaluate(name: str) -> None:
     test = PreparedSplit(PREPARED / "test.arrow", record.classes)
     train = PreparedSplit(PREPARED / "train.arrow", record.classes)
     accelerator = Accelerator()
-    loader = make_loader(test, batch_size=params.batch_size, shuffle=False, num_workers=0, seed=0)
+    loader = make_loader(test, batch_size=params.batch_size, num_workers=0)
     prepared_model, prepared_loader = accelerator.prepare(model, loader)
     outputs, targets = collect_outputs(prepared_model, prepared_loader, accelerator)
 
-    metrics = dict(compute_metrics(outputs, targets))
+    scaled = scale_logits(outputs, record.temperatures)
+    metrics = dict(compute_metrics(scaled, targets))
+    metrics |= dict(calibration_metrics(outputs, targets, record.temperatures))
     constant = constant_predictor_maes(train.labels, test.labels)
     metrics |= {metric: mae for metric, mae in constant.items() if metric.partition("_")[0] in outputs}
     write_json(Path("metrics/evaluate") / f"{name}.json", {name: metrics})
-    predictions = prediction_table(test.labels, outputs, types, airlines)
+    predictions = prediction_table(test.labels, scaled, types, airlines, uncalibrated=outputs)
     write_predictions(Path("reports/predictions") / f"{name}.parquet", predictions)
 
     plots = Path("plots/evaluate") / name
     draw_confusion(predictions, types, MODELS[name], plots / "confusion.png")
+    draw_reliability(predictions, metrics, MODELS[name], plots / "reliability.png")
     if {"clarity", "block"} <= outputs.keys():
         draw_regression(predictions, metrics, MODELS[name], plots / "regression.png")
     plotted_columns(predictions).to_csv(plots / "predictions.csv", index=False, lineterminator="\n")

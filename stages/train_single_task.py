@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aerofuse.training.launch import launch
 from aerofuse.training.stage import train_stage
 from stages import run
 
@@ -11,4 +12,4 @@ def train_single_task() -> None:
 
 
 if __name__ == "__main__":
-    run(train_single_task)
+    run(lambda: launch(train_single_task, "stages.train_single_task"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aerofuse.training.launch import launch
 from aerofuse.training.stage import train_stage
 from stages import run
 
@@ -11,4 +12,4 @@ def train_stage_b() -> None:
 
 
 if __name__ == "__main__":
-    run(train_stage_b)
+    run(lambda: launch(train_stage_b, "stages.train_stage_b"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,9 +24,12 @@ def imported_files(page: Path) -> set[Path]:
 
 
 def _imports(path: Path) -> set[str]:
-    """Dotted names that a file imports anywhere, inside functions too; `from a import b` counts as a and a.b."""
+    """Dotted names that a file imports anywhere, inside functions too; `from a import b` counts as a and a.b.
+
+    What is imported for the type checker alone counts for nothing: it is not there when the file runs.
+    """
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in _nodes_that_run(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
@@ -34,6 +38,14 @@ def _imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             raise AssertionError(f"{path}: a relative import; the house imports by full names")
     return names
+
+
+def _nodes_that_run(node: ast.AST) -> Iterator[ast.AST]:
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
+            continue
+        yield from _nodes_that_run(child)
 
 
 def _files_of(module: str) -> list[Path]:

@@ -24,8 +24,11 @@ ENVIRONMENT = os.environ | {
 }
 
 
-def clone_on_a_shrunken_recipe(folder: Path, data: Mapping[str, Any] | None = None) -> Path:
-    """A clone of the repository as it is in the working tree, committed; `data` changes that section of params.yaml."""
+def clone_on_a_shrunken_recipe(folder: Path, data: Mapping[str, Any] | None = None, epochs: int = 1) -> Path:
+    """A clone of the repository as it is in the working tree, committed; `data` changes that section of params.yaml.
+
+    Every stage trains for so many `epochs`, and saves its state every other update.
+    """
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -38,23 +41,25 @@ def clone_on_a_shrunken_recipe(folder: Path, data: Mapping[str, Any] | None = No
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     (folder / "dvc.lock").unlink(missing_ok=True)
-    _shrink(folder / "params.yaml", data or {})
+    _shrink(folder / "params.yaml", data or {}, epochs)
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "--message", "a shrunken recipe")
     return folder
 
 
-def _shrink(params_file: Path, data: Mapping[str, Any]) -> None:
+def _shrink(params_file: Path, data: Mapping[str, Any], epochs: int) -> None:
     """Make the committed recipe small enough for a test: fewer photos, one epoch a stage, fewer resamples."""
     yaml = YAML()
     params = yaml.load(params_file.read_text(encoding="utf-8"))
     params["data"] |= data
     params["data"]["synthetic"] |= {"num_images": 200, "num_airframes": 60}
     params["compare"]["bootstrap_samples"] = 200
+    params["export"]["time_torch_compile"] = False
     quick = params["recipes"]["quick"]
     for name, section in quick.items():
         if name.startswith("train_"):
-            section["epochs"] = 1
+            section["epochs"] = epochs
+    quick["training"]["save_state_every"] = 2
     quick["evaluate"]["latency_runs"] = 2
     with params_file.open("w", encoding="utf-8") as file:
         yaml.dump(params, file)

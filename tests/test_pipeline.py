@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import aerofuse
+from aerofuse.models.package import load_model
+from tests.imports import ROOT
 from tests.pipeline import ENVIRONMENT, clone_on_a_shrunken_recipe, git, ran, run_dvc
+from tests.s3_server import add_remote, s3_server
+from tests.test_docs_commands import commands
 
 pytestmark = pytest.mark.slow
 
@@ -22,6 +29,9 @@ STAGES_OF_FUSION = {
     "train_stage_b",
     "train_stage_c",
     "evaluate@hybrid",
+    "package",
+    "export",
+    "explain",
     "compare",
 }
 
@@ -52,6 +62,14 @@ def test_the_pipeline_compares_three_models(reproduced: Path) -> None:
     assert comparison
 
 
+def test_the_pipeline_hands_out_a_model(reproduced: Path) -> None:
+    predictor = aerofuse.load(reproduced / "models/aerofuse")
+    assert predictor.predict(reproduced / "docs/photos/a380-800.jpg").type in predictor.record.classes.types
+    metrics = json.loads((reproduced / "metrics/export.json").read_text())["export"]
+    assert metrics["onnx_same_top1"] == metrics["torch_same_top1"] == 1.0
+    assert metrics["onnx_max_difference"] <= 1e-4
+
+
 def test_a_second_run_does_nothing(reproduced: Path) -> None:
     output = run_dvc(reproduced, "repro").stdout
     assert ran(output) == set()
@@ -59,8 +77,23 @@ def test_a_second_run_does_nothing(reproduced: Path) -> None:
     assert git(reproduced, "status", "--short") == ""
 
 
+@pytest.mark.large
+def test_all_that_is_pushed_is_pulled_elsewhere_and_not_run_again(reproduced: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "aerofuse"
+    git(reproduced, "clone", "--quiet", str(reproduced), str(elsewhere))
+    with s3_server(tmp_path / "server") as server:
+        add_remote(reproduced, server)
+        run_dvc(reproduced, "push")
+        add_remote(elsewhere, server)
+        run_dvc(elsewhere, "pull")
+    assert ran(run_dvc(elsewhere, "repro").stdout) == set()
+    assert git(elsewhere, "status", "--short") == ""
+    model, _ = load_model(elsewhere / "models/hybrid")
+    assert sum(parameter.numel() for parameter in model.parameters()) > 1_000_000
+
+
 def _runs(folder: Path) -> list[Any]:
-    """The MLflow runs of training stages, newest first."""
+    """The MLflow runs of stages, newest first."""
     import mlflow
 
     mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
@@ -68,8 +101,12 @@ def _runs(folder: Path) -> list[Any]:
     return [run for run in runs if "mlflow.parentRunId" in run.data.tags]
 
 
+def _training_runs(folder: Path) -> list[Any]:
+    return [run for run in _runs(folder) if run.info.run_name.startswith("train_")]
+
+
 def test_every_training_stage_is_an_mlflow_run_under_one_parent(reproduced: Path) -> None:
-    stages = _runs(reproduced)
+    stages = _training_runs(reproduced)
     assert {run.info.run_name for run in stages} == {
         f"train_{name}" for name in ("single_task", "multi_task", "stage_a", "stage_b", "stage_c")
     }
@@ -79,9 +116,19 @@ def test_every_training_stage_is_an_mlflow_run_under_one_parent(reproduced: Path
         assert run.data.metrics["score"] == pytest.approx(written[run.info.run_name]["score"], abs=1e-6)
 
 
+def test_the_results_are_an_mlflow_run_with_the_report_and_its_figures(reproduced: Path) -> None:
+    (run,) = [run for run in _runs(reproduced) if run.info.run_name == "compare"]
+    hybrid = json.loads((reproduced / "metrics/evaluate/hybrid.json").read_text())["hybrid"]
+    assert run.data.metrics["hybrid/type_top1"] == pytest.approx(hybrid["type_top1"], abs=1e-6)
+    kept = Path(run.info.artifact_uri.removeprefix("file://"))
+    assert (kept / "index.html").read_bytes() == (reproduced / "reports/index.html").read_bytes()
+    drawn = {file.name for file in (reproduced / "reports/charts").iterdir()}
+    assert {"curve-score.png", "memory.png"} <= drawn == {file.name for file in (kept / "charts").iterdir()}
+
+
 @pytest.mark.large
 def test_another_fusion_method_runs_the_hybrid_again_and_nothing_else(reproduced: Path) -> None:
-    output = run_dvc(reproduced, "exp", "run", "--name", "attention", "-S", "fusion_method=attention").stdout
+    output = run_dvc(reproduced, "exp", "run", "--name", "another-method", "-S", "fusion_method=attention").stdout
     record = json.loads((reproduced / "models/hybrid/model.json").read_text())
     difference = json.loads(run_dvc(reproduced, "metrics", "diff", "--json").stdout)
     git(reproduced, "checkout", "--quiet", "--force", "HEAD")
@@ -147,7 +194,7 @@ def test_batch_and_budget_on_auto(reproduced: Path) -> None:
     stages = [path.stem for path in (reproduced / "reports/times").glob("train_*.json")]
     memory = {stage: json.loads((reproduced / f"reports/times/{stage}.json").read_text())["memory"] for stage in stages}
     compared = json.loads((reproduced / "reports/comparison.json").read_text())["settings"]["batch_size"]
-    runs = _runs(reproduced)[:5]
+    runs = _training_runs(reproduced)[:5]
     git(reproduced, "checkout", "--quiet", "--force", "HEAD")
     run_dvc(reproduced, "checkout", "--force")
     assert len(stages) == 5
@@ -198,3 +245,58 @@ def _written_ns(path: Path) -> int | None:
         return path.stat().st_mtime_ns
     except FileNotFoundError:
         return None
+
+
+@pytest.mark.large
+def test_the_commands_of_the_page_about_experiments_in_their_order(reproduced: Path) -> None:
+    for command in commands(ROOT / "docs/experiments.md"):
+        program, *arguments = shlex.split(command)
+        assert program == "dvc"
+        if arguments[:2] == ["exp", "run"] and "--name" not in arguments:
+            arguments.append("check_params")  # the first is run whole
+        if "--queue" not in arguments and arguments[:2] == ["exp", "run"]:
+            _go_back(reproduced)
+        if "NAME" in arguments:
+            arguments[arguments.index("NAME")] = _finished(reproduced)
+        assert run_dvc(reproduced, *arguments).stdout, command
+        if arguments[:2] == ["exp", "apply"]:
+            assert "fusion_method: attention" in (reproduced / "params.yaml").read_text(encoding="utf-8")
+    assert git(reproduced, "branch", "--list", "try-attention").strip() == "try-attention"
+    _go_back(reproduced)
+
+
+def _go_back(folder: Path) -> None:
+    """The command that the page gives for it."""
+    subprocess.run(["bash", "-c", "git reset --quiet --hard && dvc checkout"], cwd=folder, env=ENVIRONMENT, check=True)
+    assert git(folder, "status", "--short") == ""
+
+
+def _finished(folder: Path) -> str:
+    """The name of an experiment of the queue, when all of them are done."""
+    for _ in range(240):
+        rows = [line.split() for line in run_dvc(folder, "queue", "status").stdout.splitlines()]
+        states = {row[0]: row[-1] for row in rows if row and row[-1] in ("Queued", "Running", "Success", "Failed")}
+        assert "Failed" not in states.values(), rows
+        if states and set(states.values()) == {"Success"}:
+            return next(iter(states))
+        time.sleep(1)
+    raise AssertionError("the queue does not come to an end")
+
+
+@pytest.mark.large
+def test_a_sweep_has_a_row_for_each_fusion_method(reproduced: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "aerofuse.studies.sweep", "--fusion-method", "concat", "add", "--seeds", "0"],
+        cwd=reproduced,
+        env=ENVIRONMENT | {"PYTHONPATH": str(reproduced / "src")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (reproduced / "reports/sweep.md").read_text(encoding="utf-8") == done.stdout
+    report = json.loads((reproduced / "reports/sweep.json").read_text(encoding="utf-8"))
+    assert {summary["fusion_method"] for summary in report["fusion_methods"]} == {"concat", "add"}
+    # This cell is what `dvc repro` has made already.
+    hybrid = json.loads((reproduced / "metrics/evaluate/hybrid.json").read_text(encoding="utf-8"))["hybrid"]
+    own = next(each for each in report["experiments"] if each["cell"]["fusion_method"] == "concat")
+    assert own["metrics"]["type_top1"] == pytest.approx(hybrid["type_top1"], rel=1e-5)

@@ -73,6 +73,7 @@ ORDER = (
     "evaluation",
     "reporting",
     "benchmarks",
+    "inference",
     "models",
     "backbones",
     "checkpointing",

@@ -341,4 +341,5 @@ def test_an_fgvc_archive_is_compared(tmp_path: Path) -> None:
     counts = {name: split["photos"] for name, split in _report(clone)["splits"].items()}
     assert counts == {"train": 48, "validation": 24, "test": 24}
     assert "no test image has a label of airline" in (clone / "reports/comparison.md").read_text()
+    assert "No test image has a label of airline." in (clone / "reports/index.html").read_text()
     assert "up to date" in run_dvc(clone, "repro").stdout

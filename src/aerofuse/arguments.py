@@ -29,5 +29,16 @@ def device_here(text: str) -> torch.device:
     except RuntimeError:
         raise argparse.ArgumentTypeError(f"{text!r} is no device; there are cpu and cuda") from None
     if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not torch.cuda.is_available()):
-        raise argparse.ArgumentTypeError(f"there is no {text!r} here that training steps can be measured on")
+        raise argparse.ArgumentTypeError(f"there is no {text!r} here for torch to work on")
     return device
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """A type of argument: a whole number, `least` or more."""
+
+    def check(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} up")
+        return int(text)
+
+    return check

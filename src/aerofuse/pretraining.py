@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from aerofuse.backbones.backbone import Backbone
 from aerofuse.backbones.create import THIN_BACKBONES, create_backbone
 from aerofuse.backbones.weights import BUNDLED_FOLDER, file_sha256
-from aerofuse.data.dataset import PreparedSplit, make_loader
+from aerofuse.data.dataset import PreparedSplit, TrainingLoader, make_loader
 from aerofuse.data.labels import TASKS, ClassLists
 from aerofuse.data.sources.synthetic.fleet import random_fleet
 from aerofuse.data.sources.synthetic.photos import draw_photos
@@ -41,7 +41,8 @@ from aerofuse.params.loading import read_params_file, validate
 from aerofuse.params.section import Section
 from aerofuse.params.synthetic import SyntheticParams
 from aerofuse.params.training import PhaseParams, TaskWeights, TrainingParams
-from aerofuse.training.loop import Hooks, TrainingReport, train
+from aerofuse.training.loop import Hooks, train
+from aerofuse.training.report import TrainingReport
 from aerofuse.weight_files import load_into, load_weights, save_weights, write_atomically
 
 logger = logging.getLogger(__name__)
@@ -198,17 +199,11 @@ def _teach(
     model = BaselineModel(PretextBackbone(backbone), heads)
     accelerator = Accelerator(mixed_precision=params.training.mixed_precision)
     augment = make_augmentation(params.training.augmentation, params.seed)
-    loaders = {
-        split: make_loader(
-            PreparedSplit(folder / f"{split}.arrow", classes, augment if split == "train" else None),
-            batch_size=lesson.batch_size,
-            shuffle=split == "train",
-            num_workers=params.training.num_workers,
-            seed=params.seed,
-        )
-        for split in ("train", "validation")
-    }
-    validation = accelerator.prepare(loaders["validation"])
+    workers = params.training.num_workers
+    photos_to_learn = PreparedSplit(folder / "train.arrow", classes, augment)
+    loader = TrainingLoader(photos_to_learn, batch_size=lesson.batch_size, num_workers=workers, seed=params.seed)
+    photos_to_judge = PreparedSplit(folder / "validation.arrow", classes)
+    validation = accelerator.prepare(make_loader(photos_to_judge, batch_size=lesson.batch_size, num_workers=workers))
 
     def evaluate(current: AircraftModel) -> dict[str, float]:
         metrics = dict(compute_metrics(*collect_outputs(current, validation, accelerator)))
@@ -222,7 +217,7 @@ def _teach(
     )
     hooks = Hooks(evaluate, on_epoch=lambda *_: None, on_best=lambda *_: None)
     training = params.training.model_copy(update={"task_weights": lesson.task_weights})
-    return train(model, loaders["train"], phase, training, accelerator, hooks)
+    return train(model, loader, phase, training, accelerator, hooks)
 
 
 def main() -> None:

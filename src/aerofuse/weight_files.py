@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Write a file so that `path` is either the old content or all of the new, also on a full disk or a crash.
 
     Raises `OSError` where it cannot be written; the old file is then still there.

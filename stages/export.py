@@ -1,0 +1,51 @@
+"""The packaged model as ONNX and as a torch program, compared with it on the test split, and timed."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+
+from aerofuse.data.dataset import PreparedSplit, make_loader
+from aerofuse.evaluation.export_check import check_export
+from aerofuse.inference.export import FILES, Exported, export_program, require_onnx, write_onnx, write_torch
+from aerofuse.inference.package import load_package
+from aerofuse.params.evaluation import EvaluateParams, ExportParams
+from aerofuse.params.loading import load_section
+from aerofuse.reporting.export_page import export_page
+from aerofuse.reporting.json_files import write_json
+from stages import run
+
+PREPARED = Path("data/prepared")
+EXPORTED = Path("models/exported")
+REPORTS = Path("reports")
+
+
+def export() -> None:
+    require_onnx()
+    params = load_section(ExportParams, "export")
+    evaluation = load_section(EvaluateParams, "recipes.{recipe}.evaluate")
+    model, record = load_package(Path("models/aerofuse"))
+    files = {name: EXPORTED / file for name, file in FILES.items()}
+    program = export_program(model, record)
+    write_torch(program, record, files["torch"])
+    write_onnx(program, record, files["onnx"])
+
+    test = PreparedSplit(PREPARED / "test.arrow", record.classes)
+    loader = make_loader(test, batch_size=evaluation.batch_size, num_workers=0)
+    check = check_export(
+        Exported(model, record.temperatures).eval(),
+        files,
+        (images for images, _ in loader),
+        record.image_size_px,
+        evaluation.latency_runs,
+        compiled=params.time_torch_compile,
+    )
+    write_json(Path("metrics/export.json"), {"export": check.metrics()})
+    write_json(REPORTS / "export.json", check.to_json())
+    page = export_page(check, files, {name: version(name) for name in ("torch", "onnx", "onnxruntime")})
+    (REPORTS / "export.md").write_text(page, encoding="utf-8")
+    check.require_parity()
+
+
+if __name__ == "__main__":
+    run(export)
