@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from aerofuse.checkpointing.thin import Call
+from aerofuse.checkpointing.recipe_book import Call
 from aerofuse.checkpointing.ways import replay_seconds, replayed, sets_to_keep, sparing_seconds
 
 # A perceptron: norm, a product, an activation, a product; autograd wants all but the last, which is the output.

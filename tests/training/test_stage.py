@@ -20,7 +20,8 @@ from aerofuse.models.package import read_record
 from aerofuse.params.loading import PARAMS_FILE, load_section, read_params_file
 from aerofuse.params.models import BackboneParams, WeightParams
 from aerofuse.training import step_memory
-from aerofuse.training.stage import PRETRAINED_FOLDER, RESUME_FOLDER, train_stage
+from aerofuse.training.initial_model import PRETRAINED_FOLDER
+from aerofuse.training.stage import RESUME_FOLDER, train_stage
 from tests.imports import ROOT
 
 MIB = 2**20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from aerofuse.checkpointing.thin import Call
+from aerofuse.checkpointing.recipe_book import Call
 
 # Plans choose among so many ways per unit besides keeping all and recomputing ranges.
 MOST_WAYS = 6
