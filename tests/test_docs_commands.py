@@ -6,7 +6,6 @@ target of make each program says that it knows the options. Pages with a test of
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
@@ -22,6 +21,7 @@ from tests.data.fgvc_archive import make_fgvc, pack
 from tests.data.photo_folder import draw_folder
 from tests.imports import ROOT
 from tests.inference.small_packages import write_small_package
+from tests.new_python import check_in_new_python
 from tests.pipeline import ENVIRONMENT, clone_on_a_shrunken_recipe, git, ran, run_dvc
 from tests.serving.photos import write_photo
 from tests.tracking.servers import free_port
@@ -197,12 +197,7 @@ PYTHON = [
 def test_a_piece_of_python_runs(page: str, content: str, tmp_path: Path) -> None:
     write_small_package(tmp_path / "models/aerofuse", "concat")
     write_photo(tmp_path / "photo.jpg")
-    subprocess.run(
-        [sys.executable, "-c", PREAMBLES.get(page, "") + content],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
-        check=True,
-    )
+    check_in_new_python(PREAMBLES.get(page, "") + content, tmp_path)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

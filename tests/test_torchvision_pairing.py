@@ -5,22 +5,7 @@ Each case runs in a Python of its own: what is imported, and which operators exi
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
-import aerofuse
-
-SOURCE = Path(aerofuse.__file__).parent.parent
-
-
-def run(code: str) -> None:
-    """Run `code` in a new Python; raises with its standard error where it fails."""
-    environment = {**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
+from tests.new_python import check_in_new_python
 
 NOTHING_DEFINED = """
 import torch
@@ -36,7 +21,7 @@ assert not hasattr(torch.ops.torchvision, "nms")
 
 
 def test_timm_imports_after_it_and_runs() -> None:
-    run("""
+    check_in_new_python("""
 import torch
 from aerofuse.torchvision_pairing import ensure_torchvision_imports
 
@@ -54,7 +39,7 @@ assert torch.ops.torchvision.qnms is not None
 
 
 def test_operators_are_defined_just_where_the_extension_does_not_load() -> None:
-    run("""
+    check_in_new_python("""
 from pathlib import Path
 import importlib.util
 import torch
@@ -68,7 +53,7 @@ assert hasattr(torch.ops.torchvision, "nms")
 
 
 def test_without_torchvision_nothing_is_done() -> None:
-    run(
+    check_in_new_python(
         """
 import importlib.util
 find_spec = importlib.util.find_spec
@@ -79,7 +64,7 @@ importlib.util.find_spec = lambda name, *rest: None if name == "torchvision" els
 
 
 def test_after_an_import_of_torchvision_nothing_is_done() -> None:
-    run(
+    check_in_new_python(
         """
 import sys, types
 sys.modules["torchvision"] = types.ModuleType("torchvision")
@@ -89,7 +74,7 @@ sys.modules["torchvision"] = types.ModuleType("torchvision")
 
 
 def test_with_an_extension_that_loads_nothing_is_done() -> None:
-    run(
+    check_in_new_python(
         """
 import torch
 torch.ops.load_library = lambda path: None

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
-from tests.imports import ROOT
+from tests.new_python import check_in_new_python
 
 DEFERRED = """
 import sys
@@ -18,14 +14,8 @@ with deferred_compiler():
 """
 
 
-def run(code: str) -> None:
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
 def test_the_compiler_is_not_imported_and_works_when_it_is_wanted() -> None:
-    run(
+    check_in_new_python(
         DEFERRED
         + """
 assert "timm" in sys.modules and "torchvision" in sys.modules
@@ -46,7 +36,7 @@ assert list(at_its_end) == []
 
 
 def test_nothing_is_done_where_it_is_imported_already() -> None:
-    run("""
+    check_in_new_python("""
 import sys
 import torch._dynamo
 from aerofuse.inference.deferred_compiler import deferred_compiler
@@ -59,7 +49,7 @@ assert sys.modules["torch._dynamo"] is real
 
 
 def test_after_an_error_the_stand_in_is_gone() -> None:
-    run("""
+    check_in_new_python("""
 import sys
 import torch
 from aerofuse.inference.deferred_compiler import deferred_compiler

@@ -10,6 +10,10 @@ from unittest import mock
 import pytest
 
 from aerofuse.params.tracking import TrackingParams
+from aerofuse.tracking import sending
+from aerofuse.tracking import store as store_module
+from tests.tracking.helpers import Arrived
+from tests.tracking.trouble import TroubledMlflow
 
 
 @pytest.fixture(autouse=True)
@@ -32,3 +36,18 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def params(request: pytest.FixtureRequest) -> TrackingParams:
     """An experiment of the test's own."""
     return TrackingParams(enabled=True, experiment=request.node.name, system_metrics=False)
+
+
+@pytest.fixture
+def server(store: Path, monkeypatch: pytest.MonkeyPatch) -> TroubledMlflow:
+    """A real store at an address that says nothing of it, asked again in no time when it is away."""
+    troubled = TroubledMlflow(f"sqlite:///{store / 'mlflow.db'}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://someone:secret@mlflow.invalid")
+    monkeypatch.setattr(store_module, "make_client", lambda uri: troubled)
+    monkeypatch.setattr(sending, "RETRY_S", 0.05)
+    return troubled
+
+
+@pytest.fixture
+def arrived(store: Path, params: TrackingParams) -> Arrived:
+    return Arrived(f"sqlite:///{store / 'mlflow.db'}", params)

@@ -1,9 +1,8 @@
-"""What tests of tracking look at: what arrived, warnings, spools, and other processes with the same source."""
+"""What tests of tracking look at: what arrived, warnings, spools, and runs in between."""
 
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from aerofuse.params.tracking import TrackingParams
 from aerofuse.tracking.spool import find_spools
-from aerofuse.tracking.tracker import Tracker
+from aerofuse.tracking.tracker import Tracker, track_run
 
 
 class Arrived:
@@ -91,14 +90,12 @@ def wait_until(holds: Callable[[], bool], timeout_s: float = 60) -> None:
         time.sleep(0.02)
 
 
-def with_this_source() -> dict[str, str]:
-    """The environment for a Python that imports the same `aerofuse`."""
-    import aerofuse
-
-    return {**os.environ, "PYTHONPATH": str(Path(aerofuse.__file__).parent.parent), "OMP_NUM_THREADS": "1"}
-
-
 def nothing_waits(root: Path) -> bool:
     """Whether all was sent, and no file of a spool is left behind."""
     folder = root / ".resume" / "mlflow"
     return not find_spools(root) and (not folder.exists() or list(folder.iterdir()) == [])
+
+
+def run_another(params: TrackingParams, stage: str = "next") -> None:
+    with track_run(stage, params):
+        pass

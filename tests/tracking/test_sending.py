@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -20,25 +19,11 @@ from aerofuse.params.tracking import TrackingParams
 from aerofuse.tracking import sending, tracker
 from aerofuse.tracking import store as store_module
 from aerofuse.tracking.sending import send_older
-from aerofuse.tracking.spool import find_spools, read_contents, read_run
+from aerofuse.tracking.spool import find_spools, read_contents
 from aerofuse.tracking.tracker import track_run
-from tests.tracking.helpers import Arrived, log_epochs, losses, nothing_waits, wait_until, warnings_of, with_this_source
+from tests.new_python import with_this_source
+from tests.tracking.helpers import Arrived, log_epochs, losses, nothing_waits, run_another, wait_until, warnings_of
 from tests.tracking.trouble import Hanging, Trouble, TroubledMlflow, broken, gone, refusing
-
-
-@pytest.fixture
-def server(store: Path, monkeypatch: pytest.MonkeyPatch) -> TroubledMlflow:
-    """A real store at an address that says nothing of it, asked again in no time when it is away."""
-    troubled = TroubledMlflow(f"sqlite:///{store / 'mlflow.db'}")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://someone:secret@mlflow.invalid")
-    monkeypatch.setattr(store_module, "make_client", lambda uri: troubled)
-    monkeypatch.setattr(sending, "RETRY_S", 0.05)
-    return troubled
-
-
-@pytest.fixture
-def arrived(store: Path, params: TrackingParams) -> Arrived:
-    return Arrived(f"sqlite:///{store / 'mlflow.db'}", params)
 
 
 @pytest.fixture
@@ -46,11 +31,6 @@ def picture(tmp_path: Path) -> Path:
     path = tmp_path / "curve.txt"
     path.write_text("a picture")
     return path
-
-
-def run_another(params: TrackingParams, stage: str = "next") -> None:
-    with track_run(stage, params):
-        pass
 
 
 def no_thread_sends() -> bool:
@@ -323,63 +303,6 @@ def test_a_creation_that_was_not_answered_is_not_repeated(
     assert arrived.stage("train").info.status == "FINISHED"
 
 
-def test_what_another_process_holds_is_left_to_it(
-    server: TroubledMlflow, arrived: Arrived, params: TrackingParams, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sending, "RETRY_S", 3600.0)
-    server.before = gone
-    with track_run("train", params) as run:
-        log_epochs(run, range(1, 3))
-        wait_until(lambda: server.calls.count("search_experiments") > 0)
-        server.before = None
-        run_another(params)
-        assert arrived.stages() == ["next"]
-    assert arrived.curve("train", "loss") == losses(range(1, 3))
-
-
-def test_what_is_for_another_server_stays(
-    server: TroubledMlflow, arrived: Arrived, params: TrackingParams, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server.before = gone
-    run_another(params, "train")
-    server.before = None
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere.invalid")
-    run_another(params)
-    assert arrived.stages() == ["next"]
-    (folder,) = find_spools(Path())
-    kept = read_run(folder)
-    assert kept is not None
-    assert kept.uri == "http://***@mlflow.invalid"
-    assert "secret" not in (folder / "journal.jsonl").read_text()
-
-
-def test_a_run_that_it_cannot_take_does_not_keep_back_others(
-    server: TroubledMlflow, arrived: Arrived, params: TrackingParams
-) -> None:
-    server.before = gone
-    for stage in ("a", "b"):
-        run_another(params, stage)
-    server.before = broken("search_runs", "-a-")
-    run_another(params)
-    assert arrived.stages() == ["b", "next"]
-    (folder,) = find_spools(Path())
-    assert "-a-" in folder.name
-
-
-@pytest.mark.parametrize(("line", "stays"), [('{"of": "a later version"}\n', True), ('{"key": "2026', False)])
-def test_a_first_line_that_cannot_be_read(
-    line: str, stays: bool, server: TroubledMlflow, arrived: Arrived, params: TrackingParams
-) -> None:
-    """What another version may read is left to it; half a line says that the process was killed at once."""
-    journal = Path(".resume/mlflow/odd/journal.jsonl")
-    journal.parent.mkdir(parents=True)
-    journal.write_text(line)
-    run_another(params)
-    assert arrived.stages() == ["next"]
-    assert journal.exists() == stays
-    assert nothing_waits(Path()) != stays
-
-
 def test_a_later_stage_says_how_the_execution_ended(
     server: TroubledMlflow, arrived: Arrived, params: TrackingParams
 ) -> None:
@@ -393,38 +316,6 @@ def test_a_later_stage_says_how_the_execution_ended(
         assert arrived.stage("a").info.status == "FAILED"
         assert arrived.parents()[0].info.status == "RUNNING"
     assert arrived.parents()[0].info.status == "FINISHED"
-
-
-def test_a_folder_that_cannot_be_written_costs_a_warning(
-    server: TroubledMlflow, params: TrackingParams, caplog: pytest.LogCaptureFixture
-) -> None:
-    Path(".resume").write_text("in the way")
-    with track_run("train", params) as run:
-        log_epochs(run, range(1, 3))
-    (warning,) = warnings_of(caplog)
-    assert "no MLflow run" in warning
-
-
-def test_half_a_line_on_a_full_disk_spoils_no_other(
-    server: TroubledMlflow, arrived: Arrived, params: TrackingParams, caplog: pytest.LogCaptureFixture
-) -> None:
-    server.before = gone
-    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with track_run("train", params) as run:
-        log_epochs(run, range(1, 3))
-        (folder,) = find_spools(Path())
-        full = (folder / "journal.jsonl").stat().st_size + 20
-        resource.setrlimit(resource.RLIMIT_FSIZE, (full, unlimited[1]))
-        try:
-            log_epochs(run, range(3, 4))
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
-        assert (folder / "journal.jsonl").stat().st_size == full
-        log_epochs(run, range(4, 6))
-    assert sum("cannot be kept" in warning for warning in warnings_of(caplog)) == 1
-    server.before = None
-    run_another(params)
-    assert arrived.curve("train", "loss") == losses(range(1, 3)) + losses(range(4, 6))
 
 
 def test_samples_of_the_machine_are_kept_too(server: TroubledMlflow, arrived: Arrived, params: TrackingParams) -> None:

@@ -17,7 +17,8 @@ from aerofuse.params.tracking import TrackingParams
 from aerofuse.tracking import sending
 from aerofuse.tracking.spool import find_spools, read_contents
 from aerofuse.tracking.tracker import track_run
-from tests.tracking.helpers import Arrived, nothing_waits, wait_until, warnings_of, with_this_source
+from tests.new_python import check_in_new_python, with_this_source
+from tests.tracking.helpers import Arrived, nothing_waits, wait_until, warnings_of
 
 
 @pytest.fixture
@@ -216,8 +217,7 @@ def test_disabled_tracking_touches_nothing(tmp_path: Path, params: TrackingParam
 
 
 def test_importing_the_module_does_not_import_mlflow() -> None:
-    code = "import aerofuse.tracking.tracker, sys; sys.exit('mlflow' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, env=with_this_source())
+    check_in_new_python("import aerofuse.tracking.tracker, sys; assert 'mlflow' not in sys.modules")
 
 
 def test_without_mlflow_one_warning_names_the_remedy(
