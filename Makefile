@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo demo repro test test-all lint mlflow pretrain seeds sweep chaos readme benchmark \
+.PHONY: help setup setup-demo demo repro test test-long test-all lint mlflow pretrain seeds sweep chaos readme benchmark \
 	benchmark-quick initialisation
 
 help:  ## this list
@@ -37,9 +37,11 @@ repro: $(READY)  ## run the whole pipeline (what has not changed is not run agai
 test: $(READY)  ## run the tests
 	pytest -n auto --dist loadfile --no-loadscope-reorder -m "not large"
 
-test-all: test  ## run the long ones, too: all variants of the backbones, all plans, more pipeline runs
-	pytest -n auto --dist worksteal -m large --ignore-glob '*/test_pipeline*.py'
-	pytest -m large tests/test_pipeline*.py
+test-long: $(READY)  ## run the long ones: whole pipelines, killed ones, experiments, every command of the pages
+	pytest -n auto --dist loadfile --no-loadscope-reorder -m large --ignore=tests/backbones
+
+test-all: test test-long  ## all there are: those of every variant of the backbones take 10 GB a process
+	pytest -n auto --dist worksteal -m large tests/backbones
 
 lint: $(READY)  ## check style and types
 	ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,10 @@ from aerofuse.params.data import SplitParams
 from aerofuse.params.synthetic import SyntheticParams
 
 IMAGE_SIZE_PX = 96
+
+# In the background of a shell, processes are started deaf to Ctrl-C, and would start others so that are to hear it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

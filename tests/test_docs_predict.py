@@ -15,7 +15,7 @@ import pytest
 from tests.imports import ROOT
 from tests.inference.small_packages import write_model, write_small_package
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.large]
 
 PAGE = (ROOT / "docs/predict.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)

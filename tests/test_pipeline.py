@@ -21,7 +21,7 @@ from tests.pipeline import ENVIRONMENT, clone_on_a_shrunken_recipe, git, ran, ru
 from tests.s3_server import add_remote, s3_server
 from tests.test_docs_commands import commands
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.large]
 
 STAGES_OF_FUSION = {
     "check_params",
@@ -77,7 +77,6 @@ def test_a_second_run_does_nothing(reproduced: Path) -> None:
     assert git(reproduced, "status", "--short") == ""
 
 
-@pytest.mark.large
 def test_all_that_is_pushed_is_pulled_elsewhere_and_not_run_again(reproduced: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "aerofuse"
     git(reproduced, "clone", "--quiet", str(reproduced), str(elsewhere))
@@ -126,7 +125,6 @@ def test_the_results_are_an_mlflow_run_with_the_report_and_its_figures(reproduce
     assert {"curve-score.png", "memory.png"} <= drawn == {file.name for file in (kept / "charts").iterdir()}
 
 
-@pytest.mark.large
 def test_another_fusion_method_runs_the_hybrid_again_and_nothing_else(reproduced: Path) -> None:
     output = run_dvc(reproduced, "exp", "run", "--name", "another-method", "-S", "fusion_method=attention").stdout
     record = json.loads((reproduced / "models/hybrid/model.json").read_text())
@@ -181,7 +179,6 @@ def test_a_bad_value_stops_before_any_output_is_lost(
     assert git(reproduced, "status", "--short") == ""
 
 
-@pytest.mark.large
 def test_batch_and_budget_on_auto(reproduced: Path) -> None:
     settings = (
         "recipes.quick.training.gradient_checkpointing.enabled=true",
@@ -208,7 +205,6 @@ def test_batch_and_budget_on_auto(reproduced: Path) -> None:
         assert run.data.params["memory.batch_size"] == str(record["batch_size"])
 
 
-@pytest.mark.large
 def test_after_ctrl_c_the_next_run_is_clean(reproduced: Path) -> None:
     metrics = (reproduced / "metrics/evaluate/multi_task.json").read_bytes()
     # The later one first: it needs what the earlier one makes.
@@ -247,7 +243,6 @@ def _written_ns(path: Path) -> int | None:
         return None
 
 
-@pytest.mark.large
 def test_the_commands_of_the_page_about_experiments_in_their_order(reproduced: Path) -> None:
     for command in commands(ROOT / "docs/experiments.md"):
         program, *arguments = shlex.split(command)
@@ -283,7 +278,6 @@ def _finished(folder: Path) -> str:
     raise AssertionError("the queue does not come to an end")
 
 
-@pytest.mark.large
 def test_a_sweep_has_a_row_for_each_fusion_method(reproduced: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "aerofuse.studies.sweep", "--fusion-method", "concat", "add", "--seeds", "0"],

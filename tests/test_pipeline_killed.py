@@ -13,7 +13,7 @@ import pytest
 
 from tests.pipeline import ENVIRONMENT, clone_on_a_shrunken_recipe, git, run_dvc
 
-pytestmark = pytest.mark.large
+pytestmark = [pytest.mark.slow, pytest.mark.large]
 
 STAGE = "train_multi_task"
 TIMES = f"reports/times/{STAGE}.json"

@@ -23,7 +23,7 @@ from tests.data.photo_folder import PhotoFolder, draw_folder
 from tests.data.test_photo_files import bomb, broken_png, deep_planes, floats
 from tests.pipeline import clone_on_a_shrunken_recipe, git, ran, run_dvc
 
-pytestmark = pytest.mark.large
+pytestmark = [pytest.mark.slow, pytest.mark.large]
 
 Plant = Callable[[PhotoFolder, Image.Image], object]  # writes a photo, and its row of the table
 

@@ -10,6 +10,8 @@ import pytest
 from aerofuse.studies.chaos import ChaosResult, Fault, chaos_page, run_chaos
 from tests.pipeline import clone_on_a_shrunken_recipe
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.large
 def test_a_pipeline_that_is_killed_again_and_again_gives_the_same_bits(

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 from tests.imports import ROOT
 from tests.pipeline import ENVIRONMENT, git, run_dvc
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.large]
 
 PIPELINE = """
 stages:
@@ -120,9 +121,13 @@ def interrupted(folder: Path) -> Run:
     process = _start(folder, *GRID)
     assert process.stdout is not None
     output = ""
-    while not (folder / "runs").exists():
+    while not output.endswith(": running\n"):
         output += process.stdout.readline()
         assert process.poll() is None, output
+    deadline = time.monotonic() + 180
+    while not (folder / "runs").exists():
+        assert time.monotonic() < deadline, output
+        time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)
     return _end(folder, process, output)
 

@@ -67,6 +67,7 @@ def test_processes_give_what_one_gives(
     _assert_alike(_run(processes, prepared_folder, tmp_path, parallelism), alone)
 
 
+@pytest.mark.large
 def test_where_one_runs_out_of_memory_all_make_smaller_parts(
     prepared_folder: Path, tmp_path: Path, alone: dict[str, Any], capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,6 +75,7 @@ def test_where_one_runs_out_of_memory_all_make_smaller_parts(
     assert capfd.readouterr().err.count("run in parts of 2 from now on") == 2  # 8, then 4, did not fit in one of them
 
 
+@pytest.mark.large
 @pytest.mark.parametrize("parallelism", get_args(Parallelism))
 def test_they_stop_together_and_go_on(
     parallelism: str, prepared_folder: Path, tmp_path: Path, alone: dict[str, Any]
