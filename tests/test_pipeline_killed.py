@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from glob import glob
 from pathlib import Path
 
 import pytest
@@ -28,16 +29,21 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def _states(clone: Path) -> set[str]:
+    """What is kept of the stage's trainings; unlike `Path.glob`, it lets a folder go while it looks."""
+    return set(glob(f".resume/{STAGE}/*/state-*.pt", root_dir=clone))
+
+
 def _kill_after_an_update(clone: Path, command: list[str]) -> None:
     """Start `command`, and kill the process that trains, it alone, as soon as it has kept a state."""
-    found = set(clone.glob(f".resume/{STAGE}/*/state-*.pt"))
+    found = _states(clone)
     process = subprocess.Popen(command, cwd=clone, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     deadline = time.monotonic() + 200
-    while not (new := set(clone.glob(f".resume/{STAGE}/*/state-*.pt")) - found):
+    while not (new := _states(clone) - found):
         assert process.poll() is None, process.communicate()[0].decode()
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    owner = (next(iter(new)).parent / "owner").read_text()
+    owner = (clone / new.pop()).with_name("owner").read_text()
     os.kill(int(owner.split()[-1]), signal.SIGKILL)
     process.communicate(timeout=120)
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,11 @@ def _start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def _end(folder: Path, process: subprocess.Popen[str], output: str = "") -> Run:
-    rest, _ = process.communicate(timeout=180)
+    try:
+        rest, _ = process.communicate(timeout=180)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
     report, runs = folder / "reports/sweep.json", folder / "runs"
     return Run(
         process.returncode,
@@ -96,7 +101,7 @@ def _end(folder: Path, process: subprocess.Popen[str], output: str = "") -> Run:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("sweep") / "repository"
     (folder / "stages").mkdir(parents=True)
     (folder / "dvc.yaml").write_text(PIPELINE, encoding="utf-8")
@@ -111,7 +116,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # What is not committed belongs to the experiments, too.
     with (folder / "stages/evaluate.py").open("a", encoding="utf-8") as stage:
         stage.write("# edited\n")
-    return folder
+    yield folder
+    # Where a test has failed, a worker may still be there.
+    (folder / "wait").unlink(missing_ok=True)
+    run_dvc(folder, "queue", "stop", "--kill", check=False)
 
 
 @pytest.fixture(scope="module")
