@@ -31,7 +31,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _states(clone: Path) -> set[str]:
     """What is kept of the stage's trainings; unlike `Path.glob`, it lets a folder go while it looks."""
-    return set(glob(f".resume/{STAGE}/*/state-*.pt", root_dir=clone))
+    return set(glob(f".resume/{STAGE}/*/state-*.pt", root_dir=clone))  # noqa: PTH207
 
 
 def _kill_after_an_update(clone: Path, command: list[str]) -> None:
