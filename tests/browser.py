@@ -24,15 +24,20 @@ class OpenedPage:
     console: list[str]
 
 
-def open_page(page: Path, profile: Path, width_px: int = 1280, *flags: str) -> OpenedPage:
-    """Open an HTML file. Skips the test where there is no browser, except in CI, which installs one."""
+def find_browser() -> str:
+    """The program. Skips the test where there is none, except in CI, which installs one."""
     browser = next((found for name in _BROWSERS if (found := shutil.which(name))), None)
     if browser is None:
         assert "CI" not in os.environ, f"CI needs one of {', '.join(_BROWSERS)}"
-        pytest.skip(f"no browser: none of {', '.join(_BROWSERS)}")
+        pytest.skip(f"no browser: none of {', '.join(_BROWSERS)}; Debian's package is called chromium")
+    return browser
+
+
+def open_page(page: Path, profile: Path, width_px: int = 1280, *flags: str) -> OpenedPage:
+    """Open an HTML file. Skips the test where there is no browser: see `find_browser`."""
     done = subprocess.run(
         [
-            browser,
+            find_browser(),
             "--headless",
             "--no-sandbox",
             "--disable-gpu",

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import contextlib
 import json
-import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -14,9 +13,9 @@ from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
-import pytest
 
-_NAMES = ("chromium", "chromium-browser", "google-chrome")
+from tests.browser import find_browser
+
 _START_TIMEOUT_S = 60.0
 _ANSWER_TIMEOUT_S = 60.0
 
@@ -25,9 +24,7 @@ class Browser:
     """One page in a browser of its own. `problems` are errors on the console, `addresses` what the page asked for."""
 
     def __init__(self, folder: Path) -> None:
-        program = next(filter(None, map(shutil.which, _NAMES)), None)
-        if program is None:
-            pytest.skip("there is no Chromium here; Debian's package is called chromium")
+        program = find_browser()
         settings = [
             "--headless=new",
             "--no-sandbox",  # root has none

@@ -52,6 +52,28 @@ def arrived(started_server: MlflowServer, params: TrackingParams) -> Arrived:
     return Arrived(started_server.uri, params)
 
 
+def _check_both_stages(arrived: Arrived, start_ms: int, end_ms: int) -> None:
+    """All of both stages is there, once, with the times at which it happened."""
+    assert arrived.stages() == ["train_stage_a", "train_stage_b"]
+    (parent,) = arrived.parents()
+    for stage, seed in (("train_stage_a", "0"), ("train_stage_b", "1")):
+        found = arrived.stage(stage)
+        assert found.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert found.data.params["seed"] == seed
+        assert arrived.curve(stage, "loss") == losses(range(1, 20))
+        assert len(arrived.points(stage, "accuracy")) == 19
+        assert all(start_ms <= point.timestamp <= end_ms for point in arrived.points(stage, "accuracy"))
+        assert found.info.status == "FINISHED"
+        assert start_ms <= found.info.start_time < found.info.end_time <= end_ms
+        assert arrived.artifacts(stage)["curve.txt"] == "a picture"
+    for number in (0, 599):
+        assert arrived.curve("train_stage_a", f"metric{number}") == [(step, float(step)) for step in range(30)]
+    params_a = arrived.stage("train_stage_a").data.params
+    assert (params_a["late"], params_a["many.149"]) == ("yes", "149")
+    assert arrived.artifacts("train_stage_a")["plots/confusion.txt"] == "a table"
+    assert parent.info.status == "FINISHED"
+
+
 def test_killed_half_way_and_stopped_while_it_is_sent_to(
     server: MlflowServer,
     arrived: Arrived,
@@ -100,24 +122,7 @@ def test_killed_half_way_and_stopped_while_it_is_sent_to(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     assert main(["mlflow", "send"]) == 0
     assert nothing_waits(tmp_path)
-    assert arrived.stages() == ["train_stage_a", "train_stage_b"]
-    (parent,) = arrived.parents()
-    for stage, seed in (("train_stage_a", "0"), ("train_stage_b", "1")):
-        found = arrived.stage(stage)
-        assert found.data.tags["mlflow.parentRunId"] == parent.info.run_id
-        assert found.data.params["seed"] == seed
-        assert arrived.curve(stage, "loss") == losses(range(1, 20))
-        assert len(arrived.points(stage, "accuracy")) == 19
-        assert all(start_ms <= point.timestamp <= end_ms for point in arrived.points(stage, "accuracy"))
-        assert found.info.status == "FINISHED"
-        assert start_ms <= found.info.start_time < found.info.end_time <= end_ms
-        assert arrived.artifacts(stage)["curve.txt"] == "a picture"
-    for number in (0, 599):
-        assert arrived.curve("train_stage_a", f"metric{number}") == [(step, float(step)) for step in range(30)]
-    params_a = arrived.stage("train_stage_a").data.params
-    assert (params_a["late"], params_a["many.149"]) == ("yes", "149")
-    assert arrived.artifacts("train_stage_a")["plots/confusion.txt"] == "a table"
-    assert parent.info.status == "FINISHED"
+    _check_both_stages(arrived, start_ms, end_ms)
 
 
 @pytest.mark.parametrize("what", ["server", "database"])
