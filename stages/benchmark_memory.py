@@ -26,7 +26,9 @@ def benchmark_memory(family: str) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     # Nobody trains in bf16 on a CPU that takes minutes for a step; `make benchmark` counts its bytes all the same.
     precisions = ("float32", "bf16") if device.type == "cuda" else ("float32",)
-    settings = Settings(params.image_size, params.count_batch, params.time_batch, params.rounds, precisions=precisions)
+    settings = Settings(
+        params.image_size, params.count_batch, params.time_batch, params.rounds, params.timing_s, precisions
+    )
     subject = backbone_subject(middle_variant(family), params.image_size, device)
     table = Path("reports/benchmark_memory") / family / "table.csv"
     metrics = Path("metrics/benchmark_memory") / f"{family}.json"

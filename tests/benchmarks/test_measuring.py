@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
+from torch import Tensor, nn
 
+from aerofuse.benchmarks import measuring
 from aerofuse.benchmarks.measuring import (
+    TimedStep,
     check_peak,
     compare_times,
     count,
@@ -13,8 +18,8 @@ from aerofuse.benchmarks.measuring import (
     two_steps,
 )
 from aerofuse.benchmarks.rows import RECOMPUTE_ALL, SEGMENTS, SWITCH, UNCHECKED, Differences
-from aerofuse.benchmarks.subjects import backbone_subject
-from aerofuse.benchmarks.ways import plain_ways
+from aerofuse.benchmarks.subjects import Subject, backbone_subject
+from aerofuse.benchmarks.ways import Way, plain_ways
 from tests.benchmarks.samples import tiny_subject
 
 
@@ -48,28 +53,51 @@ def test_a_count_on_fake_tensors_foretells_the_real_peak(name: str) -> None:
     assert doubled.peak_error == pytest.approx(1, abs=0.02)
 
 
-def test_every_way_is_timed_once_a_round() -> None:
+def test_every_way_is_timed_once_a_round_between_two_steps_without_checkpointing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Each step takes a second longer than the one before.
+    steps = itertools.count(1)
+
+    def seconds_of_step(model: nn.Module, inputs: Tensor, precision: str) -> float:
+        return float(next(steps))
+
+    monkeypatch.setattr(measuring, "_seconds_of_step", seconds_of_step)
+    ways = _two_ways(tiny_subject(32))
+    timed = time_ways(ways, tiny_subject(32), 1, "float32", rounds=2)
+    assert {name: [step.seconds for step in each] for name, each in timed.items()} == {
+        UNCHECKED: [6, 10],
+        SEGMENTS: [8, 12],
+    }
+    assert all(step.unchecked_seconds == step.seconds for each in timed.values() for step in each)
+
+
+def test_steps_that_are_timed_leave_no_gradients() -> None:
     subject = tiny_subject(32)
-    ways = {name: way for name, way in plain_ways(subject.model).items() if name in (UNCHECKED, SEGMENTS)}
-    seconds = time_ways(ways, subject, 1, "float32", rounds=2)
-    assert {name: len(each) for name, each in seconds.items()} == {UNCHECKED: 2, SEGMENTS: 2}
+    timed = time_ways(_two_ways(subject), subject, 1, "float32", rounds=1)
+    assert all(step.seconds > 0 for each in timed.values() for step in each)
     assert all(parameter.grad is None for parameter in subject.model.parameters())
 
 
 def test_short_steps_are_timed_in_more_rounds() -> None:
     subject = tiny_subject(32)
-    ways = {name: way for name, way in plain_ways(subject.model).items() if name in (UNCHECKED, SEGMENTS)}
-    seconds = time_ways(ways, subject, 1, "float32", rounds=1, timing_s=0.5)
-    assert sum(map(sum, seconds.values())) >= 0.5
-    assert len(seconds[UNCHECKED]) == len(seconds[SEGMENTS]) > 1
+    timed = time_ways(_two_ways(subject), subject, 1, "float32", rounds=1, timing_s=0.5)
+    # A step without checkpointing follows each, and is there in the mean of the next, too.
+    assert sum(step.seconds + step.unchecked_seconds for each in timed.values() for step in each) >= 0.4
+    assert len(timed[UNCHECKED]) == len(timed[SEGMENTS]) > 1
 
 
-def test_times_are_compared_round_by_round() -> None:
+def _two_ways(subject: Subject) -> dict[str, Way]:
+    return {name: way for name, way in plain_ways(subject.model).items() if name in (UNCHECKED, SEGMENTS)}
+
+
+def test_times_are_compared_step_by_step() -> None:
     # The second round was slow for both.
-    times = compare_times([1.2, 12.0, 1.3], [1.0, 10.0, 1.0], batch=2)
+    steps = [TimedStep(1.2, 1.0), TimedStep(12.0, 10.0), TimedStep(1.3, 1.0)]
+    times = compare_times(steps, batch=2)
     assert (times.time_ratio, times.seconds, times.time_batch) == (1.2, 1.3, 2)
     assert times.time_ratio_low == 1.2 <= times.time_ratio_high <= 1.3
-    once = compare_times([3.0], [2.0], batch=1)
+    once = compare_times([TimedStep(3.0, 2.0)], batch=1)
     assert once.time_ratio == once.time_ratio_low == once.time_ratio_high == 1.5
 
 

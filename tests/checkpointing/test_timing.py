@@ -51,7 +51,8 @@ def test_what_a_second_run_takes_besides_counts(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(timing, "_now", lambda device: now)
     monkeypatch.setattr(timing, "run_thinned", slowly(7, run_thinned))
     monkeypatch.setattr(timing, "run_recomputed", slowly(11, run_recomputed))
-    inputs = TensorLike.of(torch.rand(2, 5, requires_grad=True))
-    seconds = Measured(rounds=1).time_unit(torch.sigmoid, [], inputs, nullcontext)
+    # It does not grow with the samples.
+    inputs = TensorLike.of(torch.rand(8, 5, requires_grad=True))
+    seconds = Measured(rounds=1, batch=4).time_unit(torch.sigmoid, [], inputs, nullcontext)
     assert seconds.watching == 7
     assert seconds.rerun == seconds.whole_rerun == 11

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from aerofuse.benchmarks.rows import SEGMENTS, Differences, PeakCheck, Peaks, Times
+from aerofuse.benchmarks.rows import SEGMENTS, UNCHECKED, Differences, PeakCheck, Peaks, Times
 from aerofuse.benchmarks.subjects import Subject
 from aerofuse.benchmarks.ways import Way
 from aerofuse.memory.kinds import Kind
@@ -78,24 +78,42 @@ def check_peak(way: Way, subject: Subject, batch: int, precision: Precision, sca
     return PeakCheck(shape, predicted, measured, round(predicted / measured - 1, 5))
 
 
+@dataclass(frozen=True)
+class TimedStep:
+    """Seconds of a step, and of one without checkpointing: the mean of those that ran before and after it."""
+
+    seconds: float
+    unchecked_seconds: float
+
+
 def time_ways(
     ways: Mapping[str, Way], subject: Subject, batch: int, precision: Precision, rounds: int, timing_s: float = 0
-) -> dict[str, list[float]]:
-    """Seconds of a step, per way and round. All ways run once in each round; a first one is not counted.
+) -> dict[str, list[TimedStep]]:
+    """The steps of each way, one per round, each between two without checkpointing. A first round is not counted.
 
+    One of them is itself without checkpointing: how far it is from its neighbours is how much the machine scatters.
     There are more than `rounds` of them where they take less than `timing_s` in all: short steps scatter more.
+    Raises `KeyError` where there is no way without checkpointing.
     """
     inputs = subject.inputs(batch)
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    timed: dict[str, list[TimedStep]] = {name: [] for name in ways}
+    spent = 0.0
     with tqdm(desc="steps timed", unit="step", leave=False, disable=None) as steps:
+
+        def run(name: str) -> float:
+            steps.update()
+            return _seconds_of_step(ways[name].prepare(batch), inputs, precision)
+
+        unchecked = run(UNCHECKED)
         for number in itertools.count():
-            for name, way in ways.items():
-                elapsed = _seconds_of_step(way.prepare(batch), inputs, precision)
+            for name in ways:
+                # What slows the machine down for a while slows a step and its two neighbours.
+                before, elapsed, unchecked = unchecked, run(name), run(UNCHECKED)
                 if number:
-                    seconds[name].append(elapsed)
-                steps.update()
-            if number >= rounds and sum(map(sum, seconds.values())) >= timing_s:
-                return seconds
+                    timed[name].append(TimedStep(elapsed, (before + unchecked) / 2))
+                    spent += elapsed + unchecked
+            if number >= rounds and spent >= timing_s:
+                return timed
     raise AssertionError("counting has no end")
 
 
@@ -109,11 +127,12 @@ def _seconds_of_step(model: nn.Module, inputs: Tensor, precision: Precision) -> 
     return elapsed
 
 
-def compare_times(seconds: Sequence[float], unchecked: Sequence[float], batch: int) -> Times:
-    """The ratios of the rounds, one by one, so that what slows a round down slows both of its steps."""
-    ratios = [one / other for one, other in zip(seconds, unchecked, strict=True)]
+def compare_times(steps: Sequence[TimedStep], batch: int) -> Times:
+    """The ratios of the rounds, one by one: their median and quartiles."""
+    ratios = [step.seconds / step.unchecked_seconds for step in steps]
     low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
-    return Times(batch, round(middle, 4), round(low, 4), round(high, 4), round(statistics.median(seconds), 4))
+    seconds = statistics.median(step.seconds for step in steps)
+    return Times(batch, round(middle, 4), round(low, 4), round(high, 4), round(seconds, 4))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """What gradient checkpointing saves and costs, for every family: `make benchmark`.
 
 Peaks are counted on fake tensors, and checked on real ones. Times are real steps, all ways of a network side by side:
-every round runs each of them once, and a ratio is the median over the rounds. `reports/benchmarks/` gets a table named
+every round runs each of them once, between two steps without checkpointing, and a ratio is the median over the rounds.
+`reports/benchmarks/` gets a table named
 by what it ran on, which is written after each network, and `make readme` puts that of all families into the pages in
 docs, and that of the hybrid of recipe `base`.
 """
@@ -77,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rounds", type=int, default=3, help="rounds of timing, at least (default: 3)")
     parser.add_argument(
-        "--seconds", type=int, default=60, help="what a network is timed for, at least, in more rounds (default: 60)"
+        "--seconds", type=int, default=120, help="what a network is timed for, at least, in more rounds (default: 120)"
     )
     parser.add_argument("--device", type=device_here, default=torch.device("cpu"), help="cpu (default) or cuda")
     parser.add_argument("--precision", choices=["float32", "bf16", "both"], default="both", help="(default: both)")

@@ -57,14 +57,14 @@ def measure_line(subject: Subject, batch: int, time_batch: int, rounds: int) -> 
     plans = [planner.plan(round(memory_gb / _UNCHECKED_GB * unchecked)) for memory_gb, _ in _PUBLISHED]
     ways = {UNCHECKED: plain_ways(subject.model)[UNCHECKED]}
     ways |= {plan.budget: follow(plan, subject.model) for plan in plans}
-    seconds = time_ways(ways, subject, time_batch, "float32", rounds)
+    timed = time_ways(ways, subject, time_batch, "float32", rounds)
     real = subject.device.type == "cuda"
     return [
         Point(
             share=round(memory_gb / _UNCHECKED_GB, 4),
             published_time_ratio=published,
             predicted_time_ratio=round(plan.predicted.time_ratio, 4),
-            time_ratio=compare_times(seconds[plan.budget], seconds[UNCHECKED], time_batch).time_ratio,
+            time_ratio=compare_times(timed[plan.budget], time_batch).time_ratio,
             unchecked_bytes=unchecked,
             predicted_peak_bytes=plan.predicted.peak_bytes,
             peak_bytes=count(ways[plan.budget], subject, batch, "float32", fake=not real).peak_bytes,

@@ -183,10 +183,10 @@ class _Bench:
         if self._is_slow:
             return {}
         settings = self._settings
-        seconds = time_ways(
+        timed = time_ways(
             self._ways, self._subject, self._real_batch, self._precision, settings.rounds, settings.timing_s
         )
-        return {name: compare_times(of_way, seconds[UNCHECKED], self._real_batch) for name, of_way in seconds.items()}
+        return {name: compare_times(steps, self._real_batch) for name, steps in timed.items()}
 
     def _differences(self) -> dict[str, Differences]:
         """On a CPU in float32; on CUDA a step is not even its own equal, for atomic additions come in any order."""

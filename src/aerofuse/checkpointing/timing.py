@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, Protocol
 
@@ -58,6 +58,11 @@ class Stopwatch(Protocol):
         """
 
 
+# What Python takes to see calls and to bring results back is a difference of two steps, a millisecond or so. It is the
+# same for any number of samples, and on a CPU the step of few is what it is not lost in. Two, for normalisation.
+_FEW_SAMPLES = 2
+
+
 @dataclass(frozen=True)
 class Measured:
     """Real steps of a unit on its own device: the least of `rounds`, because what disturbs only adds.
@@ -65,7 +70,7 @@ class Measured:
     On a CPU no more than `batch` samples are timed, and the rest is taken to be in proportion.
     """
 
-    rounds: int = 3
+    rounds: int = 5
     batch: int = 4
 
     def time_unit(
@@ -79,46 +84,90 @@ class Measured:
     ) -> UnitSeconds:
         """See `Stopwatch`."""
         samples = inputs.size[0]
-        if inputs.device.type == "cpu" and samples > self.batch:
-            inputs = inputs.first_samples(self.batch)
+        few = inputs
+        if inputs.device.type == "cpu":
+            inputs = inputs.first_samples(min(samples, self.batch))
+            few = inputs.first_samples(min(samples, self.batch, _FEW_SAMPLES))
         scale = samples / inputs.size[0]
-        plain, thinned, recomputed = _Steps(), _Steps(), _Steps()
-        replays: dict[str, list[float]] = {}
-        outputs: dict[str, list[float]] = {}
-
-        def again(x: Tensor) -> Tensor:
-            return run_recomputed(run, run, lambda: iter(()), x)
-
-        for _ in range(self.rounds + 1):
-            # In turn, so that what slows the machine down slows all three.
-            plain.add(self._step(run, parameters, inputs, autocast))
-            watch = _Replays(inputs.device)
-            step = self._step(partial(run_thinned, run, keep=(), watch=watch), parameters, inputs, autocast)
-            thinned.add(step, less=sum(watch.seconds.values()))
-            for name, seconds in watch.seconds.items():
-                replays.setdefault(name, []).append(seconds)
-            recomputed.add(self._step(again, parameters, inputs, autocast))
-            if linked:
-                # The calls that only lead to the output run again for the input of a second unit.
-                watch = _Replays(inputs.device)
-                twice = partial(run_thinned, run, keep=(), watch=watch, linked=[run])
-                self._step(twice, parameters, inputs, autocast)
-                for name, seconds in watch.seconds.items():
-                    outputs.setdefault(name, []).append(seconds)
-        rerun = max(recomputed.whole - plain.whole, 0.0)
-        replays = outputs | replays
+        unit = _TimedUnit(run, parameters, autocast)
+        many_rounds, few_rounds = [], []
+        # In turn, so that what slows the machine down slows all of them. The first round warms up.
+        for _ in range(1 + self.rounds):
+            many_rounds.append(unit.round(inputs, linked=linked))
+            few_rounds.append(unit.round(few))
+        many, short = _Round.least(many_rounds[1:]), _Round.least(few_rounds[1:])
+        rerun = scale * many.second_run + max(short.recomputed - short.plain, 0.0)
         return UnitSeconds(
-            scale * plain.forward,
-            scale * plain.backward,
-            scale * rerun,
-            scale * (rerun + plain.after_last_saved),
-            scale * max(thinned.whole - plain.whole, 0.0),
-            {name: scale * min(seconds[1:]) for name, seconds in replays.items()},
+            scale * many.forward,
+            scale * many.backward,
+            rerun,
+            rerun + scale * many.after_last_saved,
+            max(short.thinned - short.plain, 0.0),
+            {name: scale * seconds for name, seconds in many.replays.items()},
         )
 
-    def _step(
-        self, run: Callable[[Tensor], Tensor], parameters: Sequence[nn.Parameter], inputs: TensorLike, autocast: Cast
-    ) -> _Step:
+
+@dataclass(frozen=True)
+class _Round:
+    """Seconds of a unit's steps, each a forward and a backward pass, treated in three ways.
+
+    - `plain`: everything is kept; `forward` and `backward` are its parts, and `after_last_saved` the part of the
+      forward pass after the last tensor that autograd wants.
+    - `recomputed`: the input alone is kept; without the `second_run`.
+    - `thinned`: no result is kept; without `replays`, the calls that are made again.
+    """
+
+    plain: float
+    forward: float
+    after_last_saved: float
+    backward: float
+    recomputed: float
+    second_run: float
+    thinned: float
+    replays: Mapping[str, float]
+
+    @classmethod
+    def least(cls, rounds: Sequence[_Round]) -> _Round:
+        """The least of each."""
+        least: dict[str, Any] = {
+            field.name: min(getattr(one, field.name) for one in rounds)
+            for field in fields(cls)
+            if field.name != "replays"
+        }
+        return cls(**least, replays={name: min(one.replays[name] for one in rounds) for name in rounds[0].replays})
+
+
+@dataclass(frozen=True)
+class _TimedUnit:
+    run: Callable[[Tensor], Tensor]
+    parameters: Sequence[nn.Parameter]
+    autocast: Cast
+
+    def round(self, inputs: TensorLike, *, linked: bool = False) -> _Round:
+        """Each step once."""
+        plain = self._step(self.run, inputs)
+        second = _Clock(inputs.device)
+        again = second("run", self.run)
+        recomputed = self._step(partial(run_recomputed, self.run, again, lambda: iter(())), inputs)
+        second_run = second.seconds.get("run", 0.0)  # none where autograd wants nothing
+        replays = _Clock(inputs.device)
+        thinned = self._step(partial(run_thinned, self.run, keep=(), watch=replays), inputs)
+        outputs = _Clock(inputs.device)
+        if linked:
+            # The calls that only lead to the output run again for the input of a second unit.
+            self._step(partial(run_thinned, self.run, keep=(), watch=outputs, linked=[self.run]), inputs)
+        return _Round(
+            plain=plain.whole,
+            forward=plain.forward,
+            after_last_saved=plain.after_last_saved,
+            backward=plain.backward,
+            recomputed=recomputed.whole - second_run,
+            second_run=second_run,
+            thinned=thinned.whole - sum(replays.seconds.values()),
+            replays=outputs.seconds | replays.seconds,
+        )
+
+    def _step(self, run: Callable[[Tensor], Tensor], inputs: TensorLike) -> _Step:
         trigger = torch.zeros((), device=inputs.device, requires_grad=True)
         x = make_inputs(inputs, trigger)
         started = last_saved = _now(inputs.device)
@@ -128,14 +177,14 @@ class Measured:
             last_saved = _now(inputs.device)
             return tensor
 
-        with autocast(), saved_tensors_hooks(pack, lambda tensor: tensor):
+        with self.autocast(), saved_tensors_hooks(pack, lambda tensor: tensor):
             output = run(x)
         ended = _now(inputs.device)
         gradient = TensorLike.of(output).make()
         again = _now(inputs.device)
         output.backward(gradient)
         finished = _now(inputs.device)
-        for parameter in parameters:
+        for parameter in self.parameters:
             parameter.grad = None
         return _Step(ended - started, ended - last_saved, finished - again)
 
@@ -148,38 +197,13 @@ class _Step:
     after_last_saved: float
     backward: float
 
-
-class _Steps:
-    """Steps of one kind, the first of which warms up."""
-
-    def __init__(self) -> None:
-        self._steps: list[_Step] = []
-        self._whole: list[float] = []
-
-    def add(self, step: _Step, less: float = 0.0) -> None:
-        """One more, of which `less` seconds do not count."""
-        self._steps.append(step)
-        self._whole.append(step.forward + step.backward - less)
-
-    @property
-    def forward(self) -> float:
-        return min(step.forward for step in self._steps[1:])
-
-    @property
-    def after_last_saved(self) -> float:
-        return min(step.after_last_saved for step in self._steps[1:])
-
-    @property
-    def backward(self) -> float:
-        return min(step.backward for step in self._steps[1:])
-
     @property
     def whole(self) -> float:
-        return min(self._whole[1:])
+        return self.forward + self.backward
 
 
-class _Replays:
-    """Takes the time of what is computed again."""
+class _Clock:
+    """Takes the time of functions, by name."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -190,9 +214,10 @@ class _Replays:
 
         def timed(*args: Any, **kwargs: Any) -> Tensor:
             started = _now(self._device)
-            result = function(*args, **kwargs)
-            self.seconds[name] = self.seconds.get(name, 0.0) + _now(self._device) - started
-            return result
+            try:
+                return function(*args, **kwargs)
+            finally:  # a second run is stopped by an exception
+                self.seconds[name] = self.seconds.get(name, 0.0) + _now(self._device) - started
 
         return timed
 
