@@ -34,8 +34,8 @@ IN_SHORT = ("resnet", "vit")
 
 
 @functools.cache
-def tiny_planner() -> Planner:
-    return Planner(create_backbone("convnext_atto", image_size_px=64), (2, 3, 64, 64), stopwatch=ESTIMATED)
+def tiny_planner(batch: int = 2) -> Planner:
+    return Planner(create_backbone("convnext_atto", image_size_px=64), (batch, 3, 64, 64), stopwatch=ESTIMATED)
 
 
 def any_plan(chain: Chain, images: Tensor, rng: random.Random) -> Plan:
@@ -131,6 +131,16 @@ def test_a_plan_is_a_value(tmp_path: Path) -> None:
     curve = plan.frontier()
     assert curve[-1].time_ratio == 1.0
     assert [point.time_ratio for point in curve] == sorted((point.time_ratio for point in curve), reverse=True)
+
+
+def test_a_plan_costs_more_for_a_smaller_batch() -> None:
+    planner = tiny_planner(batch=4)
+    plan = planner.plan(0.5)
+    assert planner.time_ratio(plan, 4) == plan.predicted.time_ratio
+    half, quarter = planner.time_ratio(plan, 2), planner.time_ratio(plan, 1)
+    # What Python takes stays, and what is computed is halved each time.
+    assert quarter - half == pytest.approx(2 * (half - plan.predicted.time_ratio))
+    assert half > plan.predicted.time_ratio
 
 
 def test_budgets_that_are_too_small_and_too_large() -> None:

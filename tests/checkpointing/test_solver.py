@@ -32,7 +32,17 @@ def random_profile(rng: random.Random, length: int, starts: tuple[int, ...] = (0
         if rng.random() < 0.7:
             ways[1] = replace(ways[1], link_seconds=rng.randint(0, 2) / 4, link_bytes=rng.randint(0, 1))
         return UnitProfile(
-            name, rng.randint(1, 4), rng.randint(1, 4), 1, 0, forward, 2 * forward, forward, forward + 1, tuple(ways)
+            name,
+            rng.randint(1, 4),
+            rng.randint(1, 4),
+            1,
+            0,
+            forward,
+            2 * forward,
+            forward,
+            forward + 1,
+            0.25,
+            tuple(ways),
         )
 
     units: list[UnitProfile] = []
@@ -109,7 +119,8 @@ def test_the_frontier_falls_from_the_least_memory_to_no_checkpointing() -> None:
 def test_a_plan_is_simulated_by_hand() -> None:
     keep = Way(None, held_bytes=10, forward_bytes=15, backward_bytes=20, backward_total_bytes=23, replay_seconds=0.0)
     thin = Way(("a",), held_bytes=2, forward_bytes=12, backward_bytes=18, backward_total_bytes=21, replay_seconds=0.5)
-    unit = UnitProfile("u", 4, 8, 3, 0, 1.0, 2.0, 0.75, 1.0, (keep, thin))
+    thin = replace(thin, fixed_seconds=0.125)
+    unit = UnitProfile("u", 4, 8, 3, 0, 1.0, 2.0, 0.75, 1.0, 0.25, (keep, thin))
     profile = ChainProfile((unit, unit, unit), (0,))
     # All kept: the third unit's backward on top of what two units and their outputs hold.
     assert simulate(profile, Plan((Keep(0), Keep(1), Keep(2)))).activation_bytes == 2 * (10 + 4) + 20
@@ -119,6 +130,7 @@ def test_a_plan_is_simulated_by_hand() -> None:
     # By then the third unit's parameters have their gradients; the second one's are in its own peak.
     assert cost.total_bytes == (10 + 4) + 23 + 3
     assert cost.replay_seconds == 0.5 + 1.0 + 0.75
+    assert cost.fixed_seconds == 0.125 + 0.25 + 0.25
     # Units that update running statistics hold copies of them when they run again.
     counting = replace(unit, statistics_bytes=7)
     profile = ChainProfile((counting, counting, unit), (0,))

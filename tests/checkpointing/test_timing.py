@@ -12,7 +12,7 @@ from aerofuse.checkpointing import timing
 from aerofuse.checkpointing.counting import TensorLike
 from aerofuse.checkpointing.recompute import run_recomputed
 from aerofuse.checkpointing.thin import run_thinned
-from aerofuse.checkpointing.timing import Measured
+from aerofuse.checkpointing.timing import Measured, Overhead
 
 
 @pytest.mark.parametrize(("samples", "scale"), [(2, 1), (4, 1), (8, 2)])
@@ -33,26 +33,89 @@ def test_times_of_a_unit(monkeypatch: pytest.MonkeyPatch, samples: int, scale: f
     assert seconds.backward == 0
     assert seconds.rerun == 3 * scale
     assert seconds.whole_rerun == 5 * scale
-    assert seconds.watching == 0
+    assert seconds.rerunning == seconds.thinning == Overhead(0)
     assert seconds.replays == {"sigmoid.0": 0, "tanh.0": 0}
 
 
-def test_what_a_second_run_takes_besides_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("disturbed_by", [-3, 100])
+def test_one_round_in_three_that_is_disturbed_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, disturbed_by: float
+) -> None:
+    now = 0.0
+    runs = 0
+
+    def run(inputs: Tensor) -> Tensor:
+        nonlocal now, runs
+        now += 5
+        if runs in (4, 5, 6, 7):  # a step as it is, two of a second run, a thinned one, after as many to warm up
+            now += disturbed_by
+        runs += 1
+        return inputs.sigmoid()
+
+    monkeypatch.setattr(timing, "_now", lambda device: now)
+    inputs = TensorLike.of(torch.rand(2, 5, requires_grad=True))
+    seconds = Measured(rounds=3, seconds=0).time_unit(run, [], inputs, nullcontext)
+    assert runs == 4 * 4
+    assert (seconds.forward, seconds.rerun) == (5, 5)
+    assert seconds.rerunning == seconds.thinning == Overhead(0)
+
+
+def test_there_are_more_rounds_while_they_are_short() -> None:
+    runs = 0
+
+    def run(inputs: Tensor) -> Tensor:
+        nonlocal runs
+        runs += 1
+        return inputs.sigmoid()
+
+    inputs = TensorLike.of(torch.rand(2, 5, requires_grad=True))
+    Measured(rounds=3, seconds=60).time_unit(run, [], inputs, nullcontext)
+    assert runs == 4 * (1 + 6)
+
+
+@pytest.mark.parametrize(("samples", "growing"), [(8, 16), (4, 8), (2, 0)])
+def test_what_checkpointing_takes_besides_counts(monkeypatch: pytest.MonkeyPatch, samples: int, growing: float) -> None:
     now = 0.0
 
     def slowly(seconds: float, way: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def run(*args: Any, **keywords: Any) -> Tensor:
+        def run(run: Callable[[Tensor], Tensor], *args: Any, **keywords: Any) -> Tensor:
             nonlocal now
-            now += seconds
-            return way(*args, **keywords)
+            (inputs,) = (argument for argument in args if isinstance(argument, Tensor))
+            now += seconds + 2 * len(inputs)
+            return way(run, *args, **keywords)
 
         return run
 
     monkeypatch.setattr(timing, "_now", lambda device: now)
     monkeypatch.setattr(timing, "run_thinned", slowly(7, run_thinned))
     monkeypatch.setattr(timing, "run_recomputed", slowly(11, run_recomputed))
-    # It does not grow with the samples.
-    inputs = TensorLike.of(torch.rand(8, 5, requires_grad=True))
+    inputs = TensorLike.of(torch.rand(samples, 5, requires_grad=True))
     seconds = Measured(rounds=1, batch=4).time_unit(torch.sigmoid, [], inputs, nullcontext)
-    assert seconds.watching == 7
-    assert seconds.rerun == seconds.whole_rerun == 11
+    # From two samples alone nobody can tell what grows.
+    fixed = 0 if growing else 2 * 2
+    assert seconds.thinning == Overhead(7 + fixed, growing)
+    assert seconds.rerunning == Overhead(11 + fixed, growing)
+    assert seconds.rerun == seconds.whole_rerun == 0
+
+
+def test_the_copy_that_a_call_in_place_makes_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    clone = Tensor.clone
+
+    def slow_clone(tensor: Tensor) -> Tensor:
+        nonlocal now
+        now += 3
+        return clone(tensor)
+
+    monkeypatch.setattr(timing, "_now", lambda device: now)
+
+    def run(inputs: Tensor) -> Tensor:
+        double = inputs.mul(2)
+        other = double.sigmoid()
+        return double.tanh_() + other  # the sigmoid is made again from what tanh has written over
+
+    monkeypatch.setattr(Tensor, "clone", slow_clone)
+    inputs = TensorLike.of(torch.rand(2, 5, requires_grad=True))
+    seconds = Measured(rounds=1).time_unit(run, [], inputs, nullcontext)
+    assert seconds.replays == {"mul.0": 0, "sigmoid.0": 0, "tanh_.0": 3}
+    assert seconds.thinning == Overhead(0)

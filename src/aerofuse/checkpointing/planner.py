@@ -150,6 +150,13 @@ class Planner:
             steps += shifted(part.plan.steps, len(list(units_of(steps))))
         return simulate(self._profile, Plan(tuple(steps)))
 
+    def time_ratio(self, plan: CheckpointingPlan, samples: int) -> float:
+        """The time of a step of `samples` under a plan of this planner, over that of the same without checkpointing.
+
+        For fewer samples than planned for it is higher: some of what checkpointing takes is the same for any number.
+        """
+        return self._time_ratio(self.solved(plan), samples / self._scope.input_shape[0])
+
     @property
     def unchecked(self) -> Prediction:
         """What the step takes without checkpointing."""
@@ -211,8 +218,10 @@ class Planner:
             start += length
         return treatments
 
-    def _time_ratio(self, cost: PlanCost) -> float:
-        return 1 + cost.replay_seconds / self._profile.seconds
+    def _time_ratio(self, cost: PlanCost, share: float = 1.0) -> float:
+        """`share` of the batch."""
+        growing = cost.replay_seconds - cost.fixed_seconds
+        return 1 + (share * growing + cost.fixed_seconds) / (share * self._profile.seconds)
 
     def _predict(self, cost: PlanCost) -> Prediction:
         return Prediction(cost.total_bytes + self.fixed_bytes, cost.activation_bytes, self._time_ratio(cost))

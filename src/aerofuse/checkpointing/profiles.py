@@ -20,7 +20,8 @@ class Way:
     - `backward_bytes`: at most alive in its backward: what it held, what it computes again, the gradient of its
       output and that of its input.
     - `backward_total_bytes`: the same with the gradients of its parameters.
-    - `replay_seconds`: what is computed again.
+    - `replay_seconds`: what is computed again, and what it takes to remember it and to bring it back.
+    - `fixed_seconds`: of them, those that are the same for a batch of any size.
     - `sparing`: as in `Thin`.
     - `link_seconds`: what it takes to make the output from the input and from what is kept, `None` where that is not
       possible or would make nearly all again; `link_bytes` are held for that besides. See `Thin.count`.
@@ -32,6 +33,7 @@ class Way:
     backward_bytes: int
     backward_total_bytes: int
     replay_seconds: float
+    fixed_seconds: float = 0.0
     sparing: bool = False
     link_seconds: float | None = None
     link_bytes: int = 0
@@ -48,7 +50,8 @@ class UnitProfile:
     `passing_bytes` is the most that is alive while it runs forward and saves nothing, its input left out.
     `gradient_bytes` are those of its own parameters that learn, `statistics_bytes` those of its running statistics, of
     which copies take the update while a range runs again. `rerun_seconds` is a second run as far as the last
-    tensor that autograd wants, `whole_rerun_seconds` one to the end.
+    tensor that autograd wants, `whole_rerun_seconds` one to the end; of both, `rerun_fixed_seconds` are the same for a
+    batch of any size.
     """
 
     name: str
@@ -60,6 +63,7 @@ class UnitProfile:
     backward_seconds: float
     rerun_seconds: float
     whole_rerun_seconds: float
+    rerun_fixed_seconds: float
     ways: tuple[Way, ...]
 
     def is_like(self, other: UnitProfile) -> bool:
@@ -88,6 +92,11 @@ class Row:
         """What is computed again: each input anew from the first."""
         links = self.count * (self.count - 1) // 2
         return self.count * self.way.replay_seconds + links * (self.way.link_seconds or 0.0)
+
+    @property
+    def fixed_seconds(self) -> float:
+        """Of them, those that are the same for a batch of any size."""
+        return self.count * self.way.fixed_seconds
 
     @property
     def gradient_bytes(self) -> int:

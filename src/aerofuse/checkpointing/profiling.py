@@ -92,7 +92,7 @@ def _profile_unit(
     else:
         seconds = stopwatch.time_unit(unit.run, parameters, inputs, autocast, linked=linked)
     kept = count(unit.run)
-    counts = {_way(kept, None, False, 0.0): kept}
+    counts = {_way(kept, None): kept}
     by_name = {call.name: call for call in calls}
     for keep in sets_to_keep(calls, seconds.replays):
         sharing, alone = (
@@ -101,7 +101,10 @@ def _profile_unit(
         # Where nothing would be shared, sparing changes nothing.
         for sparing, again in ((False, sharing), (True, alone)) if alone > sharing else ((False, sharing),):
             counted = count(partial(run_thinned, unit.run, keep=keep, sparing=sparing))
-            way = _way(counted, keep, sparing, again + seconds.watching)
+            again += seconds.thinning.seconds
+            way = replace(
+                _way(counted, keep), replay_seconds=again, fixed_seconds=seconds.thinning.fixed, sparing=sparing
+            )
             if linked and (output_seconds := link_seconds(by_name, keep, seconds.replays)) is not None:
                 way = replace(way, link_seconds=output_seconds, link_bytes=link_bytes(by_name, keep))
             counts[way] = counted
@@ -114,8 +117,9 @@ def _profile_unit(
         statistics_bytes=sum(found.buffer.nbytes for found in running_statistics(modules_of([unit]))),
         forward_seconds=seconds.forward,
         backward_seconds=seconds.backward,
-        rerun_seconds=seconds.rerun,
-        whole_rerun_seconds=seconds.whole_rerun,
+        rerun_seconds=seconds.rerun + seconds.rerunning.seconds,
+        whole_rerun_seconds=seconds.whole_rerun + seconds.rerunning.seconds,
+        rerun_fixed_seconds=seconds.rerunning.fixed,
         ways=tuple(_worthwhile(list(counts))),
     )
     lets_input_go = frozenset(way for way, counted in counts.items() if not counted.input_is_held)
@@ -126,15 +130,14 @@ def _run_dropped(unit: Unit, x: Tensor) -> Tensor:
     return run_recomputed(unit.run, unit.run, partial(modules_of, [unit]), x)
 
 
-def _way(counted: UnitBytes, keep: tuple[str, ...] | None, sparing: bool, seconds: float) -> Way:
+def _way(counted: UnitBytes, keep: tuple[str, ...] | None) -> Way:
     return Way(
         keep,
         counted.held_bytes,
         counted.forward_bytes,
         counted.backward_bytes,
         counted.backward_total_bytes,
-        seconds,
-        sparing,
+        replay_seconds=0.0,
     )
 
 

@@ -15,6 +15,11 @@ from aerofuse.checkpointing.recompute import hand_over
 from aerofuse.checkpointing.surroundings import Autocast, RandomState
 
 
+def _write_over(func: Callable[..., Tensor], target: Tensor, *args: Any, copying: bool, **keywords: Any) -> Tensor:
+    """`func` in place on `target`, or where it is `copying` on a copy, which belongs to what that takes."""
+    return func(target.clone() if copying else target, *args, **keywords)
+
+
 @dataclass(frozen=True)
 class Call:
     """One call inside a unit whose result could be computed again.
@@ -97,7 +102,8 @@ class RecipeBook:
         self, func: Callable[..., Any], references: Sequence[Any], named: Mapping[str, Any], target: Tensor
     ) -> Recipe:
         """The recipe of `target`, over which `func` wrote; its arguments were referred to before that."""
-        return Recipe(func, references, named, self._autocast, target, copies_first=True, shares=not self._sparing)
+        function = partial(_write_over, func)
+        return Recipe(function, references, named, self._autocast, target, in_place=True, shares=not self._sparing)
 
     def remember(self, name: str, output: Tensor, recipe: Recipe) -> None:
         """`recipe` makes the storage of `output`, also where the call itself has saved its result."""

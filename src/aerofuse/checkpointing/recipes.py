@@ -39,9 +39,9 @@ class Recipe:
         "_required",
         "arguments",
         "autocast",
-        "copies_first",
         "dtype",
         "function",
+        "in_place",
         "keywords",
         "layout",
         "links_units",
@@ -60,7 +60,7 @@ class Recipe:
         autocast: Autocast,
         result: Tensor,
         random: RandomState | None = None,
-        copies_first: bool = False,
+        in_place: bool = False,
         shares: bool = True,
     ) -> None:
         self.function = function
@@ -68,8 +68,8 @@ class Recipe:
         self.keywords: Mapping[str, Any] = keywords
         self.autocast = autocast
         self.random = random
-        # The function works in place on its first argument.
-        self.copies_first = copies_first
+        # The function writes over its first argument, or over a copy where it is told to be `copying`.
+        self.in_place = in_place
         # Whether a value that was computed on the way to another is held for whoever wants it later.
         self.shares = shares
         # The input of a unit that is linked to the one before. It is held while its own unit wants it, and not while
@@ -96,15 +96,14 @@ class Recipe:
         if self.value is not None:
             return self.value
         arguments = [resolve(argument, passing=passing or self.links_units) for argument in self.arguments]
-        if self.copies_first:
-            target = self.arguments[0].source
-            wanted = passing or self.links_units or target.is_kept or target.waiting > self._required
-            if target.value is not None and wanted:
-                # Somebody else reads what the function is about to change.
-                arguments[0] = arguments[0].clone()
         keywords = {
             name: resolve(argument, passing=passing or self.links_units) for name, argument in self.keywords.items()
         }
+        if self.in_place:
+            target = self.arguments[0].source
+            wanted = passing or self.links_units or target.is_kept or target.waiting > self._required
+            # Somebody else may read what the function is about to change.
+            keywords["copying"] = target.value is not None and wanted
         if self.random is None:
             value = self.function(*arguments, **keywords)
         else:

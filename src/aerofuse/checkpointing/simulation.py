@@ -14,12 +14,14 @@ class PlanCost:
     """What a step takes under a plan, inside of the chain.
 
     `activation_bytes` is the peak of activations and temporaries, `total_bytes` that of the same with the gradients
-    of parameters, as they appear in the backward pass; `replay_seconds` is the time of what is computed again.
+    of parameters, as they appear in the backward pass; `replay_seconds` is the time of what is computed again, and of
+    it `fixed_seconds` are the same for a batch of any size.
     """
 
     activation_bytes: int
     total_bytes: int
     replay_seconds: float
+    fixed_seconds: float = 0.0
 
 
 def simulate(profile: ChainProfile, plan: Plan) -> PlanCost:
@@ -28,14 +30,14 @@ def simulate(profile: ChainProfile, plan: Plan) -> PlanCost:
         raise ValueError(f"a plan for {plan.num_units} units has no cost on a chain of {len(profile.units)}")
     run = _Run(profile.units)
     run.range(plan.steps, held=0, waiting=0, gradients=0)
-    return PlanCost(run.activation_bytes, run.total_bytes, run.replay_seconds)
+    return PlanCost(run.activation_bytes, run.total_bytes, run.replay_seconds, run.fixed_seconds)
 
 
 class _Run:
     def __init__(self, units: Sequence[UnitProfile]) -> None:
         self._units = units
         self.activation_bytes = self.total_bytes = 0
-        self.replay_seconds = 0.0
+        self.replay_seconds = self.fixed_seconds = 0.0
 
     def range(self, steps: Sequence[Step], held: int, waiting: int, gradients: int, copied: int = 0) -> int:
         """Forward and backward of some steps; returns the gradients of parameters that are there afterwards.
@@ -76,11 +78,13 @@ class _Run:
             self.activation_bytes = max(self.activation_bytes, outside + row.backward_bytes)
             self.total_bytes = max(self.total_bytes, outside + gradients + row.backward_total_bytes)
             self.replay_seconds += row.replay_seconds
+            self.fixed_seconds += row.fixed_seconds
             return gradients + row.gradient_bytes
         indices = list(units_of(step.steps))
         last = self._unit(indices[-1])
         self.replay_seconds += sum(self._unit(index).whole_rerun_seconds for index in indices[:-1])
         self.replay_seconds += last.rerun_seconds
+        self.fixed_seconds += sum(self._unit(index).rerun_fixed_seconds for index in indices)
         statistics = sum(self._unit(index).statistics_bytes for index in indices)
         return self.range(step.steps, outside, last.output_bytes, gradients, statistics)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -24,19 +25,36 @@ Cast = Callable[[], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True)
+class Overhead:
+    """Seconds that checkpointing a unit takes besides what is computed again, at the batch in question.
+
+    `fixed` are the same for any batch, as Python's are; `growing` are in proportion to it.
+    """
+
+    fixed: float
+    growing: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        return self.fixed + self.growing
+
+
+@dataclass(frozen=True)
 class UnitSeconds:
     """The time of a unit's forward and backward pass, and what it takes more when some of it is done again.
 
     `rerun` is a second run as far as the last tensor that autograd wants, where it may stop; `whole_rerun` one to the
-    end. `watching` is what a unit that keeps some results only takes to see its calls and to bring them back, and
-    `replays` what each call takes when it is made again.
+    end; `rerunning` is what either takes besides. `replays` is what each call of a unit that keeps some results only
+    takes when it is made again; `thinning` is what it takes to see the calls and to bring their results back.
     """
 
     forward: float
     backward: float
     rerun: float
     whole_rerun: float
-    watching: float
+    rerunning: Overhead
+    thinning: Overhead
     replays: Mapping[str, float]
 
 
@@ -58,20 +76,24 @@ class Stopwatch(Protocol):
         """
 
 
-# What Python takes to see calls and to bring results back is a difference of two steps, a millisecond or so. It is the
-# same for any number of samples, and on a CPU the step of few is what it is not lost in. Two, for normalisation.
+# Overhead is a difference of two steps, a millisecond or so, and most of it is Python's: the same for any number of
+# samples. On a CPU the step of few is what it is not lost in. Two, for normalisation.
 _FEW_SAMPLES = 2
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Real steps of a unit on its own device: the least of `rounds`, because what disturbs only adds.
+    """Real steps of a unit on its own device, the median of `rounds`, and of up to twice as many within `seconds`.
 
-    On a CPU no more than `batch` samples are timed, and the rest is taken to be in proportion.
+    Medians, for a call of a microsecond is undisturbed at least once, and a pass of a second never: by the least of
+    each, what is computed again would look shorter beside the step than it is.
+
+    On a CPU no more than `batch` samples are timed, and what is computed is taken to be in proportion.
     """
 
     rounds: int = 5
     batch: int = 4
+    seconds: float = 0.5
 
     def time_unit(
         self,
@@ -88,53 +110,82 @@ class Measured:
         if inputs.device.type == "cpu":
             inputs = inputs.first_samples(min(samples, self.batch))
             few = inputs.first_samples(min(samples, self.batch, _FEW_SAMPLES))
-        scale = samples / inputs.size[0]
         unit = _TimedUnit(run, parameters, autocast)
-        many_rounds, few_rounds = [], []
-        # In turn, so that what slows the machine down slows all of them. The first round warms up.
-        for _ in range(1 + self.rounds):
-            many_rounds.append(unit.round(inputs, linked=linked))
-            few_rounds.append(unit.round(few))
-        many, short = _Round.least(many_rounds[1:]), _Round.least(few_rounds[1:])
-        rerun = scale * many.second_run + max(short.recomputed - short.plain, 0.0)
+        rounds: dict[TensorLike, list[_Round]] = {few: [], inputs: []}
+        for layout in rounds:
+            unit.round(layout, linked=linked)  # warms up
+        started = time.perf_counter()
+        for number in range(2 * self.rounds):
+            if number >= self.rounds and time.perf_counter() - started > self.seconds:
+                break
+            # In turn, so that what slows the machine down slows all of them.
+            for layout, found in rounds.items():
+                found.append(unit.round(layout, linked=linked and layout == inputs))
+        many, short = _Round.middle(rounds[inputs]), _Round.middle(rounds[few])
+        overhead = partial(_overhead, of=samples, timed=inputs.size[0], few=few.size[0])
+        scale = samples / inputs.size[0]
         return UnitSeconds(
             scale * many.forward,
             scale * many.backward,
-            rerun,
-            rerun + scale * many.after_last_saved,
-            max(short.thinned - short.plain, 0.0),
+            scale * many.second_run,
+            scale * (many.second_run + many.after_last_saved),
+            overhead(many.rerunning, short.rerunning),
+            overhead(many.thinning, short.thinning),
             {name: scale * seconds for name, seconds in many.replays.items()},
         )
+
+
+def _overhead(many: _More, short: _More, *, of: int, timed: int, few: int) -> Overhead:
+    """For `of` samples, from steps of `timed` and of `few`.
+
+    What grows is that of the forward pass. In the backward pass, twice as long, it would be lost in what scatters.
+    """
+    growth = max(many.forward - short.forward, 0.0) / (timed - few) if timed > few else 0.0
+    return Overhead(max(short.forward + short.backward - few * growth, 0.0), of * growth)
+
+
+@dataclass(frozen=True)
+class _More:
+    """Seconds that a treated unit's passes take more than the plain unit's."""
+
+    forward: float
+    backward: float
 
 
 @dataclass(frozen=True)
 class _Round:
     """Seconds of a unit's steps, each a forward and a backward pass, treated in three ways.
 
-    - `plain`: everything is kept; `forward` and `backward` are its parts, and `after_last_saved` the part of the
-      forward pass after the last tensor that autograd wants.
-    - `recomputed`: the input alone is kept; without the `second_run`.
-    - `thinned`: no result is kept; without `replays`, the calls that are made again.
+    - As it is: `forward` and `backward`, and `after_last_saved`, the part of the forward pass after the last tensor
+      that autograd wants.
+    - With its input alone kept: the `second_run`, and what `rerunning` takes besides.
+    - With no result kept: `replays`, the calls that are made again, and what `thinning` takes besides.
     """
 
-    plain: float
     forward: float
     after_last_saved: float
     backward: float
-    recomputed: float
     second_run: float
-    thinned: float
+    rerunning: _More
+    thinning: _More
     replays: Mapping[str, float]
 
     @classmethod
-    def least(cls, rounds: Sequence[_Round]) -> _Round:
-        """The least of each."""
-        least: dict[str, Any] = {
-            field.name: min(getattr(one, field.name) for one in rounds)
-            for field in fields(cls)
-            if field.name != "replays"
-        }
-        return cls(**least, replays={name: min(one.replays[name] for one in rounds) for name in rounds[0].replays})
+    def middle(cls, rounds: Sequence[_Round]) -> _Round:
+        """The median of each."""
+
+        def middle(pick: Callable[[_Round], float]) -> float:
+            return statistics.median(map(pick, rounds))
+
+        return cls(
+            middle(lambda one: one.forward),
+            middle(lambda one: one.after_last_saved),
+            middle(lambda one: one.backward),
+            middle(lambda one: one.second_run),
+            _More(middle(lambda one: one.rerunning.forward), middle(lambda one: one.rerunning.backward)),
+            _More(middle(lambda one: one.thinning.forward), middle(lambda one: one.thinning.backward)),
+            {name: statistics.median(one.replays[name] for one in rounds) for name in rounds[0].replays},
+        )
 
 
 @dataclass(frozen=True)
@@ -157,14 +208,13 @@ class _TimedUnit:
             # The calls that only lead to the output run again for the input of a second unit.
             self._step(partial(run_thinned, self.run, keep=(), watch=outputs, linked=[self.run]), inputs)
         return _Round(
-            plain=plain.whole,
-            forward=plain.forward,
-            after_last_saved=plain.after_last_saved,
-            backward=plain.backward,
-            recomputed=recomputed.whole - second_run,
-            second_run=second_run,
-            thinned=thinned.whole - sum(replays.seconds.values()),
-            replays=outputs.seconds | replays.seconds,
+            plain.forward,
+            plain.after_last_saved,
+            plain.backward,
+            second_run,
+            recomputed.more_than(plain, second_run),
+            thinned.more_than(plain, sum(replays.seconds.values())),
+            outputs.seconds | replays.seconds,
         )
 
     def _step(self, run: Callable[[Tensor], Tensor], inputs: TensorLike) -> _Step:
@@ -197,9 +247,9 @@ class _Step:
     after_last_saved: float
     backward: float
 
-    @property
-    def whole(self) -> float:
-        return self.forward + self.backward
+    def more_than(self, plain: _Step, again: float) -> _More:
+        """What this step takes more, besides the seconds of what it computes `again` in its backward pass."""
+        return _More(self.forward - plain.forward, self.backward - plain.backward - again)
 
 
 class _Clock:
@@ -266,8 +316,8 @@ class Estimated:
         products = estimate.products * (int(inputs.requires_grad) + int(learns))
         forward = sum(estimate.seconds.values())
         backward = products + 1.5 * estimate.others
-        watching = self.seconds_per_call * len(estimate.seconds)
-        return UnitSeconds(forward, backward, rerun, forward, watching, estimate.seconds)
+        thinning = Overhead(self.seconds_per_call * len(estimate.seconds))
+        return UnitSeconds(forward, backward, rerun, forward, Overhead(0.0), thinning, estimate.seconds)
 
 
 class _Estimate(TorchFunctionMode):
