@@ -38,8 +38,9 @@ def test_times_of_a_unit(monkeypatch: pytest.MonkeyPatch, samples: int, scale: f
 
 
 @pytest.mark.parametrize("disturbed_by", [-3, 100])
+@pytest.mark.parametrize("disturbed", [{4}, {5}, {6}, {7}, {4, 5, 6, 7}])
 def test_one_round_in_three_that_is_disturbed_changes_nothing(
-    monkeypatch: pytest.MonkeyPatch, disturbed_by: float
+    monkeypatch: pytest.MonkeyPatch, disturbed: set[int], disturbed_by: float
 ) -> None:
     now = 0.0
     runs = 0
@@ -47,7 +48,7 @@ def test_one_round_in_three_that_is_disturbed_changes_nothing(
     def run(inputs: Tensor) -> Tensor:
         nonlocal now, runs
         now += 5
-        if runs in (4, 5, 6, 7):  # a step as it is, two of a second run, a thinned one, after as many to warm up
+        if runs in disturbed:  # of a step as it is, two of a second run and a thinned one, after as many to warm up
             now += disturbed_by
         runs += 1
         return inputs.sigmoid()
@@ -60,7 +61,8 @@ def test_one_round_in_three_that_is_disturbed_changes_nothing(
     assert seconds.rerunning == seconds.thinning == Overhead(0)
 
 
-def test_there_are_more_rounds_while_they_are_short() -> None:
+@pytest.mark.parametrize(("count", "seconds", "rounds"), [(1, 0, 3), (1, 60, 6), (4, 0, 6), (12, 0, 11), (4, 60, 12)])
+def test_short_rounds_and_those_of_frequent_units_are_more(count: int, seconds: float, rounds: int) -> None:
     runs = 0
 
     def run(inputs: Tensor) -> Tensor:
@@ -69,8 +71,8 @@ def test_there_are_more_rounds_while_they_are_short() -> None:
         return inputs.sigmoid()
 
     inputs = TensorLike.of(torch.rand(2, 5, requires_grad=True))
-    Measured(rounds=3, seconds=60).time_unit(run, [], inputs, nullcontext)
-    assert runs == 4 * (1 + 6)
+    Measured(rounds=3, seconds=seconds).time_unit(run, [], inputs, nullcontext, count=count)
+    assert runs == 4 * (1 + rounds)
 
 
 @pytest.mark.parametrize(("samples", "growing"), [(8, 16), (4, 8), (2, 0)])
@@ -86,16 +88,21 @@ def test_what_checkpointing_takes_besides_counts(monkeypatch: pytest.MonkeyPatch
 
         return run
 
+    def sigmoid(inputs: Tensor) -> Tensor:
+        nonlocal now
+        now += 1
+        return inputs.sigmoid()
+
     monkeypatch.setattr(timing, "_now", lambda device: now)
     monkeypatch.setattr(timing, "run_thinned", slowly(7, run_thinned))
     monkeypatch.setattr(timing, "run_recomputed", slowly(11, run_recomputed))
     inputs = TensorLike.of(torch.rand(samples, 5, requires_grad=True))
-    seconds = Measured(rounds=1, batch=4).time_unit(torch.sigmoid, [], inputs, nullcontext)
+    seconds = Measured(rounds=1, batch=4).time_unit(sigmoid, [], inputs, nullcontext)
     # From two samples alone nobody can tell what grows.
     fixed = 0 if growing else 2 * 2
     assert seconds.thinning == Overhead(7 + fixed, growing)
     assert seconds.rerunning == Overhead(11 + fixed, growing)
-    assert seconds.rerun == seconds.whole_rerun == 0
+    assert seconds.rerun == seconds.whole_rerun == samples / min(samples, 4)
 
 
 def test_the_copy_that_a_call_in_place_makes_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,6 +117,8 @@ def test_the_copy_that_a_call_in_place_makes_is_timed(monkeypatch: pytest.Monkey
     monkeypatch.setattr(timing, "_now", lambda device: now)
 
     def run(inputs: Tensor) -> Tensor:
+        nonlocal now
+        now += 1
         double = inputs.mul(2)
         other = double.sigmoid()
         return double.tanh_() + other  # the sigmoid is made again from what tanh has written over

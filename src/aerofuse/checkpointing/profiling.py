@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -47,10 +48,12 @@ def profile_chain(fake: Chain, real: Chain, inputs: TensorLike, stopwatch: Stopw
     with statistics_untouched(modules_of(fake)):
         signatures = [_signature(unit) for unit in fake]
         repeated = {one for one, other in pairwise(signatures) if one == other}
+        counts = Counter(signatures)
         for unit, twin, signature in zip(fake, real, signatures, strict=True):
             key = (signature, inputs)
             if key not in kinds:
-                kinds[key] = _profile_unit(unit, twin, inputs, stopwatch, autocast, linked=signature in repeated)
+                linked, count = signature in repeated, counts[signature]
+                kinds[key] = _profile_unit(unit, twin, inputs, stopwatch, autocast, linked=linked, count=count)
             found.append(kinds[key])
             inputs = kinds[key].output
     units: list[UnitProfile] = []
@@ -75,11 +78,11 @@ def _less(way: Way, input_bytes: int) -> Way:
 
 
 def _profile_unit(
-    unit: Unit, real: Unit, inputs: TensorLike, stopwatch: Stopwatch, autocast: Cast, *, linked: bool
+    unit: Unit, real: Unit, inputs: TensorLike, stopwatch: Stopwatch, autocast: Cast, *, linked: bool, count: int
 ) -> _Kind:
     parameters = _parameters(unit.modules)
     buffers = [buffer for module in unit.modules for buffer in module.buffers()]
-    count = partial(count_unit, parameters=parameters, buffers=buffers, inputs=inputs, autocast=autocast)
+    count_bytes = partial(count_unit, parameters=parameters, buffers=buffers, inputs=inputs, autocast=autocast)
     with autocast():
         x = inputs.make().requires_grad_(inputs.requires_grad)
         calls = list_calls(unit.run, x)
@@ -88,10 +91,10 @@ def _profile_unit(
     if isinstance(stopwatch, Measured):
         with all_modes_off(), torch.random.fork_rng(), torch.enable_grad():
             run, modules = copy.deepcopy((real.run, real.modules))
-            seconds = stopwatch.time_unit(run, _parameters(modules), inputs, autocast, linked=linked)
+            seconds = stopwatch.time_unit(run, _parameters(modules), inputs, autocast, linked=linked, count=count)
     else:
-        seconds = stopwatch.time_unit(unit.run, parameters, inputs, autocast, linked=linked)
-    kept = count(unit.run)
+        seconds = stopwatch.time_unit(unit.run, parameters, inputs, autocast, linked=linked, count=count)
+    kept = count_bytes(unit.run)
     counts = {_way(kept, None): kept}
     by_name = {call.name: call for call in calls}
     for keep in sets_to_keep(calls, seconds.replays):
@@ -100,7 +103,7 @@ def _profile_unit(
         )
         # Where nothing would be shared, sparing changes nothing.
         for sparing, again in ((False, sharing), (True, alone)) if alone > sharing else ((False, sharing),):
-            counted = count(partial(run_thinned, unit.run, keep=keep, sparing=sparing))
+            counted = count_bytes(partial(run_thinned, unit.run, keep=keep, sparing=sparing))
             again += seconds.thinning.seconds
             way = replace(
                 _way(counted, keep), replay_seconds=again, fixed_seconds=seconds.thinning.fixed, sparing=sparing
@@ -108,7 +111,7 @@ def _profile_unit(
             if linked and (output_seconds := link_seconds(by_name, keep, seconds.replays)) is not None:
                 way = replace(way, link_seconds=output_seconds, link_bytes=link_bytes(by_name, keep))
             counts[way] = counted
-    dropped = count(partial(_run_dropped, unit))
+    dropped = count_bytes(partial(_run_dropped, unit))
     profile = UnitProfile(
         name=unit.name,
         output_bytes=kept.output_bytes,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -69,10 +70,12 @@ class Stopwatch(Protocol):
         autocast: Cast,
         *,
         linked: bool = False,
+        count: int = 1,
     ) -> UnitSeconds:
         """The times of one step of a unit that keeps everything, and of the replay of each call.
 
-        With `linked`, also of the calls that make its output, where its input has the same layout.
+        With `linked`, also of the calls that make its output, where its input has the same layout. The chain has
+        `count` units of this kind.
         """
 
 
@@ -83,15 +86,18 @@ _FEW_SAMPLES = 2
 
 @dataclass(frozen=True)
 class Measured:
-    """Real steps of a unit on its own device, the median of `rounds`, and of up to twice as many within `seconds`.
+    """Real steps of a unit on its own device, the median of some rounds.
 
     Medians, for a call of a microsecond is undisturbed at least once, and a pass of a second never: by the least of
     each, what is computed again would look shorter beside the step than it is.
 
+    There are `rounds` for a kind of which there is one unit. Of n units the time counts n times, with what it is off,
+    and there are the square root of n times as many; and up to twice as many within `seconds`.
+
     On a CPU no more than `batch` samples are timed, and what is computed is taken to be in proportion.
     """
 
-    rounds: int = 5
+    rounds: int = 3
     batch: int = 4
     seconds: float = 0.5
 
@@ -103,6 +109,7 @@ class Measured:
         autocast: Cast,
         *,
         linked: bool = False,
+        count: int = 1,
     ) -> UnitSeconds:
         """See `Stopwatch`."""
         samples = inputs.size[0]
@@ -115,8 +122,9 @@ class Measured:
         for layout in rounds:
             unit.round(layout, linked=linked)  # warms up
         started = time.perf_counter()
-        for number in range(2 * self.rounds):
-            if number >= self.rounds and time.perf_counter() - started > self.seconds:
+        least = math.ceil(self.rounds * math.sqrt(count))
+        for number in range(2 * least):
+            if number >= least and time.perf_counter() - started > self.seconds:
                 break
             # In turn, so that what slows the machine down slows all of them.
             for layout, found in rounds.items():
@@ -172,20 +180,29 @@ class _Round:
 
     @classmethod
     def middle(cls, rounds: Sequence[_Round]) -> _Round:
-        """The median of each."""
+        """The median of each, in proportion to the plain step of its own round, which is slow when the round is."""
+        plain = statistics.median(one.plain for one in rounds)
 
-        def middle(pick: Callable[[_Round], float]) -> float:
-            return statistics.median(map(pick, rounds))
+        def middle(seconds: Iterable[float]) -> float:
+            return plain * statistics.median(part / one.plain for part, one in zip(seconds, rounds, strict=True))
+
+        def more(passes: Sequence[_More]) -> _More:
+            return _More(middle(one.forward for one in passes), middle(one.backward for one in passes))
 
         return cls(
-            middle(lambda one: one.forward),
-            middle(lambda one: one.after_last_saved),
-            middle(lambda one: one.backward),
-            middle(lambda one: one.second_run),
-            _More(middle(lambda one: one.rerunning.forward), middle(lambda one: one.rerunning.backward)),
-            _More(middle(lambda one: one.thinning.forward), middle(lambda one: one.thinning.backward)),
-            {name: statistics.median(one.replays[name] for one in rounds) for name in rounds[0].replays},
+            middle(one.forward for one in rounds),
+            middle(one.after_last_saved for one in rounds),
+            middle(one.backward for one in rounds),
+            middle(one.second_run for one in rounds),
+            more([one.rerunning for one in rounds]),
+            more([one.thinning for one in rounds]),
+            {name: middle(one.replays[name] for one in rounds) for name in rounds[0].replays},
         )
+
+    @property
+    def plain(self) -> float:
+        """A step of the unit as it is."""
+        return self.forward + self.backward
 
 
 @dataclass(frozen=True)
@@ -297,6 +314,7 @@ class Estimated:
         autocast: Cast,
         *,
         linked: bool = False,  # noqa: ARG002  # every call is estimated
+        count: int = 1,  # noqa: ARG002  # and does not scatter
     ) -> UnitSeconds:
         """See `Stopwatch`."""
         trigger = torch.zeros((), device=inputs.device, requires_grad=True)
