@@ -79,7 +79,7 @@ def row(family: str, way: str, precision: str = "float32", **changes: object) ->
         ),
         Promise(activations, activations, time + 0.01 if timed else None) if planned else None,
         PeakCheck("2x3x224x224", activations // 4, activations // 4, 0.001) if planned or timed else None,
-        Times(2, time, time - 0.02, time + 0.03, time / 2) if timed else None,
+        Times(2, time, time - 0.02, time + 0.03, 0.012, time / 2) if timed else None,
         Differences(0, 160, 0, 106, 104 if way == SWITCH else 0, 0) if timed else None,
     )
     return dataclasses.replace(made, **changes)  # type: ignore[arg-type]  # fields of a row

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import itertools
+import random
+import statistics
 
 import pytest
 import torch
@@ -99,6 +101,14 @@ def test_times_are_compared_step_by_step() -> None:
     assert times.time_ratio_low == 1.2 <= times.time_ratio_high <= 1.3
     once = compare_times([TimedStep(3.0, 2.0)], batch=1)
     assert once.time_ratio == once.time_ratio_low == once.time_ratio_high == 1.5
+    assert once.time_ratio_error is None
+
+
+def test_the_standard_error_is_how_far_medians_of_other_rounds_are_apart() -> None:
+    rng = random.Random(0)
+    found = [compare_times([TimedStep(rng.gauss(1.3, 0.1), 1.0) for _ in range(40)], batch=2) for _ in range(300)]
+    apart = statistics.stdev(times.time_ratio for times in found)
+    assert statistics.mean(times.time_ratio_error or 0 for times in found) == pytest.approx(apart, rel=0.1)
 
 
 def test_timms_switch_changes_the_statistics_of_batch_normalisation_and_ours_nothing() -> None:

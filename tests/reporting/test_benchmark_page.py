@@ -50,13 +50,18 @@ def test_what_differs_is_counted_by_kind() -> None:
 def test_plans_stand_beside_timms_switch() -> None:
     found = cells(planned_table(results().table), "`resnet50`")
     assert found[1:4] == ["0.27 / 1.24", "1.10 (1.11)", "40%"]
-    assert found[4:7] == ["1.05 (1.06)", "0.16 / 1.20 (1.21)", "0.60"]
-    assert found[7:] == ["within 0.1%", "within 0.0%"]
+    assert found[4:8] == ["1.05 (1.06)", "0.16 / 1.20 (1.21)", "1.2 points", "0.60"]
+    assert found[8:] == ["within 0.1%", "within 0.0%"]
+
+
+def test_tables_from_before_there_were_standard_errors_are_shown() -> None:
+    older = results().table.drop(columns="time_ratio_error")
+    assert cells(planned_table(older), "`resnet50`")[6:8] == ["-", "0.60"]
 
 
 def test_a_plan_that_was_refused_leaves_a_gap() -> None:
     table = results(*(row("vit", way) for way in WAYS if way not in PLANNED)).table
-    assert cells(planned_table(table), "`vit_base_patch16_224`")[2:] == ["-"] * 7
+    assert cells(planned_table(table), "`vit_base_patch16_224`")[2:] == ["-"] * 8
     assert cells(checkpointing_table(table), "vit")[-2:] == ["-", "-"]
 
 

@@ -63,7 +63,7 @@ def measure_line(subject: Subject, batch: int, time_batch: int, rounds: int) -> 
         Point(
             share=round(memory_gb / _UNCHECKED_GB, 4),
             published_time_ratio=published,
-            predicted_time_ratio=round(plan.predicted.time_ratio, 4),
+            predicted_time_ratio=round(planner.time_ratio(plan, time_batch), 4),
             time_ratio=compare_times(timed[plan.budget], time_batch).time_ratio,
             unchecked_bytes=unchecked,
             predicted_peak_bytes=plan.predicted.peak_bytes,

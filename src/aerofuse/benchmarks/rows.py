@@ -75,12 +75,16 @@ class PeakCheck:
 
 @dataclass(frozen=True)
 class Times:
-    """Real steps, over the same without checkpointing: median and quartiles over the rounds; `seconds` per step."""
+    """Real steps, over the same without checkpointing: median and quartiles over the rounds; `seconds` per step.
+
+    `time_ratio_error` is the standard error of the median, `None` for fewer than three rounds.
+    """
 
     time_batch: int
     time_ratio: float
     time_ratio_low: float
     time_ratio_high: float
+    time_ratio_error: float | None
     seconds: float
 
 
@@ -183,6 +187,11 @@ def largest_peak_error(ways: Ways) -> float | None:
 def largest_time_error(ways: Ways) -> float | None:
     """By how much the time was off what the planner predicted, in shares of the unchecked step."""
     return largest(abs(row["predicted_time_ratio"] - row["time_ratio"]) for row in planned(ways))
+
+
+def largest_standard_error(ways: Ways) -> float | None:
+    """That of the times of planned ways, in shares of the unchecked step; `None` for tables older than it."""
+    return largest(row.get("time_ratio_error") for row in planned(ways))
 
 
 def share_of_the_switchs_time(ways: Ways) -> float | None:

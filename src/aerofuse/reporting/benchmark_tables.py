@@ -25,6 +25,7 @@ from aerofuse.benchmarks.rows import (
     is_known,
     largest,
     largest_peak_error,
+    largest_standard_error,
     planned,
     share_of_the_switchs_time,
 )
@@ -95,6 +96,7 @@ def planned_table(table: pd.DataFrame) -> str:
         "of the switch's extra time",
         "planned at 50 %",
         "least: memory / time",
+        "standard error of times",
         "of the switch's memory",
         "peaks, predicted against real",
         "solved against counted",
@@ -113,6 +115,7 @@ def _planned_cells(ways: Ways) -> list[str]:
         NONE if share is None else f"{share:.0%}",
         _time(ways, AT_HALF),
         NONE if least is None else f"{least['peak_ratio']:.2f} / {_time(ways, LEAST)}",
+        NONE if (error := largest_standard_error(ways)) is None else write(error, "points"),
         NONE if least is None else f"{least['peak_bytes'] / switch['peak_bytes']:.2f}",
         _within(largest_peak_error(ways)),
         _within(solved),
