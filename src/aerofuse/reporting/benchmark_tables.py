@@ -115,7 +115,7 @@ def _planned_cells(ways: Ways) -> list[str]:
         NONE if share is None else f"{share:.0%}",
         _time(ways, AT_HALF),
         NONE if least is None else f"{least['peak_ratio']:.2f} / {_time(ways, LEAST)}",
-        NONE if (error := largest_standard_error(ways)) is None else write(error, "points"),
+        NONE if (error := largest_standard_error(ways)) is None else f"{100 * error:.1f} points",
         NONE if least is None else f"{least['peak_bytes'] / switch['peak_bytes']:.2f}",
         _within(largest_peak_error(ways)),
         _within(solved),
