@@ -58,6 +58,9 @@ def test_the_curve_falls_from_the_least_memory_to_all_of_it(measured: Results) -
     assert curve[-1] == (1.0, 1.0)
     times = [time for _, time in curve]
     assert times == sorted(times, reverse=True)
+    # It is of the batch that is timed, as what is promised for each plan.
+    ways = by_variant(measured.table)["tiny"]
+    assert (ways[LEAST]["peak_ratio"], ways[LEAST]["predicted_time_ratio"]) == curve[0]
 
 
 def test_points_that_another_beats_are_no_frontier() -> None:

@@ -194,6 +194,34 @@ def test_what_it_does_not_take_is_kept_and_the_rest_goes_on(
     assert nothing_waits(Path())
 
 
+def test_gone_while_what_it_did_not_take_is_tried_again(
+    server: TroubledMlflow, arrived: Arrived, params: TrackingParams, picture: Path
+) -> None:
+    second = picture.with_name("second.txt")
+    second.write_text("another picture")
+    server.before = refusing("log_artifact")
+    with track_run("train", params) as run:
+        run.log_artifact(picture)
+        run.log_artifact(second)
+    tried: list[str] = []
+
+    def gone_after_one(method: str, arguments: str) -> None:
+        if tried:
+            gone(method, arguments)
+        if method == "log_artifact":
+            tried.append(arguments)
+
+    server.before = gone_after_one
+    run_another(params, "second")
+    (folder,) = (each for each in find_spools(Path()) if read_contents(each).refused)
+    (refused,) = read_contents(folder).refused
+    assert "second.txt" in str(refused.entry)
+    server.before = None
+    run_another(params, "third")
+    assert arrived.artifacts("train") == {"curve.txt": "a picture", "second.txt": "another picture"}
+    assert nothing_waits(Path())
+
+
 def test_one_refused_point_among_many_that_waited(
     server: TroubledMlflow, arrived: Arrived, params: TrackingParams
 ) -> None:

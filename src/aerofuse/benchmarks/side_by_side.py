@@ -118,7 +118,8 @@ class _Bench:
     def curve(self) -> list[tuple[float, float]]:
         """What plans promise: activations and times, both over those of the unchecked step, from the least memory on.
 
-        `Planner.curve` is that of everything a step holds; here are activations alone.
+        `Planner.curve` is that of everything a step holds, and of the whole batch; here are activations alone, and the
+        times of the batch that is timed.
         """
         unchecked_bytes = self._planner.unchecked.activation_bytes
         least = self._planner.least(counts_everything=False).activation_bytes / unchecked_bytes
@@ -126,7 +127,8 @@ class _Bench:
         more = planned_ways(self._subject.model, self._planner, {f"planned at {share:.1%}": share for share in shares})
         plans = [way.plan for way in (*self._ways.values(), *more.values()) if way.plan is not None]
         return frontier(
-            (plan.predicted.activation_bytes / unchecked_bytes, plan.predicted.time_ratio) for plan in plans
+            (plan.predicted.activation_bytes / unchecked_bytes, self._planner.time_ratio(plan, self._real_batch))
+            for plan in plans
         )
 
     def _plan_for(self, subject: Subject, batch: int) -> Planner:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -149,15 +150,17 @@ def _joined(entries: Sequence[Entry]) -> Entry:
 
 def _send_refused(spool: Spool, ids: RunIds, store: Store) -> None:
     """Try once more, for there may be a remedy by now."""
-    refused = spool.refused()
+    untried = deque(spool.refused())
+    if not untried:
+        return
     still: list[Refused] = []
-    for place, (entry, _) in enumerate(refused):
-        try:
-            store.send(ids, spool.located(entry))
-        except RefusedError as error:
-            still.append(Refused(entry, str(error)))
-        except Exception:
-            spool.replace_refused([*still, *refused[place:]])
-            raise
-    if refused:
-        spool.replace_refused(still)
+    try:
+        while untried:
+            entry, _ = untried[0]
+            try:
+                store.send(ids, spool.located(entry))
+            except RefusedError as error:
+                still.append(Refused(entry, str(error)))
+            untried.popleft()
+    finally:  # some were not tried where MLflow is out of reach
+        spool.replace_refused([*still, *untried])
