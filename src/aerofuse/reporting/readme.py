@@ -77,7 +77,8 @@ def page_blocks() -> dict[str, dict[str, str]]:
         if report.is_file():
             blocks[page][name] = report.read_text(encoding="utf-8")
     blocks["README.zh-CN.md"] = {name: "\n\n".join(chinese_tables(text)) for name, text in blocks["README.md"].items()}
-    frontiers = [picture_link(path, "frontiers", Path()) for path in newest_results(FOLDER)]
+    # One is enough there: that of all threads after that of one, and that of a GPU after those of CPUs.
+    frontiers = [picture_link(path, "frontiers", Path()) for path in newest_results(FOLDER)[-1:]]
     for page in ("README.md", "README.zh-CN.md"):
         blocks[page]["frontiers"] = "\n\n".join(frontiers)
     return blocks
