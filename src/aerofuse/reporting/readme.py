@@ -77,7 +77,7 @@ def page_blocks() -> dict[str, dict[str, str]]:
         if report.is_file():
             blocks[page][name] = report.read_text(encoding="utf-8")
     blocks["README.zh-CN.md"] = {name: "\n\n".join(chinese_tables(text)) for name, text in blocks["README.md"].items()}
-    # One is enough there: that of all threads after that of one, and that of a GPU after those of CPUs.
+    # One is enough there. By name, the one of most threads is the last of a CPU's, and NVIDIA's GPUs come after CPUs.
     frontiers = [picture_link(path, "frontiers", Path()) for path in newest_results(FOLDER)[-1:]]
     for page in ("README.md", "README.zh-CN.md"):
         blocks[page]["frontiers"] = "\n\n".join(frontiers)
@@ -102,7 +102,7 @@ def _benchmark_blocks() -> tuple[dict[str, str], dict[str, str]]:
         results = Results.load(path)
         source = f"{made_with(results)} From `{path.as_posix()}`."
         saved["checkpointing"] += [checkpointing_table(results.table), source, picture_link(path, "promises", DOCS)]
-        saved["exactness"].append(exactness_table(results.table))
+        saved["exactness"] += [exactness_table(results.table), source]
         planned["planned"] += [planned_table(results.table), source]
         planned["frontiers"].append(picture_link(path, "frontiers", DOCS))
         planned["kinds"].append(picture_link(path, "kinds", DOCS))
