@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import PercentFormatter
 
 from aerofuse.benchmarks.rows import (
@@ -120,8 +121,10 @@ def _draw_point(axes: Any, row: pd.Series[Any], marker: str, colour: str) -> Non
     at = _within(time)
     axes.plot(memory, at, marker, color=colour, markersize=5, markeredgecolor="white", zorder=4)
     if at != time:
+        # The curve runs up past it.
+        halo = [withStroke(linewidth=3, foreground="white")]
         place = {"xytext": (6, -3), "textcoords": "offset points"}
-        axes.annotate(f"{time:.2f}", (memory, at), fontsize=8, color=colour, **place)
+        axes.annotate(f"{time:.2f}", (memory, at), fontsize=8, color=colour, path_effects=halo, zorder=5, **place)
         return
     quartiles = [_within(float(row[name])) for name in ("time_ratio_low", "time_ratio_high")]
     axes.plot([memory, memory], quartiles, color=colour, linewidth=1, zorder=3)
