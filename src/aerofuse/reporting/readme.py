@@ -77,7 +77,7 @@ def page_blocks() -> dict[str, dict[str, str]]:
         if report.is_file():
             blocks[page][name] = report.read_text(encoding="utf-8")
     blocks["README.zh-CN.md"] = {name: "\n\n".join(chinese_tables(text)) for name, text in blocks["README.md"].items()}
-    # One is enough there. By name, the one of most threads is the last of a CPU's, and NVIDIA's GPUs come after CPUs.
+    # One is enough there: the last by name, which is a GPU of NVIDIA's where one was measured.
     frontiers = [picture_link(path, "frontiers", Path()) for path in newest_results(FOLDER)[-1:]]
     for page in ("README.md", "README.zh-CN.md"):
         blocks[page]["frontiers"] = "\n\n".join(frontiers)
