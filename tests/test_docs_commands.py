@@ -131,7 +131,8 @@ def _make(command: str, clone: Path) -> None:
 
 def _module(command: str, clone: Path) -> None:
     start, *options = re.split(r" (?=--)", command)
-    shown = _run(f"{' '.join(start.split()[:3])} --help", clone)
+    variables, python, module = start.partition("python -m ")
+    shown = _run(f"{variables}{python}{module.split()[0]} --help", clone)
     for option in options:
         assert option.split()[0] in shown, command
 
@@ -161,7 +162,7 @@ WAYS: dict[str, Callable[[str, Path], None]] = {
     r"dvc (remote|push|pull|repro)": _remote,
     r"dvc ": _dvc,
     r"make ": _make,
-    r"python -m ": _module,
+    r"(\w+=\S+ )?python -m ": _module,
     r"aerofuse ": _aerofuse,
     r"torchrun ": _torchrun,
     r"curl ": _download,
