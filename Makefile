@@ -20,7 +20,7 @@ $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Aerofuse needs Python 3.11 or newer; name one: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 	pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev,export]'
-	python -m aerofuse.reporting.dvc_plots_page
+	python -m tools.dvc_plots_page
 	@touch $@
 
 # Gradio's latest release says that it wants an older Pillow and tomlkit than requirements.lock has, and works with these:
@@ -55,28 +55,28 @@ mlflow: $(READY)  ## the tracking page over the runs just made, at http://127.0.
 	mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --port 5000
 
 pretrain: $(READY)  ## make the bundled weights again (about two hours on two cores)
-	python -m aerofuse.pretraining draw --photos easy full
-	python -m aerofuse.pretraining convnext_thin & convnext=$$!; python -m aerofuse.pretraining swin_thin && wait $$convnext
+	python -m tools.pretraining draw --photos easy full
+	python -m tools.pretraining convnext_thin & convnext=$$!; python -m tools.pretraining swin_thin && wait $$convnext
 
 seeds: $(READY)  ## the hybrid's gain over the multi-task baseline, for three seeds
-	python -m aerofuse.studies.seeds 0 1 2
+	python -m tools.studies.seeds 0 1 2
 
 sweep: $(READY)  ## fusion methods over seeds, in DVC's queue; options: make sweep SWEEP="--seeds 0 1 2"
-	python -m aerofuse.studies.sweep $(SWEEP)
+	python -m tools.studies.sweep $(SWEEP)
 
 chaos: $(READY)  ## kill the pipeline 20 times and compare what comes out, byte for byte
-	python -m aerofuse.studies.chaos
+	python -m tools.studies.chaos
 
 readme: $(READY)  ## put the pipeline's numbers into README.md
-	python -m aerofuse.reporting.readme
+	python -m tools.readme
 
 benchmark: $(READY)  ## what gradient checkpointing saves and costs, for every family, at full length
-	python -m aerofuse.benchmarks.memory
-	python -m aerofuse.benchmarks.monet_line
-	python -m aerofuse.reporting.benchmark_page
+	python -m tools.benchmarks.memory
+	python -m tools.benchmarks.monet_line
+	python -m tools.benchmarks.page
 
 benchmark-quick: $(READY)  ## the same as a pipeline, in fewer rounds: only the families that a change concerns
 	dvc repro benchmarks/dvc.yaml
 
 initialisation: $(READY)  ## what the bundled weights bring against random ones
-	python -m aerofuse.studies.initialisation
+	python -m tools.studies.initialisation

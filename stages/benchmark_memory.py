@@ -8,17 +8,17 @@ from pathlib import Path
 import torch
 
 from aerofuse.backbones.families import FAMILIES
-from aerofuse.benchmarks.allocator import keep_freed_memory
-from aerofuse.benchmarks.headlines import headlines
-from aerofuse.benchmarks.results import Settings
-from aerofuse.benchmarks.side_by_side import measure
-from aerofuse.benchmarks.subjects import backbone_subject, middle_variant
-from aerofuse.params.benchmark import BenchmarkParams
-from aerofuse.params.loading import load_section
-from aerofuse.params.tracking import TrackingParams
-from aerofuse.reporting.json_files import write_json
+from aerofuse.common.json_files import write_json
+from aerofuse.common.params import load_section
+from aerofuse.tracking.params import TrackingParams
 from aerofuse.tracking.tracker import track_run
 from stages import run
+from tools.benchmarks.allocator import keep_freed_memory
+from tools.benchmarks.headlines import headlines
+from tools.benchmarks.params import BenchmarkParams
+from tools.benchmarks.results import Settings
+from tools.benchmarks.side_by_side import measure
+from tools.benchmarks.subjects import backbone_subject, middle_variant
 
 
 def benchmark_memory(family: str) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from aerofuse.benchmarks.hybrid import time_planning
-from aerofuse.reporting.json_files import write_json
+from aerofuse.common.json_files import write_json
 from stages import run
+from tools.benchmarks.hybrid import time_planning
 
 
 def benchmark_planning() -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from aerofuse.backbones.create import create_backbone
 from aerofuse.backbones.families import family_of
-from aerofuse.checkpointing.budgets import parse_budget
-from aerofuse.params.loading import PARAMS_FILE, read_params_file, validate
-from aerofuse.params.schema import Params
-from aerofuse.params.training import AUTO
+from aerofuse.checkpointing.budget import parse_budget
+from aerofuse.common.params import PARAMS_FILE, read_params_file, validate
+from aerofuse.pipeline_params import Params
+from aerofuse.training.params import AUTO
 from stages import run
 
 

@@ -6,12 +6,12 @@ import dataclasses
 import functools
 from pathlib import Path
 
-from aerofuse.benchmarks.goals import check_goals
-from aerofuse.benchmarks.results import QUICK_FOLDER, Planning, Results
-from aerofuse.benchmarks.rows import PROMISED
-from aerofuse.reporting.benchmark_page import write_page
-from aerofuse.reporting.json_files import read_json, write_json
+from aerofuse.common.json_files import read_json, write_json
 from stages import run
+from tools.benchmarks.goals import check_goals
+from tools.benchmarks.page import write_page
+from tools.benchmarks.results import QUICK_FOLDER, Planning, Results
+from tools.benchmarks.rows import PROMISED
 
 
 def compare_memory() -> None:

@@ -7,21 +7,21 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
+from aerofuse.common.json_files import write_json
+from aerofuse.common.params import load_section
 from aerofuse.data.dataset import PreparedSplit, make_loader
-from aerofuse.evaluation.calibration import calibration_metrics
-from aerofuse.evaluation.collect import collect_outputs
-from aerofuse.evaluation.latency import measure_latency
-from aerofuse.evaluation.metrics import compute_metrics, constant_predictor_maes
-from aerofuse.evaluation.predictions import plotted_columns, prediction_table, write_predictions
-from aerofuse.models.package import load_model
+from aerofuse.metrics.calibration import calibration_metrics
+from aerofuse.metrics.collect import collect_outputs
+from aerofuse.metrics.latency import measure_latency
+from aerofuse.metrics.metrics import compute_metrics, constant_predictor_maes
+from aerofuse.metrics.params import EvaluateParams
+from aerofuse.metrics.predictions import plotted_columns, prediction_table, write_predictions
+from aerofuse.models.files import load_model
 from aerofuse.models.temperature import scale_logits
-from aerofuse.params.evaluation import EvaluateParams
-from aerofuse.params.loading import load_section
-from aerofuse.reporting.confusion import draw_confusion
-from aerofuse.reporting.json_files import write_json
-from aerofuse.reporting.regression import draw_regression
-from aerofuse.reporting.reliability import draw_reliability
-from aerofuse.reporting.wording import MODELS
+from aerofuse.plotting.confusion import draw_confusion
+from aerofuse.plotting.regression import draw_regression
+from aerofuse.plotting.reliability import draw_reliability
+from aerofuse.plotting.wording import MODELS
 from stages import run
 
 PREPARED = Path("data/prepared")

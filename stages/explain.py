@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from aerofuse.common.json_files import write_json
+from aerofuse.common.params import load_section
 from aerofuse.data.store import open_table, read_images
-from aerofuse.evaluation.mistakes import worst_mistakes
-from aerofuse.evaluation.predictions import read_predictions
-from aerofuse.inference.covering import covering_effects
 from aerofuse.inference.explain import Explanation, explain
-from aerofuse.models.package import load_model
-from aerofuse.params.evaluation import ExplainParams
-from aerofuse.params.loading import load_section
-from aerofuse.reporting.json_files import write_json
-from aerofuse.reporting.mistake_pictures import Pixels, overlay, write_jpegs
+from aerofuse.inference.occlusion_test import covering_effects
+from aerofuse.metrics.mistakes import worst_mistakes
+from aerofuse.metrics.params import ExplainParams
+from aerofuse.metrics.predictions import read_predictions
+from aerofuse.models.files import load_model
+from aerofuse.plotting.mistake_pictures import Pixels, overlay, write_jpegs
 from stages import run
 
 MODEL = "hybrid"

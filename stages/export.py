@@ -5,14 +5,14 @@ from __future__ import annotations
 from importlib.metadata import version
 from pathlib import Path
 
+from aerofuse.common.json_files import write_json
+from aerofuse.common.params import load_section
 from aerofuse.data.dataset import PreparedSplit, make_loader
-from aerofuse.evaluation.export_check import check_export
 from aerofuse.inference.export import FILES, Exported, export_program, require_onnx, write_onnx, write_torch
+from aerofuse.inference.export_check import check_export
 from aerofuse.inference.package import load_package
-from aerofuse.params.evaluation import EvaluateParams, ExportParams
-from aerofuse.params.loading import load_section
-from aerofuse.reporting.export_page import export_page
-from aerofuse.reporting.json_files import write_json
+from aerofuse.metrics.params import EvaluateParams, ExportParams
+from aerofuse.report.export_page import export_page
 from stages import run
 
 PREPARED = Path("data/prepared")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from importlib.metadata import metadata, version
 from pathlib import Path
 
+from aerofuse.common.json_files import read_json
+from aerofuse.common.params import load_value
 from aerofuse.inference.package import PackageRecord, write_package
 from aerofuse.inference.preprocessing import Preprocessing
-from aerofuse.models.package import read_record
-from aerofuse.params.loading import load_value
-from aerofuse.reporting.json_files import read_json
-from aerofuse.reporting.model_card import model_card
+from aerofuse.models.files import read_record
+from aerofuse.report.model_card import model_card
 from stages import run
 
 TRAINED = Path("models/hybrid")

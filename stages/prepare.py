@@ -14,12 +14,12 @@ WORK = Path(os.environ.get("DVC_ROOT", ".")) / ".resume" / "prepare"
 
 def prepare() -> None:
     # The processes that read photos import this page, too; torch and pictures would be 220 MB more in each of them.
-    from aerofuse.data.prepare import prepare_photos
-    from aerofuse.data.sources.create import create_source
-    from aerofuse.data.summary import summarise
-    from aerofuse.params.data import DataParams
-    from aerofuse.params.loading import load_section, load_value
-    from aerofuse.reporting.data_report import write_data_report
+    from aerofuse.common.params import load_section, load_value
+    from aerofuse.ingest.create import create_source
+    from aerofuse.ingest.data_report import write_data_report
+    from aerofuse.ingest.params import DataParams
+    from aerofuse.ingest.prepare import prepare_photos
+    from aerofuse.ingest.summary import summarise
 
     params = load_section(DataParams, "data")
     image_size_px = load_value(int, "recipes.{recipe}.image_size")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from aerofuse.backbones.params import BackboneParams, WeightParams
 from aerofuse.backbones.weights import prepare_weights
-from aerofuse.params.loading import load_section, load_value
-from aerofuse.params.models import BackboneParams, WeightParams
+from aerofuse.common.params import load_section, load_value
 from stages import run
 
 

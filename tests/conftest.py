@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from aerofuse.data.labels import ClassLists
-from aerofuse.data.prepare import prepare_photos
-from aerofuse.data.sources.synthetic_source import SyntheticSource
-from aerofuse.params.data import SplitParams
-from aerofuse.params.synthetic import SyntheticParams
+from aerofuse.ingest.params import SplitParams
+from aerofuse.ingest.prepare import prepare_photos
+from aerofuse.ingest.synthetic_source import SyntheticSource
+from aerofuse.synthetic.params import SyntheticParams
 
 IMAGE_SIZE_PX = 96
 

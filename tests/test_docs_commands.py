@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 
 from aerofuse.cli.main import COMMANDS
-from tests.data.fgvc_archive import make_fgvc, pack
-from tests.data.photo_folder import draw_folder
 from tests.imports import ROOT
 from tests.inference.small_packages import write_small_package
+from tests.ingest.fgvc_archive import make_fgvc, pack
+from tests.ingest.photo_folder import draw_folder
 from tests.new_python import check_in_new_python
 from tests.pipeline import ENVIRONMENT, clone_on_a_shrunken_recipe, git, ran, run_dvc
 from tests.serving.photos import write_photo

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import aerofuse
-from aerofuse.models.package import load_model
+from aerofuse.models.files import load_model
 from tests.imports import ROOT
 from tests.pipeline import ENVIRONMENT, clone_on_a_shrunken_recipe, git, ran, run_dvc
 from tests.s3_server import add_remote, s3_server
@@ -280,7 +280,7 @@ def _finished(folder: Path) -> str:
 
 def test_a_sweep_has_a_row_for_each_fusion_method(reproduced: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "aerofuse.studies.sweep", "--fusion-method", "concat", "add", "--seeds", "0"],
+        [sys.executable, "-m", "tools.studies.sweep", "--fusion-method", "concat", "add", "--seeds", "0"],
         cwd=reproduced,
         env=ENVIRONMENT | {"PYTHONPATH": str(reproduced / "src")},
         capture_output=True,

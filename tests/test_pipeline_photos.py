@@ -18,9 +18,9 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from tests.data.fgvc_archive import make_fgvc, pack
-from tests.data.photo_folder import PhotoFolder, draw_folder
 from tests.data.test_photo_files import bomb, broken_png, deep_planes, floats
+from tests.ingest.fgvc_archive import make_fgvc, pack
+from tests.ingest.photo_folder import PhotoFolder, draw_folder
 from tests.pipeline import clone_on_a_shrunken_recipe, git, ran, run_dvc
 
 pytestmark = [pytest.mark.slow, pytest.mark.large]

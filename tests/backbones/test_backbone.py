@@ -20,8 +20,8 @@ from torch.optim.swa_utils import AveragedModel
 from aerofuse.backbones.backbone import Backbone
 from aerofuse.backbones.create import create_backbone
 from aerofuse.backbones.families import FAMILIES, family_of, list_backbones
-from aerofuse.checkpointing.model_plan import Segments
 from aerofuse.checkpointing.plan import Policy
+from aerofuse.checkpointing.policy import Segments
 from tests.backbones.conftest import SMALLEST, small_again, small_backbone, small_batch
 
 

@@ -7,10 +7,10 @@ import torch
 
 from aerofuse.backbones.create import create_backbone
 from aerofuse.backbones.families import FAMILIES, family_of
-from aerofuse.benchmarks.subjects import input_shape, middle_variant
 from aerofuse.checkpointing.plan import Policy
 from aerofuse.memory.step import count_training_step
 from tests.backbones.conftest import VARIANTS
+from tools.benchmarks.subjects import input_shape, middle_variant
 
 BATCH = 8
 MIDDLE = {middle_variant(family): family for family in FAMILIES}

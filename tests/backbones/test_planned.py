@@ -16,12 +16,12 @@ from torch import Tensor
 from aerofuse.backbones.create import create_backbone
 from aerofuse.backbones.families import FAMILIES
 from aerofuse.checkpointing.chain import Chain
-from aerofuse.checkpointing.model_plan import CheckpointingPlan, Planned, Scope
 from aerofuse.checkpointing.plan import Keep, Plan, Recompute, Step, Thin
-from aerofuse.checkpointing.planner import Planner, plan_checkpointing
-from aerofuse.checkpointing.thin import list_calls
-from aerofuse.checkpointing.timing import Estimated
+from aerofuse.checkpointing.policy import CheckpointingPlan, Planned, Scope
+from aerofuse.checkpointing.selective import list_calls
 from aerofuse.memory.step import count_training_step
+from aerofuse.planning.clocks import Estimated
+from aerofuse.planning.planner import Planner, plan_checkpointing
 from tests.backbones.conftest import SMALLEST, small_backbone, small_batch
 from tests.backbones.test_exactness import two_steps
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from aerofuse.checkpointing.chain import Unit, run_units
 from aerofuse.checkpointing.execution import run_planned
 from aerofuse.checkpointing.plan import Keep, Plan, Policy, Recompute, Thin
-from aerofuse.checkpointing.thin import run_thinned
+from aerofuse.checkpointing.selective import run_thinned
 from aerofuse.memory.counter import LiveBytes
 from aerofuse.memory.kinds import Kind
 

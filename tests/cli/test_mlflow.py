@@ -8,8 +8,8 @@ from unittest import mock
 import pytest
 
 from aerofuse.cli.main import main
-from aerofuse.params.tracking import TrackingParams
 from aerofuse.tracking import sending, store
+from aerofuse.tracking.params import TrackingParams
 from aerofuse.tracking.tracker import track_run
 from tests.tracking.helpers import Arrived, wait_until
 from tests.tracking.trouble import TroubledMlflow, gone, refusing

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from aerofuse.cli.main import main
-from tests.data.photo_folder import draw_folder
 from tests.imports import ROOT
 from tests.inference.small_packages import CLASSES, write_model, write_small_package
+from tests.ingest.photo_folder import draw_folder
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from aerofuse.data.labels import ClassLists
 from aerofuse.data.photo import Photo
 from aerofuse.data.store import open_table, write_photos
 from aerofuse.data.transforms import make_augmentation
-from aerofuse.params.training import AugmentationParams
+from aerofuse.training.params import AugmentationParams
 
 CLASSES = ClassLists(("A320", "运-20"), ("Ærø",))
 

@@ -10,7 +10,7 @@ import torch
 from aerofuse.inference.deferred_compiler import deferred_compiler
 
 with deferred_compiler():
-    import aerofuse.models.package
+    import aerofuse.models.files
 """
 
 

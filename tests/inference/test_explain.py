@@ -203,8 +203,8 @@ def test_what_cannot_be_explained(
 
 def test_explaining_needs_neither_training_nor_tracking() -> None:
     files = imported_files(ROOT / "src/aerofuse/inference/explain.py")
-    assert Path("src/aerofuse/models/parts.py") in files
-    assert not {path for path in files if path.parts[2] in {"training", "evaluation", "reporting", "tracking.py"}}
+    assert Path("src/aerofuse/models/aircraft_model.py") in files
+    assert not {path for path in files if path.parts[2] in {"training", "metrics", "comparison", "report", "plotting", "tracking"}}
     for path in files:
         text = (ROOT / path).read_text(encoding="utf-8")
         assert "import mlflow" not in text

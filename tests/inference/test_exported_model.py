@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from aerofuse.data.labels import TASKS
-from aerofuse.evaluation.export_check import TOLERANCE, onnx_runner, torch_runner
 from aerofuse.inference import export
 from aerofuse.inference.export import Exported, export_program, output_name, write_onnx, write_torch
+from aerofuse.inference.export_check import TOLERANCE, onnx_runner, torch_runner
 from aerofuse.inference.package import load_package
 from tests.inference.small_packages import ARCHITECTURES, CLASSES, write_model
 

@@ -10,8 +10,8 @@ import pytest
 from ruamel.yaml import YAML
 
 import aerofuse
+from aerofuse.common.params import PARAMS_FILE, read_params_file
 from aerofuse.data.labels import ClassLists
-from aerofuse.params.loading import PARAMS_FILE, read_params_file
 from stages.export import export
 from stages.package import package
 from tests.inference.small_packages import TEMPERATURES, write_model

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from aerofuse.torchvision_pairing import ensure_torchvision_imports
+from aerofuse.common.torchvision_pairing import ensure_torchvision_imports
 
 ensure_torchvision_imports()
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from aerofuse.checkpointing.model_plan import Planned
+from aerofuse.checkpointing.policy import Planned
 from aerofuse.data.labels import TASKS, ClassLists
 from aerofuse.memory.step import count_training_step
+from aerofuse.models.aircraft_model import AircraftModel
 from aerofuse.models.architecture import Architecture, baseline_architecture, hybrid_architecture
 from aerofuse.models.baseline import BaselineModel
 from aerofuse.models.fusion import FUSIONS
 from aerofuse.models.heads import Heads
-from aerofuse.models.parts import AircraftModel
 
 CLASSES = ClassLists(tuple("abcdefg"), tuple("uvw"))
 ARCHITECTURES: dict[str, Architecture] = {

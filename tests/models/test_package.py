@@ -10,7 +10,7 @@ import torch
 
 from aerofuse.data.labels import TASKS, ClassLists
 from aerofuse.models.architecture import hybrid_architecture
-from aerofuse.models.package import ModelRecord, load_model, save_model
+from aerofuse.models.files import ModelRecord, load_model, save_model
 
 CLASSES = ClassLists(("A320", "737"), ("Ærø",))
 RECORD = ModelRecord(

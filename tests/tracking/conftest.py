@@ -9,9 +9,9 @@ from unittest import mock
 
 import pytest
 
-from aerofuse.params.tracking import TrackingParams
 from aerofuse.tracking import sending
 from aerofuse.tracking import store as store_module
+from aerofuse.tracking.params import TrackingParams
 from tests.tracking.helpers import Arrived
 from tests.tracking.trouble import TroubledMlflow
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from aerofuse.params.tracking import TrackingParams
+from aerofuse.tracking.params import TrackingParams
 from aerofuse.tracking.spool import find_spools
 from aerofuse.tracking.tracker import Tracker, track_run
 

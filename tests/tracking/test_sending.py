@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from aerofuse.params.tracking import TrackingParams
 from aerofuse.tracking import sending, tracker
 from aerofuse.tracking import store as store_module
+from aerofuse.tracking.params import TrackingParams
 from aerofuse.tracking.sending import send_older
 from aerofuse.tracking.spool import find_spools, read_contents
 from aerofuse.tracking.tracker import track_run
@@ -239,7 +239,7 @@ def test_one_refused_point_among_many_that_waited(
 
 _KILLED = """
 import os, signal, sys
-from aerofuse.params.tracking import TrackingParams
+from aerofuse.tracking.params import TrackingParams
 from aerofuse.tracking import store
 from aerofuse.tracking.tracker import track_run
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from aerofuse.params.tracking import TrackingParams
 from aerofuse.tracking import sending
+from aerofuse.tracking.params import TrackingParams
 from aerofuse.tracking.spool import find_spools, read_contents
 from aerofuse.tracking.tracker import track_run
 from tests.new_python import check_in_new_python, with_this_source
@@ -152,7 +152,7 @@ def test_a_training_that_ends_early_says_how(
 _TRAINING = """
 import sys, time
 from pathlib import Path
-from aerofuse.params.tracking import TrackingParams
+from aerofuse.tracking.params import TrackingParams
 from aerofuse.tracking.tracker import track_run
 
 params = TrackingParams(enabled=True, experiment=sys.argv[1], system_metrics=False)
@@ -323,7 +323,7 @@ _ONE_OF_THREE = """
 import sys, time
 from pathlib import Path
 import mlflow
-from aerofuse.params.tracking import TrackingParams
+from aerofuse.tracking.params import TrackingParams
 from aerofuse.tracking.tracker import track_run
 
 stage, root = sys.argv[1], Path(sys.argv[2])

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from aerofuse.common.params import load_section
 from aerofuse.data.dataset import PreparedSplit, TrainingLoader
 from aerofuse.data.labels import TASKS, ClassLists
 from aerofuse.data.transforms import make_augmentation
+from aerofuse.models.aircraft_model import AircraftModel
 from aerofuse.models.architecture import baseline_architecture
-from aerofuse.models.parts import AircraftModel
-from aerofuse.params.loading import load_section
-from aerofuse.params.training import PhaseParams, TrainingParams
 from aerofuse.training.loop import Hooks, train
+from aerofuse.training.params import PhaseParams, TrainingParams
 from aerofuse.training.report import TrainingReport
 from aerofuse.training.state_folder import StateFolder
 

@@ -18,18 +18,18 @@ import torch
 from torch import nn
 
 import aerofuse
+from aerofuse.common.hardware import DeviceMemory
+from aerofuse.common.params import load_section
 from aerofuse.data.labels import TASKS, ClassLists
-from aerofuse.hardware import DeviceMemory
 from aerofuse.memory.report import MemoryReport
 from aerofuse.memory.step import count_training_step
+from aerofuse.models.aircraft_model import AircraftModel
 from aerofuse.models.architecture import baseline_architecture
 from aerofuse.models.baseline import BaselineModel
 from aerofuse.models.heads import Heads
-from aerofuse.models.parts import AircraftModel
-from aerofuse.params.loading import load_section
-from aerofuse.params.training import CheckpointingParams, PhaseParams, TrainingParams
 from aerofuse.training import step_memory
 from aerofuse.training.fitting import Fit, fit_training, largest_that_fits
+from aerofuse.training.params import CheckpointingParams, PhaseParams, TrainingParams
 from aerofuse.training.step_memory import StepMemory
 
 PARAMS = load_section(TrainingParams, "recipes.{recipe}.training")

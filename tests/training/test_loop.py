@@ -7,13 +7,13 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from aerofuse.common.params import load_section
 from aerofuse.data.dataset import PreparedSplit, TrainingLoader
 from aerofuse.data.labels import TASKS, ClassLists
+from aerofuse.models.aircraft_model import AircraftModel
 from aerofuse.models.architecture import baseline_architecture
-from aerofuse.models.parts import AircraftModel
-from aerofuse.params.loading import load_section
-from aerofuse.params.training import PhaseParams, TrainingParams
 from aerofuse.training.loop import Hooks, train
+from aerofuse.training.params import PhaseParams, TrainingParams
 from aerofuse.training.report import TrainingReport
 
 PARAMS = load_section(TrainingParams, "recipes.{recipe}.training")

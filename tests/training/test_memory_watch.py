@@ -10,17 +10,17 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from aerofuse.common.params import load_section
 from aerofuse.data.dataset import PreparedSplit, TrainingLoader
 from aerofuse.data.labels import TASKS, ClassLists
+from aerofuse.models.aircraft_model import AircraftModel
 from aerofuse.models.architecture import baseline_architecture
-from aerofuse.models.parts import AircraftModel
-from aerofuse.params.loading import load_section
-from aerofuse.params.training import CheckpointingParams, PhaseParams, TrainingParams
 from aerofuse.tracking.tracker import Tracker
 from aerofuse.training.fitting import Fit, fit_training
 from aerofuse.training.loop import Hooks, train
 from aerofuse.training.memory_advice import Outlook, advise
 from aerofuse.training.memory_watch import CountingMeter, MemoryMeter, MemoryWatch, look_ahead, make_meter
+from aerofuse.training.params import CheckpointingParams, PhaseParams, TrainingParams
 from aerofuse.training.report import TrainingReport
 from aerofuse.training.step_memory import StepMemory
 

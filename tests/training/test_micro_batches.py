@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from aerofuse.data.labels import ClassLists
-from aerofuse.models.parts import AircraftModel
+from aerofuse.models.aircraft_model import AircraftModel
 from aerofuse.training.state_folder import StateFolder
 from tests.training.small_training import SmallTraining, digest
 

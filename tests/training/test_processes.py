@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 import pytest
 
-from aerofuse.params.training import Parallelism
+from aerofuse.training.params import Parallelism
 from tests.imports import ROOT
 
 pytestmark = pytest.mark.slow

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from aerofuse.memory.counter import LiveBytes
-from aerofuse.params.training import TrainingParams
+from aerofuse.training.params import TrainingParams
 from aerofuse.training.step_memory import StepMemory, unless_out_of_memory
 from tests.training.test_fitting import SIZE_PX, small_model, tiny_model, training
 

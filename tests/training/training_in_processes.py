@@ -12,18 +12,18 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object, set_seed
 from torch import Tensor, nn
 
+from aerofuse.common.params import load_section
 from aerofuse.data.dataset import PreparedSplit, TrainingLoader, make_loader
 from aerofuse.data.labels import ClassLists
 from aerofuse.data.transforms import make_augmentation
-from aerofuse.evaluation.collect import collect_outputs
-from aerofuse.evaluation.metrics import compute_metrics
+from aerofuse.metrics.collect import collect_outputs
+from aerofuse.metrics.metrics import compute_metrics
+from aerofuse.models.aircraft_model import AircraftModel
 from aerofuse.models.architecture import hybrid_architecture
-from aerofuse.models.package import ModelRecord, save_model
-from aerofuse.models.parts import AircraftModel
-from aerofuse.params.loading import load_section
-from aerofuse.params.training import PhaseParams, TrainingParams
+from aerofuse.models.files import ModelRecord, save_model
 from aerofuse.training.calibrating import calibrate
 from aerofuse.training.loop import Hooks, train
+from aerofuse.training.params import PhaseParams, TrainingParams
 from aerofuse.training.sharding import whole_weights
 from aerofuse.training.state_folder import StateFolder
 

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from aerofuse.backbones.families import FAMILIES, family_of
-from aerofuse.checkpointing.budgets import Budget, parse_budget
+from aerofuse.checkpointing.budget import Budget, parse_budget
 from aerofuse.checkpointing.chain import Unit, run_units
 from aerofuse.checkpointing.execution import run_planned
-from aerofuse.checkpointing.model_plan import CheckpointingPlan, Planned, Segments, Treatment
 from aerofuse.checkpointing.plan import Plan, Policy, check_segments
-from aerofuse.checkpointing.planner import plan_checkpointing
-from aerofuse.checkpointing.profile import held_bytes
+from aerofuse.checkpointing.policy import CheckpointingPlan, Planned, Segments, Treatment
 from aerofuse.memory.step import Precision
+from aerofuse.planning.planner import plan_checkpointing
+from aerofuse.planning.saved_bytes import held_bytes
 
 logger = logging.getLogger(__name__)
 

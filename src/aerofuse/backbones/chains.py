@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from aerofuse.checkpointing.chain import Unit
-from aerofuse.torchvision_pairing import ensure_torchvision_imports
+from aerofuse.common.torchvision_pairing import ensure_torchvision_imports
 
 ensure_torchvision_imports()
 

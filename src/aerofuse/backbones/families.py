@@ -23,7 +23,7 @@ from aerofuse.backbones.chains import (
     vit_chain,
 )
 from aerofuse.checkpointing.chain import Unit
-from aerofuse.torchvision_pairing import ensure_torchvision_imports
+from aerofuse.common.torchvision_pairing import ensure_torchvision_imports
 
 ensure_torchvision_imports()
 

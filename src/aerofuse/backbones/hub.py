@@ -9,7 +9,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from aerofuse.backbones.backbone import Backbone
 from aerofuse.backbones.create import create_backbone
 from aerofuse.backbones.families import family_of
-from aerofuse.torchvision_pairing import ensure_torchvision_imports
+from aerofuse.common.torchvision_pairing import ensure_torchvision_imports
 
 ensure_torchvision_imports()
 

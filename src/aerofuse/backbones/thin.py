@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from aerofuse.torchvision_pairing import ensure_torchvision_imports
+from aerofuse.common.torchvision_pairing import ensure_torchvision_imports
 
 ensure_torchvision_imports()
 

@@ -13,8 +13,8 @@ import torch
 from aerofuse.backbones.backbone import Backbone
 from aerofuse.backbones.create import THIN_BACKBONES, create_backbone
 from aerofuse.backbones.hub import download_backbone
-from aerofuse.params.models import BackboneParams, Branch, WeightParams
-from aerofuse.weight_files import load_into, load_weights, save_weights, write_atomically
+from aerofuse.backbones.params import BackboneParams, Branch, WeightParams
+from aerofuse.common.weight_files import load_into, load_weights, save_weights, write_atomically
 
 BUNDLED_FOLDER = Path("data/weights")
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from aerofuse.checkpointing.chain import Chain, modules_of, run_units
 from aerofuse.checkpointing.plan import Keep, Plan, Recompute, Step, units_of
 from aerofuse.checkpointing.recompute import run_recomputed
-from aerofuse.checkpointing.thin import run_thinned
+from aerofuse.checkpointing.selective import run_thinned
 
 
 def run_planned(chain: Chain, plan: Plan, inputs: Tensor) -> Tensor:

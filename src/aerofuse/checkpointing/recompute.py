@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from aerofuse.checkpointing.lean import LeanActivations
-from aerofuse.checkpointing.surroundings import Autocast, RandomState, statistics_untouched
+from aerofuse.checkpointing.in_place import LeanActivations
+from aerofuse.checkpointing.snapshot import Autocast, RandomState, statistics_untouched
 
 Unpack = Callable[[Any], Tensor]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from aerofuse.checkpointing.lean import run_lean
+from aerofuse.checkpointing.in_place import run_lean
 from aerofuse.checkpointing.operations import (
     CHEAP,
     DROPOUT,
@@ -24,9 +24,9 @@ from aerofuse.checkpointing.operations import (
     stack_shape,
     stacked_factors,
 )
-from aerofuse.checkpointing.recipe_book import RecipeBook
-from aerofuse.checkpointing.recipes import Recipe, View, layout_of
-from aerofuse.checkpointing.surroundings import Autocast, RandomState
+from aerofuse.checkpointing.recompute_graph import RecipeBook
+from aerofuse.checkpointing.recompute_nodes import Recipe, View, layout_of
+from aerofuse.checkpointing.snapshot import Autocast, RandomState
 
 # From the name of a call and the function that makes its result again, the function to use.
 Watch = Callable[[str, Callable[..., Tensor]], Callable[..., Tensor]]

@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from aerofuse.arguments import at_least
+from aerofuse.cli.arguments import at_least
 from aerofuse.cli.predict import add_model_option
 from aerofuse.demo.launch import run_demo
 

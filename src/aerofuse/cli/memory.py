@@ -8,9 +8,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from aerofuse.checkpointing.budgets import format_bytes, parse_bytes
-from aerofuse.planning import StepAnswer, StepQuestion
-from aerofuse.reporting.plan_picture import draw_plan
+from aerofuse.checkpointing.budget import format_bytes, parse_bytes
+from aerofuse.planning.step_question import StepAnswer, StepQuestion
+from aerofuse.plotting.plan_picture import draw_plan
 
 _EXAMPLES = """examples:
   aerofuse memory convnext_base

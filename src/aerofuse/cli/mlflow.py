@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from aerofuse.arguments import at_least
+from aerofuse.cli.arguments import at_least
 from aerofuse.serving.limits import Limits
 from aerofuse.tracking.addresses import hide_password, summary, tracking_uri
 from aerofuse.tracking.run_request import RunRequest

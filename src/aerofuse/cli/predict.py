@@ -23,7 +23,7 @@ from rich.text import Text
 from tqdm import tqdm
 
 import aerofuse
-from aerofuse.arguments import at_least, device_here
+from aerofuse.cli.arguments import at_least, device_here
 from aerofuse.inference.photo_list import list_photos
 
 DEFAULT_MODEL = Path("models/aerofuse")

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aerofuse.data.batches import derive_seed
-from aerofuse.params.training import AugmentationParams
+from aerofuse.training.params import AugmentationParams
 
 Image = npt.NDArray[np.uint8]
 # From an image, and the numbers that decide what is done to it.

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from aerofuse.checkpointing.budgets import format_bytes
+from aerofuse.checkpointing.budget import format_bytes
 from aerofuse.demo.photo_answer import PhotoAnswer
 from aerofuse.inference.predictor import Prediction
 from aerofuse.inference.preprocessing import Pixels
-from aerofuse.planning import StepAnswer
+from aerofuse.planning.step_question import StepAnswer
 
 STYLES = Path(__file__).with_name("page.css")
 _SHARES = {

@@ -15,8 +15,8 @@ from aerofuse.data.photo_files import UnreadablePhotoError
 from aerofuse.demo import fragments
 from aerofuse.demo.photo_answer import PhotoAnswers
 from aerofuse.memory.step import Precision
-from aerofuse.planning import StepAnswer, StepQuestion
-from aerofuse.reporting.plan_picture import draw_plan
+from aerofuse.planning.step_question import StepAnswer, StepQuestion
+from aerofuse.plotting.plan_picture import draw_plan
 
 NO_BACKBONE = "none"
 _LARGEST_IMAGE_PX = 1024

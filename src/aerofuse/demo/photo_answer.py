@@ -16,7 +16,7 @@ from aerofuse.inference.explain import BranchShares, explain
 from aerofuse.inference.package import load_package
 from aerofuse.inference.predictor import Prediction, Predictor
 from aerofuse.inference.preprocessing import Pixels, as_batch, read_photo
-from aerofuse.reporting.mistake_pictures import overlay
+from aerofuse.plotting.mistake_pictures import overlay
 
 PICTURE_PX = 384
 

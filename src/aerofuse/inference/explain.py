@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from aerofuse.backbones.backbone import Backbone
 from aerofuse.checkpointing.chain import Unit, run_units
 from aerofuse.data.labels import CLASSIFICATION_TASKS
+from aerofuse.models.aircraft_model import AircraftModel
 from aerofuse.models.fusion import AttentionFusion
-from aerofuse.models.parts import AircraftModel
 
 Measure = Literal["attention weight", "gradient x input"]
 

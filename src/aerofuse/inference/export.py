@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from aerofuse.inference.preprocessing import Preprocessing
-from aerofuse.models.package import ModelRecord
-from aerofuse.models.parts import AircraftModel
+from aerofuse.models.aircraft_model import AircraftModel
+from aerofuse.models.files import ModelRecord
 
 INPUT = "images"
 FILES = {"onnx": "model.onnx", "torch": "model.pt2"}

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from aerofuse.common.weight_files import write_atomically
 from aerofuse.inference.preprocessing import Preprocessing
-from aerofuse.models.package import (
+from aerofuse.models.aircraft_model import AircraftModel
+from aerofuse.models.files import (
     RECORD_FILE,
     WEIGHTS_FILE,
     ModelRecord,
@@ -19,8 +21,6 @@ from aerofuse.models.package import (
     read_record_file,
     write_record,
 )
-from aerofuse.models.parts import AircraftModel
-from aerofuse.weight_files import write_atomically
 
 CARD_FILE = "README.md"
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from aerofuse.data.photo_files import UnreadablePhotoError
 from aerofuse.inference.package import load_package
 from aerofuse.inference.preprocessing import Pixels, as_batch, fit_photo, read_photo
-from aerofuse.models.package import ModelRecord
-from aerofuse.models.parts import AircraftModel
+from aerofuse.models.aircraft_model import AircraftModel
+from aerofuse.models.files import ModelRecord
 from aerofuse.models.temperature import scale_logits
 
 _BEST = 5

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from aerofuse.hardware import device_name
+from aerofuse.common.hardware import device_name
 from aerofuse.memory.counter import LiveBytes
 from aerofuse.memory.fake import FakeCopy
 from aerofuse.memory.report import MemoryReport

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from aerofuse.backbones.backbone import Backbone
 from aerofuse.backbones.create import create_backbone
 from aerofuse.data.labels import TASKS, ClassLists
+from aerofuse.models.aircraft_model import AircraftModel
 from aerofuse.models.baseline import BaselineModel
 from aerofuse.models.fusion import create_fusion
 from aerofuse.models.heads import Heads
 from aerofuse.models.hybrid import HybridModel
-from aerofuse.models.parts import AircraftModel
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from aerofuse.params.models import FusionMethod
+from aerofuse.backbones.params import FusionMethod
 
 
 class Fusion(nn.Module, ABC):

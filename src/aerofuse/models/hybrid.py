@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from aerofuse.models.aircraft_model import AircraftModel
 from aerofuse.models.fusion import Fusion
 from aerofuse.models.heads import Heads
-from aerofuse.models.parts import AircraftModel
 from aerofuse.models.preprocessing import Normalise
 
 

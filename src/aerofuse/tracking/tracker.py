@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from aerofuse.params.tracking import TrackingParams
 from aerofuse.tracking.addresses import summary, tracking_uri
 from aerofuse.tracking.entries import MAX_PARAMS, MAX_POINTS, Artifact, End, Entry, Metrics, Params, Point
 from aerofuse.tracking.machine import MachineMonitor
+from aerofuse.tracking.params import TrackingParams
 from aerofuse.tracking.run_request import describe_run
 from aerofuse.tracking.sending import Sender
 from aerofuse.tracking.spool import Spool, SpoolError

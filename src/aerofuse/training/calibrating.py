@@ -7,9 +7,9 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from aerofuse.evaluation.calibration import fit_temperatures
-from aerofuse.evaluation.collect import Batch, collect_outputs
-from aerofuse.models.package import load_model
+from aerofuse.metrics.calibration import fit_temperatures
+from aerofuse.metrics.collect import Batch, collect_outputs
+from aerofuse.models.files import load_model
 
 
 def calibrate(folder: Path, validation: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:

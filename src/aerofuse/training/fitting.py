@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 
-from aerofuse.checkpointing.budgets import Budget, format_bytes, parse_budget
-from aerofuse.checkpointing.model_plan import CheckpointingPlan
-from aerofuse.checkpointing.timing import Estimated
-from aerofuse.hardware import device_name
-from aerofuse.params.training import AUTO, PhaseParams, TrainingParams
+from aerofuse.checkpointing.budget import Budget, format_bytes, parse_budget
+from aerofuse.checkpointing.policy import CheckpointingPlan
+from aerofuse.common.hardware import device_name
+from aerofuse.planning.clocks import Estimated
+from aerofuse.training.params import AUTO, PhaseParams, TrainingParams
 from aerofuse.training.step_memory import StepMemory, unless_out_of_memory
 
 logger = logging.getLogger(__name__)

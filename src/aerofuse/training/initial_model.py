@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from aerofuse.backbones.params import BackboneParams, HeadDropoutParams
+from aerofuse.common.params import load_section, load_value
+from aerofuse.common.weight_files import load_into, load_weights
 from aerofuse.data.labels import ClassLists
+from aerofuse.models.aircraft_model import AircraftModel
 from aerofuse.models.architecture import Architecture, baseline_architecture, hybrid_architecture
-from aerofuse.models.package import load_model
-from aerofuse.models.parts import AircraftModel
-from aerofuse.params.loading import load_section, load_value
-from aerofuse.params.models import BackboneParams, HeadDropoutParams
+from aerofuse.models.files import load_model
 from aerofuse.training.phases import Phase
-from aerofuse.weight_files import load_into, load_weights
 
 PRETRAINED_FOLDER = Path("models/pretrained")
 

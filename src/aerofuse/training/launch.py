@@ -6,8 +6,8 @@ import logging
 import os
 from collections.abc import Callable
 
-from aerofuse.params.loading import load_section
-from aerofuse.params.training import LaunchParams
+from aerofuse.common.params import load_section
+from aerofuse.training.params import LaunchParams
 
 logger = logging.getLogger(__name__)
 

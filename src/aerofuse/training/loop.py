@@ -17,12 +17,12 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from aerofuse.data.dataset import TrainingLoader
-from aerofuse.models.parts import AircraftModel
-from aerofuse.params.training import PhaseParams, TrainingParams
+from aerofuse.models.aircraft_model import AircraftModel
 from aerofuse.training.interruption import Interruption
 from aerofuse.training.memory_watch import MemoryMeter
 from aerofuse.training.micro_batches import Batch, MicroBatches
 from aerofuse.training.optimisation import make_optimizer, make_schedule
+from aerofuse.training.params import PhaseParams, TrainingParams
 from aerofuse.training.report import TrainingReport
 from aerofuse.training.sharding import shard
 from aerofuse.training.state import Progress, capture, restore

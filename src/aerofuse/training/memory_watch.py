@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from aerofuse.checkpointing.budgets import format_bytes
+from aerofuse.checkpointing.budget import format_bytes
 from aerofuse.memory.counter import LiveBytes
 from aerofuse.tracking.tracker import Tracker
 from aerofuse.training.fitting import Fit
@@ -133,7 +133,7 @@ class MemoryWatch:
         return {name: num_bytes for name, num_bytes in measured.items() if num_bytes is not None}
 
     def record(self) -> dict[str, str | int | None]:
-        """What is known by now; `aerofuse.evaluation.times.MemoryRecord` says what is what."""
+        """What is known by now; `aerofuse.comparison.times.MemoryRecord` says what is what."""
         return {
             "batch_size": self._fit.batch_size,
             "predicted_peak_bytes": self._fit.predicted_peak_bytes,

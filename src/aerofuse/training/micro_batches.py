@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from aerofuse.models.parts import AircraftModel
-from aerofuse.params.training import OnOutOfMemory
+from aerofuse.models.aircraft_model import AircraftModel
+from aerofuse.training.params import OnOutOfMemory
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from aerofuse.params.training import PhaseParams
-from aerofuse.reporting.learning_curves import draw_learning_curves
+from aerofuse.plotting.learning_curves import draw_learning_curves
+from aerofuse.training.params import PhaseParams
 from aerofuse.training.report import TrainingReport
 
 

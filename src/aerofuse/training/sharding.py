@@ -18,7 +18,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.optim import Optimizer
 
-from aerofuse.models.parts import AircraftModel
+from aerofuse.models.aircraft_model import AircraftModel
 
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 

@@ -15,25 +15,25 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
 
-from aerofuse.checkpointing.budgets import format_bytes
+from aerofuse.checkpointing.budget import format_bytes
+from aerofuse.common.hardware import device_name
+from aerofuse.common.params import load_section, load_value
 from aerofuse.data.dataset import PreparedSplit, Sample, TrainingLoader, make_loader
 from aerofuse.data.labels import ClassLists
 from aerofuse.data.transforms import make_augmentation
-from aerofuse.evaluation.collect import collect_outputs
-from aerofuse.evaluation.metrics import compute_metrics, validation_score
-from aerofuse.hardware import device_name
+from aerofuse.metrics.collect import collect_outputs
+from aerofuse.metrics.metrics import compute_metrics, validation_score
+from aerofuse.models.aircraft_model import AircraftModel
 from aerofuse.models.architecture import Architecture
-from aerofuse.models.package import ModelRecord, read_record, save_model, write_record
-from aerofuse.models.parts import AircraftModel
-from aerofuse.params.loading import load_section, load_value
-from aerofuse.params.tracking import TrackingParams
-from aerofuse.params.training import AUTO, PhaseParams, TrainingParams
+from aerofuse.models.files import ModelRecord, read_record, save_model, write_record
+from aerofuse.tracking.params import TrackingParams
 from aerofuse.tracking.tracker import Tracker, track_run
 from aerofuse.training.calibrating import calibrate
 from aerofuse.training.fitting import fit_training
 from aerofuse.training.initial_model import start_model
 from aerofuse.training.loop import Hooks, train
 from aerofuse.training.memory_watch import MemoryWatch
+from aerofuse.training.params import AUTO, PhaseParams, TrainingParams
 from aerofuse.training.phases import PHASES, Phase
 from aerofuse.training.records import write_records
 from aerofuse.training.report import TrainingReport

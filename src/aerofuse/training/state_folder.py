@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from aerofuse.weight_files import write_atomically
+from aerofuse.common.weight_files import write_atomically
 
 logger = logging.getLogger(__name__)
 

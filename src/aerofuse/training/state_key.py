@@ -10,7 +10,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from aerofuse.params.loading import load_value
+from aerofuse.common.params import load_value
 
 DVC_FILE = Path("dvc.yaml")
 _LENGTH = 16  # of the key, in hexadecimal digits

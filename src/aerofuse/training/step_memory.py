@@ -11,16 +11,16 @@ from typing import TypeVar
 import torch
 
 from aerofuse.backbones.backbone import Backbone
-from aerofuse.checkpointing.model_plan import Prediction, plannable_parts
-from aerofuse.checkpointing.planner import Planner
-from aerofuse.checkpointing.timing import Stopwatch
-from aerofuse.hardware import memory_of
+from aerofuse.checkpointing.policy import Prediction, plannable_parts
+from aerofuse.common.hardware import memory_of
 from aerofuse.memory.counter import LiveBytes
 from aerofuse.memory.fake import FakeCopy
 from aerofuse.memory.report import MemoryReport
 from aerofuse.memory.step import Precision, count_training_step
-from aerofuse.models.parts import AircraftModel
-from aerofuse.params.training import TrainingParams
+from aerofuse.models.aircraft_model import AircraftModel
+from aerofuse.planning.clocks import Stopwatch
+from aerofuse.planning.planner import Planner
+from aerofuse.training.params import TrainingParams
 
 Result = TypeVar("Result")
 

@@ -14,11 +14,11 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from aerofuse.checkpointing.surroundings import RandomState, running_statistics
-from aerofuse.params.training import TrainingParams
+from aerofuse.checkpointing.snapshot import RandomState, running_statistics
 from aerofuse.training.losses import count_labels, task_losses, weighted_sum
 from aerofuse.training.memory_watch import MemoryMeter
 from aerofuse.training.micro_batches import Batch, MicroBatches
+from aerofuse.training.params import TrainingParams
 from aerofuse.training.sharding import is_sharded
 from aerofuse.training.step_memory import free_what_is_unused, is_out_of_memory
 

@@ -1,0 +1,228 @@
+"""What stands in for a saved tensor: the tensor, or how to compute it from others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aerofuse.checkpointing.recompute import refuse_second_derivatives
+from aerofuse.checkpointing.snapshot import Autocast, RandomState
+
+# Size, stride and offset.
+Layout = tuple[torch.Size, tuple[int, ...], int]
+
+
+class Kept:
+    """A tensor that is held as it is."""
+
+    __slots__ = ("key", "tensor", "version")
+
+    def __init__(self, tensor: Tensor) -> None:
+        # Detached: a graph that holds its own outputs is never freed.
+        self.tensor = tensor.detach()
+        self.key = storage_key(tensor)
+        self.version = tensor._version
+
+    def get(self) -> Tensor:
+        if self.tensor._version != self.version:
+            raise RuntimeError("a tensor that the backward pass needs was changed in place after it was saved")
+        return self.tensor
+
+
+class Recipe:
+    """How one storage is computed, and for as long as it is worth it, its value."""
+
+    __slots__ = (
+        "_required",
+        "arguments",
+        "autocast",
+        "dtype",
+        "function",
+        "in_place",
+        "keywords",
+        "layout",
+        "links_units",
+        "num_bytes",
+        "random",
+        "shares",
+        "value",
+        "waiting",
+    )
+
+    def __init__(
+        self,
+        function: Callable[..., Tensor],
+        arguments: Sequence[Any],
+        keywords: Mapping[str, Any],
+        autocast: Autocast,
+        result: Tensor,
+        random: RandomState | None = None,
+        in_place: bool = False,
+        shares: bool = True,
+    ) -> None:
+        self.function = function
+        self.arguments: Sequence[Any] = arguments
+        self.keywords: Mapping[str, Any] = keywords
+        self.autocast = autocast
+        self.random = random
+        # The function writes over its first argument, or over a copy where it is told to be `copying`.
+        self.in_place = in_place
+        # Whether a value that was computed on the way to another is held for whoever wants it later.
+        self.shares = shares
+        # The input of a unit that is linked to the one before. It is held while its own unit wants it, and not while
+        # those of later units are computed from it; nor do its own sources wait for it.
+        self.links_units = False
+        self.value: Tensor | None = None
+        self.layout, self.dtype = layout_of(result), result.dtype
+        self.num_bytes = result.untyped_storage().nbytes()
+        # Saved tensors that want this value and have not been asked for yet, and recipes to be computed from it.
+        self.waiting = 0
+        self._required = False
+
+    def keep(self, tensor: Tensor) -> None:
+        """Hold the value, over whose storage `tensor` is, and forget how it was made."""
+        self.value = tensor.detach().as_strided(*self.layout)
+        self.arguments, self.keywords, self.random = (), {}, None
+
+    @property
+    def is_kept(self) -> bool:
+        return self.value is not None and not self.arguments
+
+    def get(self, *, for_autograd: bool = False, passing: bool = False) -> Tensor:
+        """The value. `passing`: on the way to the input of a later unit, so that nothing is held or let go."""
+        if self.value is not None:
+            return self.value
+        arguments = [resolve(argument, passing=passing or self.links_units) for argument in self.arguments]
+        keywords = {
+            name: resolve(argument, passing=passing or self.links_units) for name, argument in self.keywords.items()
+        }
+        if self.in_place:
+            target = self.arguments[0].source
+            wanted = passing or self.links_units or target.is_kept or target.waiting > self._required
+            # Somebody else may read what the function is about to change.
+            keywords["copying"] = target.value is not None and wanted
+        if self.random is None:
+            value = self.function(*arguments, **keywords)
+        else:
+            with self.random.replayed():
+                value = self.function(*arguments, **keywords)
+        if passing:
+            return value
+        if self._required:
+            self._required = False
+            for source in self.sources():
+                if isinstance(source, Recipe):
+                    source.release()
+        if self.waiting and (self.shares or self.links_units or for_autograd):
+            self.value = value
+        return value
+
+    def require(self) -> None:
+        """Let the recipes that this one is computed from hold their values until it is."""
+        if self.is_kept or self._required or not self.shares or self.links_units:
+            return
+        self._required = True
+        for source in self.sources():
+            if isinstance(source, Recipe) and not source.is_kept:
+                source.waiting += 1
+                source.require()
+
+    def release(self) -> None:
+        """One that waited for the value has had it."""
+        if self.is_kept:
+            return
+        self.waiting -= 1
+        if not self.waiting:
+            self.value = None
+
+    def sources(self) -> Iterator[Kept | Recipe]:
+        for argument in (*self.arguments, *self.keywords.values()):
+            for item in argument if isinstance(argument, (list, tuple)) else (argument,):
+                if isinstance(item, View):
+                    yield item.source
+                elif isinstance(item, Kept):
+                    yield item
+
+
+class View:
+    """A tensor over the storage of a recipe."""
+
+    __slots__ = ("layout", "source")
+
+    def __init__(self, source: Recipe, tensor: Tensor) -> None:
+        self.source = source
+        self.layout = layout_of(tensor)
+
+    def get(self, *, for_autograd: bool = False, passing: bool = False) -> Tensor:
+        base = self.source.get(for_autograd=for_autograd, passing=passing)
+        if self.layout == layout_of(base):
+            return base
+        return base.as_strided(*self.layout)
+
+
+def resolve(argument: Any, *, passing: bool) -> Any:
+    if isinstance(argument, Kept):
+        return argument.get()
+    if isinstance(argument, View):
+        return argument.get(passing=passing)
+    if isinstance(argument, (list, tuple)):
+        return type(argument)(resolve(item, passing=passing) for item in argument)
+    return argument
+
+
+class Saved:
+    """What autograd holds in place of a tensor."""
+
+    __slots__ = ("content", "taken")
+
+    def __init__(self, content: Kept | View) -> None:
+        self.content = content
+        self.taken = False
+        if isinstance(content, View):
+            content.source.waiting += 1
+
+    def replace(self, recipe: Recipe) -> None:
+        """A recipe has been found for what was to be kept."""
+        assert isinstance(self.content, Kept)
+        self.content = View(recipe, self.content.tensor)
+        recipe.waiting += 1
+
+
+def storage_key(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+def depends_on(recipe: Recipe, root: int, unless: Recipe | None = None) -> bool:
+    """Whether computing `recipe` reads the storage `root`, other than through `unless`."""
+    if recipe is unless:
+        return False
+    for source in recipe.sources():
+        if isinstance(source, Kept):
+            if source.key == root:
+                return True
+        elif depends_on(source, root, unless):
+            return True
+    return False
+
+
+def unpack(saved: Saved) -> Tensor:
+    """The tensor that autograd saved. Raises `RuntimeError` where it was changed since, or for second derivatives."""
+    refuse_second_derivatives()
+    content = saved.content
+    if isinstance(content, Kept):
+        return content.get()
+    recipe = content.source
+    with recipe.autocast.restored(cache=False):
+        tensor = content.get(for_autograd=True)
+    if not saved.taken:
+        saved.taken = True
+        recipe.release()
+    return tensor
+
+
+def layout_of(tensor: Tensor) -> Layout:
+    """Where in its storage the tensor is."""
+    return tensor.size(), tensor.stride(), int(tensor.storage_offset())

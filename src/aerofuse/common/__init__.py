@@ -1,0 +1,1 @@
+"""What every part of the house stands on: parameters, files, the machine."""

@@ -1,0 +1,169 @@
+"""Whether an exported model says what the model says, and how fast each way to run it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
+from tqdm import tqdm
+
+from aerofuse.common.hardware import device_name
+from aerofuse.inference.export import INPUT, require_onnx
+from aerofuse.metrics.latency import Latency, time_passes
+
+TOLERANCE = 1e-4  # of probabilities, and of clarity and block
+BATCH_SIZES = (1, 16)
+_PROBABILITIES = "_probabilities"
+_LONGEST_REASON = 300  # characters
+
+Outputs = Mapping[str, npt.NDArray[np.float32]]
+Run = Callable[[Tensor], Outputs]
+
+
+@dataclass
+class Parity:
+    """How far a program is from the model, over so many images.
+
+    `max_difference` is the largest of any probability or value; `other_top1` counts answers, of type or airline, that
+    are not the model's.
+    """
+
+    images: int = 0
+    max_difference: float = 0.0
+    other_top1: int = 0
+
+    @property
+    def same_top1(self) -> float:
+        """The share of images whose likeliest classes are the same."""
+        return 1 - self.other_top1 / self.images
+
+    def add(self, expected: Outputs, found: Outputs) -> None:
+        """Compare a batch."""
+        others = np.zeros(len(next(iter(expected.values()))), dtype=bool)
+        for name, values in expected.items():
+            difference = np.abs(values.astype(np.float64) - found[name])
+            # NaN would be smaller than nothing, and pass for no difference.
+            self.max_difference = max(self.max_difference, float(np.nan_to_num(difference, nan=np.inf).max()))
+            if name.endswith(_PROBABILITIES):
+                others |= values.argmax(axis=1) != found[name].argmax(axis=1)
+        self.images += len(others)
+        self.other_top1 += int(others.sum())
+
+
+@dataclass
+class ExportCheck:
+    """Parity by format, time by way to run and batch size, and the reason for ways that do not run here."""
+
+    device: str
+    parity: dict[str, Parity] = field(default_factory=dict)
+    latency: dict[str, dict[int, Latency]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def fastest(self, batch_size: int) -> str:
+        """The way to run that takes the least time for a batch."""
+        return min(self.latency, key=lambda way: self.latency[way][batch_size].median_ms)
+
+    def metrics(self) -> dict[str, float]:
+        """What is the same on every run: nothing that was timed, and no digit that another machine would change."""
+        found: dict[str, float] = {}
+        for name, parity in self.parity.items():
+            found[f"{name}_images"] = parity.images
+            found[f"{name}_max_difference"] = float(f"{parity.max_difference:.1g}")
+            found[f"{name}_same_top1"] = parity.same_top1
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        return {
+            "device": self.device,
+            "tolerance": TOLERANCE,
+            "parity": {name: asdict(parity) | {"same_top1": parity.same_top1} for name, parity in self.parity.items()},
+            "latency_ms": {
+                way: {str(size): {"median": found.median_ms, "p95": found.p95_ms} for size, found in sizes.items()}
+                for way, sizes in self.latency.items()
+            },
+            "failed": self.failed,
+            "fastest_by_latency": {str(size): self.fastest(size) for size in BATCH_SIZES},
+        }
+
+    def require_parity(self) -> None:
+        """Raises `ValueError` where a program differs by more than `TOLERANCE`."""
+        for name, parity in self.parity.items():
+            if not parity.max_difference <= TOLERANCE:
+                raise ValueError(
+                    f"the model exported as {name} differs from it by up to {parity.max_difference:.2g}, and says "
+                    f"another class for {parity.other_top1} of {parity.images} images; {TOLERANCE:g} is allowed"
+                )
+
+
+def check_export(
+    model: nn.Module,
+    files: Mapping[str, Path],
+    images: Iterable[Tensor],
+    image_size_px: int,
+    runs: int,
+    *,
+    compiled: bool,
+) -> ExportCheck:
+    """Compare the files of an `Exported` model with it on batches of `images`, uint8 `[B, 3, H, W]`, and time them.
+
+    `files` has `onnx` and `torch`. All runs on the CPU, and every way on as many threads. `compiled`: torch.compile is
+    timed too; it needs a C++ compiler, and where it fails the result says why.
+    """
+    eager = torch_runner(model)
+    runners = {"onnx": onnx_runner(files["onnx"]), "torch": torch_runner(torch.export.load(files["torch"]).module())}
+    check = ExportCheck(device_name(torch.device("cpu")), {name: Parity() for name in runners})
+    for batch in tqdm(images, desc="comparing", leave=False, disable=None):
+        expected = eager(batch)
+        for name, run in runners.items():
+            check.parity[name].add(expected, run(batch))
+    ways = {"torch eager": eager, "torch .pt2": runners["torch"], "ONNX Runtime": runners["onnx"]}
+    if compiled:
+        ways["torch.compile"] = torch_runner(torch.compile(model))
+    for way, run in ways.items():
+        try:
+            check.latency[way] = {
+                size: time_passes(run, image_size_px, torch.device("cpu"), runs, batch_size=size)
+                for size in BATCH_SIZES
+            }
+        except (TorchDynamoException, RuntimeError) as error:
+            if way != "torch.compile":
+                raise
+            check.failed[way] = " ".join(str(error).split())[:_LONGEST_REASON]
+    return check
+
+
+def torch_runner(module: Callable[[Tensor], Mapping[str, Tensor]]) -> Run:
+    """A way to run a module or a loaded program."""
+
+    def run(images: Tensor) -> Outputs:
+        with torch.inference_mode():
+            return {name: output.numpy() for name, output in module(images).items()}
+
+    return run
+
+
+def onnx_runner(path: Path) -> Run:
+    """A way to run an ONNX file, on as many threads as torch has.
+
+    Raises `ValueError` where the packages that this needs are not installed.
+    """
+    require_onnx()
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+
+    def run(images: Tensor) -> Outputs:
+        return dict(zip(names, session.run(names, {INPUT: images.numpy()}), strict=True))
+
+    return run

@@ -1,0 +1,105 @@
+"""FGVC-Aircraft: the public archive as it is, official splits kept (Maji and others, 2013, arXiv 1306.5151)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from aerofuse.ingest.archive import extract_archive
+from aerofuse.ingest.file_source import Listing
+from aerofuse.ingest.splits import SPLITS
+
+LEVELS = ("variant", "family", "manufacturer")
+BANNER_PX = 20  # the copyright line at the bottom of every photo
+_OFFICIAL = dict(zip(("train", "val", "test"), SPLITS, strict=True))
+_SHOWN = 5
+
+
+def list_fgvc(root: Path, level: str, extracted: Path) -> Listing:
+    """The photos of all three splits, in a folder, or in the archive itself, which is unpacked into `extracted`.
+
+    Raises `FileNotFoundError` where the layout is another one, `ValueError` for lists that contradict each other.
+    """
+    if not root.exists():
+        raise FileNotFoundError(f"data.root is {str(root)!r}: no such folder or archive; docs/data.md says where it is")
+    data = _data_folder(extract_archive(root, extracted) if root.is_file() else root)
+    table = pd.concat([_read_split(data, level, *names) for names in _OFFICIAL.items()], ignore_index=True)
+    _check_splits(table, level)
+    boxes = _read_boxes(data / "images_box.txt")
+    for column, values in boxes.items():
+        table[column] = [values.get(photo) for photo in table["id"]]
+    table["filename"] = table["id"] + ".jpg"
+    table["path"] = [data / "images" / name for name in table["filename"]]
+    for column in ("airlinename", "clarity", "block", "registration"):
+        table[column] = None
+    types = tuple(sorted(table["typename"].unique()))
+    return Listing(table.drop(columns="id"), types, ())
+
+
+def _data_folder(root: Path) -> Path:
+    """The folder that holds `images` and the lists: the root, or one or two levels below it."""
+    for folder in (root, *sorted(root.glob("*")), *sorted(root.glob("*/*"))):
+        if (folder / "images").is_dir() and any(folder.glob("images_*_*.txt")):
+            return folder
+    raise FileNotFoundError(
+        f"{root} has no folder `images` beside lists such as images_variant_train.txt; data.root must be the extracted "
+        "FGVC-Aircraft, or its .tar.gz"
+    )
+
+
+def _read_split(data: Path, level: str, official: str, split: str) -> pd.DataFrame:
+    rows = list(_read_list(data / f"images_{level}_{official}.txt"))
+    return pd.DataFrame(rows, columns=["row", "id", "typename"]).assign(split=split)
+
+
+def _read_list(path: Path) -> Iterator[tuple[int, str, str]]:
+    """Line number, photo and class: `0034309 707-320`."""
+    for number, line in enumerate(_lines(path), start=1):
+        photo, _, name = line.partition(" ")
+        if not name.strip():
+            raise ValueError(f"{path}, line {number}: {line!r} is not a photo and its class")
+        yield number, photo, name.strip()
+
+
+def _lines(path: Path) -> list[str]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.parent} has no {path.name}; is the archive complete?")
+    return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _check_splits(table: pd.DataFrame, level: str) -> None:
+    twice = table[table["id"].duplicated(keep=False)].groupby("id")["split"].agg(", ".join)
+    if len(twice):
+        found = "; ".join(f"{photo} in {splits}" for photo, splits in twice.head(_SHOWN).items())
+        raise ValueError(
+            f"the {level} lists name {len(twice)} photos more than once: {found}; each belongs in one list, once"
+        )
+    learned = set(table.loc[table["split"] == "train", "typename"])
+    unknown = table[~table["typename"].isin(learned)].drop_duplicates("typename")
+    if len(unknown):
+        official = {split: name for name, split in _OFFICIAL.items()}
+        found = "; ".join(
+            f"{name} (images_{level}_{official[split]}.txt, line {row})"
+            for name, split, row in unknown[["typename", "split", "row"]].head(_SHOWN).itertuples(index=False)
+        )
+        raise ValueError(
+            f"images_{level}_train.txt has no photo of {found}, so that no model can learn {len(unknown)} types; take "
+            "them out of the other lists, or use the archive as it was published"
+        )
+
+
+def _read_boxes(path: Path) -> dict[str, dict[str, float]]:
+    """Column by column, by photo: pixels from the upper left corner, the far edges outside; the file counts from 1."""
+    boxes: dict[str, dict[str, float]] = {"xmin": {}, "ymin": {}, "xmax": {}, "ymax": {}}
+    if not path.is_file():
+        return boxes
+    for number, line in enumerate(_lines(path), start=1):
+        photo, *edges = line.split()
+        if len(edges) != 4 or not all(edge.isdecimal() for edge in edges):
+            raise ValueError(f"{path}, line {number}: {line!r} is not a photo and four pixels")
+        xmin, ymin, xmax, ymax = map(float, edges)
+        for column, value in zip(boxes, (xmin - 1, ymin - 1, xmax, ymax), strict=True):
+            boxes[column][photo] = value
+    return boxes

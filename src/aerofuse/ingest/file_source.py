@@ -1,0 +1,152 @@
+"""Photos in files as a source: what a table or an archive lists, taken in, the unusable ones put aside."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from aerofuse.data.photo import Photo
+from aerofuse.data.photo_files import Box
+from aerofuse.ingest.duplicates import joined_groups, near_duplicates
+from aerofuse.ingest.intake import Intake, IntakeSettings, PhotoFile
+from aerofuse.ingest.splits import SPLITS
+
+logger = logging.getLogger(__name__)
+
+_SHOWN, _EXAMPLES = 10, 3
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What is to be read. `table` has a row per photo: `path`, `filename`, the labels, `row` (where it is listed),
+    perhaps `split` and a box (`xmin, ymin, xmax, ymax`, in pixels from the upper left corner), and columns of the
+    user's own.
+
+    `unlisted` are image files below the root that the table does not name. Class lists are in the order of their ids.
+    """
+
+    table: pd.DataFrame
+    types: tuple[str, ...]
+    airlines: tuple[str, ...]
+    unlisted: tuple[str, ...] = ()
+
+
+class FileSource:
+    """Photos of a listing. Those that cannot be used are left out, up to a share of them."""
+
+    def __init__(
+        self, listing: Listing, settings: IntakeSettings, folder: Path, *, max_bad_fraction: float, duplicate_bits: int
+    ) -> None:
+        """`folder` keeps what was taken in for the next run. Raises `ValueError` where too many photos are unusable."""
+        self._settings = settings
+        table = listing.table
+        files = [PhotoFile(path, box) for path, box in zip(table["path"], _boxes(table), strict=True)]
+        self._intake = Intake(files, settings, folder)
+        facts = self._intake.facts
+        self.dropped = pd.DataFrame({"filename": table["filename"], "reason": facts["problem"]})[
+            facts["problem"].notna()
+        ]
+        _refuse_too_many(self.dropped, table, max_bad_fraction)
+        if settings.crop_padding is not None and not any(file.box for file in files):
+            raise ValueError(
+                "data.crop.to_box is true, and no photo has a box; give xmin, ymin, xmax and ymax, or set it to false"
+            )
+        usable = facts["problem"].isna().to_numpy()
+        self._numbers = [number for number, use in enumerate(usable) if use]
+        index = table[usable].reset_index(drop=True).drop(columns="path")
+        known = facts[usable].reset_index(drop=True)
+        index[["width", "height", "remarks"]] = known[["width", "height", "remarks"]]
+        _refuse_unlearned(index)
+        index["near_duplicates"] = near_duplicates(known["fingerprint"].tolist(), duplicate_bits)
+        index["group"] = joined_groups(index["registration"], index["near_duplicates"])
+        self._index: pd.DataFrame = index
+        self.types, self.airlines = (
+            _present(listing.types, index["typename"]),
+            _present(listing.airlines, index["airlinename"]),
+        )
+        self.unlisted = listing.unlisted
+        if self.unlisted:
+            examples = ", ".join(self.unlisted[:_EXAMPLES])
+            logger.warning("%d image files are not in the table, such as %s", len(self.unlisted), examples)
+
+    def index(self) -> pd.DataFrame:
+        """One row per usable photo, in the order of the listing."""
+        return self._index.copy()
+
+    def photos(self, rows: Sequence[int], image_size_px: int, *, for_training: bool) -> Iterator[Photo]:
+        """The photos at these rows of the index; `for_training` cropped to their boxes, where that is wanted."""
+        if image_size_px != self._settings.side_px:
+            raise ValueError(f"the photos were taken in at {self._settings.side_px} px, not {image_size_px}")
+        for row in rows:
+            labels = self._index.iloc[row]
+            yield Photo(
+                self._intake.image(self._numbers[row], cropped=for_training),
+                labels["filename"],
+                labels["typename"],
+                labels["airlinename"],
+                labels["clarity"],
+                labels["block"],
+                labels["registration"],
+            )
+
+
+def _boxes(table: pd.DataFrame) -> list[Box | None]:
+    if "xmin" not in table:
+        return [None] * len(table)
+    edges = table[["xmin", "ymin", "xmax", "ymax"]].itertuples(index=False)
+    return [None if edge[0] is None or pd.isna(edge[0]) else Box(*map(float, edge)) for edge in edges]
+
+
+def _present(names: tuple[str, ...], column: pd.Series) -> tuple[str, ...]:
+    """The class list; a class whose photos are all unusable would never be learned, and shifts no id."""
+    gone = set(names) - set(column.dropna())
+    if gone:
+        logger.warning("no usable photo is left of: %s", ", ".join(sorted(gone)))
+    return names
+
+
+def _refuse_unlearned(index: pd.DataFrame) -> None:
+    """Of splits that came with the data; those made here have every type."""
+    if "split" not in index:
+        return
+    learned = set(index.loc[index["split"] == SPLITS[0], "typename"])
+    for name, photos in index[~index["typename"].isin(learned)].groupby("typename"):
+        first = photos.iloc[0]
+        raise ValueError(
+            f"type {name!r}: {len(photos)} usable photos in {', '.join(sorted(set(photos['split'])))}, such as "
+            f"{first['filename']}, and none in {SPLITS[0]}, so that no model can learn it; mend its training photos, "
+            "or take the type out of all lists"
+        )
+
+
+def _refuse_too_many(dropped: pd.DataFrame, table: pd.DataFrame, max_bad_fraction: float) -> None:
+    count = len(table)
+    share = len(dropped) / count
+    if share <= max_bad_fraction and len(dropped) < count:
+        if len(dropped):
+            logger.warning(
+                "%d of %d photos cannot be used and are left out; the data report lists them", len(dropped), count
+            )
+        return
+    # A row of the table, or a line of the list of the photo's split.
+    lists = table["split"] + ", line" if "split" in table else pd.Series("row", index=table.index)
+    lines = [
+        f"  {lists[number]} {table['row'][number]}, {name}: {reason}"
+        for number, name, reason in dropped.head(_SHOWN).itertuples()
+    ]
+    more = [f"  and {len(dropped) - _SHOWN} more"] if len(dropped) > _SHOWN else []
+    raise ValueError(
+        "\n".join(
+            [
+                f"{len(dropped)} of {count} photos cannot be used ({share:.1%}), more than data.max_bad_fraction "
+                f"({max_bad_fraction:.1%}) allows:",
+                *lines,
+                *more,
+                "mend them, take them out of the table, or allow more",
+            ]
+        )
+    )

@@ -1,0 +1,242 @@
+"""Taking in photo files: read once, by a few processes, checked, fingerprinted, brought to size, and kept.
+
+Files are dealt into shards by the hash of their names, a few hundred each. A shard is written whole or not at all, and
+its name covers the files' sizes and times and the settings: a run that was stopped goes on where it was, a changed
+label reads nothing again, and a new photo only its shard. Memory holds one shard per process, and of what is kept
+no more than one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import mmap
+import multiprocessing
+import os
+import sys
+import threading
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+import pyarrow as pa
+from tqdm.auto import tqdm
+
+from aerofuse.data.photo_files import Box, UnreadablePhotoError, crop_to_box, fit_square, open_photo
+from aerofuse.data.store import decode_image, encode_image
+from aerofuse.ingest.duplicates import fingerprint
+
+logger = logging.getLogger(__name__)
+
+_VERSION = 2  # of what is kept; a change of this module that gives other pixels must raise it
+_SHARD_FILES = 256
+# Each has 170 MB before it reads anything, and a large photo takes as much again; `prepare` stays below 2 GB.
+_MOST_PROCESSES = 4
+_SCHEMA = pa.schema(
+    [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("problem", pa.string()),
+        pa.field("remarks", pa.list_(pa.string())),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("fingerprint", pa.binary()),
+        pa.field("image", pa.binary()),
+        pa.field("cropped", pa.binary()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class IntakeSettings:
+    """How photos are brought to size: `side_px` the side of the square, `banner_px` cut off below.
+
+    With `crop_padding`, photos with a box are also kept cropped to it, with that share of its sides around.
+    """
+
+    side_px: int
+    banner_px: int = 0
+    crop_padding: float | None = None
+
+
+@dataclass(frozen=True)
+class PhotoFile:
+    """A file to take in, and where on it the aircraft is, if that is known."""
+
+    path: Path
+    box: Box | None = None
+
+
+# Held while a large photo is read; in a process of several, one lock for all of them.
+_large_at_a_time: AbstractContextManager[object] = nullcontext()
+_Work = tuple[Sequence[PhotoFile], Path]  # a shard's files, and where it is written
+
+
+class Intake:
+    """Photo files, taken in: what is known of each, and its pixels."""
+
+    def __init__(self, files: Sequence[PhotoFile], settings: IntakeSettings, folder: Path) -> None:
+        """Read what `folder` does not hold yet; what it holds of other files or settings is removed."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob("*.partial"):
+            if not _is_written(left):
+                left.unlink(missing_ok=True)
+        shards = _deal(files, settings)
+        wanted = {name: folder / f"{name}.arrow" for name in shards}
+        missing = [name for name, path in wanted.items() if not path.is_file()]
+        if len(missing) < len(wanted):
+            logger.info("%d of %d shards of photos are there already", len(wanted) - len(missing), len(wanted))
+        _take_in([(shards[name], wanted[name]) for name in missing], settings)
+        for path in folder.glob("*.arrow"):
+            if path.stem not in wanted:
+                path.unlink()
+        self._places: dict[str, tuple[_Shard, int]] = {}
+        known = []
+        for path in wanted.values():
+            shard = _Shard(path)
+            self._places |= {name: (shard, row) for row, name in enumerate(shard.table["path"].to_pylist())}
+            known.append(shard.table.drop_columns(["image", "cropped"]).to_pandas())
+            shard.give_pages_back()
+        self._paths = [str(file.path) for file in files]
+        self.facts = pd.concat(known).set_index("path").loc[self._paths].reset_index(drop=True)
+        """Per file, in order: `problem` (`None` for a photo that can be used), `remarks`, size, `fingerprint`."""
+
+    def image(self, number: int, *, cropped: bool = False) -> Any:
+        """One photo, RGB `[side, side, 3]`; `cropped` to its box where it has one."""
+        shard, row = self._places[self._paths[number]]
+        encoded = shard.table["cropped"][row] if cropped else None
+        if encoded is None or not encoded.is_valid:
+            encoded = shard.table["image"][row]
+        image = decode_image(encoded.as_buffer())
+        shard.give_pages_back()
+        return image
+
+
+class _Shard:
+    """A file of photos that were taken in, mapped: its table, and the pages behind it."""
+
+    def __init__(self, path: Path) -> None:
+        with path.open("rb") as file:
+            self._pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.table = pa.ipc.open_file(pa.py_buffer(self._pages)).read_all()
+
+    def give_pages_back(self) -> None:
+        """Pages that were looked at, and those around them, count as memory of this process until then."""
+        self._pages.madvise(mmap.MADV_DONTNEED)
+
+
+def _deal(files: Sequence[PhotoFile], settings: IntakeSettings) -> dict[str, list[PhotoFile]]:
+    """The files of each shard by its name."""
+    count = 1
+    while count * _SHARD_FILES < len(files):
+        count *= 2  # so that a few photos more or less leave most shards as they are
+    buckets: dict[int, list[PhotoFile]] = {}
+    for file in sorted(files, key=lambda file: str(file.path)):
+        buckets.setdefault(zlib.crc32(str(file.path).encode()) % count, []).append(file)
+    shards = {}
+    for bucket in buckets.values():
+        described = [_VERSION, asdict(settings), [_described(file) for file in bucket]]
+        shards[hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]] = bucket
+    return shards
+
+
+def _described(file: PhotoFile) -> list[Any]:
+    try:
+        stat = file.path.stat()
+        state: list[Any] = [stat.st_size, stat.st_mtime_ns]
+    except OSError:
+        state = []
+    return [str(file.path), state, None if file.box is None else asdict(file.box)]
+
+
+def _take_in(work: Sequence[_Work], settings: IntakeSettings) -> None:
+    total = sum(len(files) for files, _ in work)
+    read = 0
+    on_terminal = sys.stderr.isatty()
+    with tqdm(total=total, desc="photos read", unit="photo", disable=not on_terminal) as bar:
+        for number_done in _done(work, settings):
+            bar.update(number_done)
+            tenths = 10 * read // total
+            read += number_done
+            if not on_terminal and 10 * read // total > tenths:  # a log has a line for every tenth
+                logger.info("%d of %d photos read", read, total)
+
+
+def _done(work: Sequence[_Work], settings: IntakeSettings) -> Iterator[int]:
+    processes = min(len(os.sched_getaffinity(0)), _MOST_PROCESSES, len(work))
+    write = partial(_write_shard, settings)
+    if processes < 2:
+        yield from map(write, work)
+        return
+    # Not forked: the parent has threads of its own.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, context, _start_process, (context.Lock(),)) as pool:
+        yield from pool.map(write, work)
+
+
+def _start_process(large_at_a_time: AbstractContextManager[object]) -> None:
+    """In a process that reads photos: it ends with the one that started it, also where that was killed."""
+    global _large_at_a_time
+    _large_at_a_time = large_at_a_time
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _is_written(partial_path: Path) -> bool:
+    """Whether the process that began this file goes on, and was not killed."""
+    process = partial_path.stem.partition(".")[2]
+    return process.isdecimal() and psutil.pid_exists(int(process))
+
+
+def _write_shard(settings: IntakeSettings, work: _Work) -> int:
+    files, path = work
+    rows = [_row(file, settings) for file in files]
+    # Another process may be at the same shard, in an experiment beside this one.
+    partial_path = path.with_suffix(f".{os.getpid()}.partial")
+    with pa.ipc.new_file(partial_path, _SCHEMA) as writer:
+        writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=_SCHEMA))
+    partial_path.replace(path)
+    return len(files)
+
+
+def _row(file: PhotoFile, settings: IntakeSettings) -> dict[str, Any]:
+    cropping = settings.crop_padding is not None and file.box is not None
+    try:
+        # A box may be a small part of the photo.
+        photo = open_photo(
+            file.path,
+            settings.side_px * (4 if cropping else 1),
+            banner_px=settings.banner_px,
+            large_at_a_time=_large_at_a_time,
+        )
+        cropped = None
+        if file.box is not None:
+            part = crop_to_box(photo, file.box, settings.crop_padding or 0.0)
+            if cropping:
+                cropped = encode_image(fit_square(part, settings.side_px))
+    except UnreadablePhotoError as error:
+        return {"path": str(file.path), "problem": str(error), "remarks": []}
+    width, height = photo.size
+    return {
+        "path": str(file.path),
+        "problem": None,
+        "remarks": list(photo.remarks),
+        "width": width,
+        "height": height,
+        "fingerprint": fingerprint(photo.image),
+        "image": encode_image(fit_square(photo.image, settings.side_px)),
+        "cropped": cropped,
+    }

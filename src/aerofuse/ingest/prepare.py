@@ -1,0 +1,67 @@
+"""From a source of photos to the prepared splits that everything else reads."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm.auto import tqdm
+
+from aerofuse.data.labels import ClassLists
+from aerofuse.data.store import PhotoWriter
+from aerofuse.ingest.params import SplitParams
+from aerofuse.ingest.source import Source
+from aerofuse.ingest.splits import OTHER, SPLITS, assign_splits, merge_small
+
+logger = logging.getLogger(__name__)
+
+
+def prepare_photos(
+    source: Source, split: SplitParams, image_size_px: int, folder: Path, *, merge_small_types: bool = False
+) -> pd.DataFrame:
+    """Write `<split>.arrow` for each split and both class lists to `folder`; the index with its `split` column.
+
+    Photos are ordered within a split as in the source. Types too small to be split are merged into one, or refused.
+    Raises `ValueError` where the photos cannot be split.
+    """
+    index = source.index()
+    index["source_type"] = index["typename"]
+    if "split" not in index:
+        if merge_small_types:
+            index["typename"] = merge_small(index["group"], index["typename"])
+        shares = {"train": split.train, "validation": split.validation, "test": split.test}
+        index["split"] = assign_splits(index["group"], index["typename"], shares, split.seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    ClassLists(_types(source.types, index), source.airlines).save(folder)
+    with tqdm(total=len(index), desc="photos", unit="photo", disable=not sys.stderr.isatty()) as progress:
+        for name in SPLITS:
+            rows = np.flatnonzero(index["split"] == name).tolist()
+            with PhotoWriter(folder / f"{name}.arrow") as writer:
+                photos = source.photos(rows, image_size_px, for_training=name == "train")
+                for photo, typename in zip(photos, index["typename"].iloc[rows], strict=True):
+                    writer.write(replace(photo, typename=typename))
+                    progress.update()
+            logger.info("%s: %d photos", name, len(rows))
+    _write_table(index, folder / "table.parquet")
+    return index
+
+
+def _write_table(index: pd.DataFrame, path: Path) -> None:
+    """The photos with all that is known of them, columns of the user's own included."""
+    internal = [name for name in ("group", "near_duplicates", "remarks") if name in index]
+    table = pa.Table.from_pandas(index.drop(columns=internal), preserve_index=False)
+    # The metadata that pandas adds names its version.
+    pq.write_table(table.replace_schema_metadata(None), path)
+
+
+def _types(listed: tuple[str, ...], index: pd.DataFrame) -> tuple[str, ...]:
+    """The class list without what was merged, which comes last as one."""
+    merged = set(index.loc[index["typename"] != index["source_type"], "source_type"])
+    kept = tuple(name for name in listed if name not in merged)
+    return (*kept, OTHER) if merged else kept

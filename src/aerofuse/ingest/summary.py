@@ -1,0 +1,138 @@
+"""What a data set holds and what was found wrong with it, as plain values."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from aerofuse.data.labels import REGRESSION_TASKS
+from aerofuse.data.store import LABEL_COLUMNS, open_table
+from aerofuse.ingest.splits import SPLITS
+
+_BINS = 10
+_EXAMPLES = 10
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """One split: photos, airframes that are known, photos per type and airline, labelled photos per task.
+
+    `histograms` are counts of the regression labels in ten bins from 0 to 1.
+    """
+
+    photos: int
+    airframes: int
+    types: Mapping[str, int]
+    airlines: Mapping[str, int]
+    labelled: Mapping[str, int]
+    histograms: Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Photos that belong together, with their splits."""
+
+    filenames: Sequence[str]
+    splits: Sequence[str]
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """The whole of a data set as prepared.
+
+    `merged_types` are those that became one class; `near_duplicates` (`None` where nobody looked, for drawn photos) and
+    `shared_airframes` are numbers of groups, with the largest as examples, `contradictions` those with several types,
+    and `divided_duplicates` those on two sides of a split, which only a source with a split of its own can have.
+    `dropped` are photos left out, with the reason; `unlisted` files without a label.
+    """
+
+    splits: Mapping[str, SplitSummary]
+    merged_types: Mapping[str, int]
+    near_duplicates: int | None
+    duplicate_examples: Sequence[Group]
+    divided_duplicates: Sequence[Group]
+    contradictions: Sequence[Group]
+    shared_airframes: int
+    airframe_examples: Sequence[Group]
+    remarks: Mapping[str, int]
+    dropped: Sequence[tuple[str, str]]
+    unlisted: Sequence[str]
+
+
+def summarise(index: pd.DataFrame, dropped: pd.DataFrame, unlisted: Sequence[str], prepared: Path) -> DataSummary:
+    """Of the index that `prepare_photos` returned, and of the prepared splits in the folder `prepared`."""
+    labels = {name: _labels(prepared / f"{name}.arrow") for name in SPLITS}
+    duplicates = _Groups(index, "near_duplicates")
+    airframes = _Groups(index, "registration")
+    merged = index[index["typename"] != index["source_type"]]
+    remarks: Counter[str] = Counter(remark for found in index.get("remarks", ()) for remark in found)
+    return DataSummary(
+        splits={name: _summarise_split(frame) for name, frame in labels.items()},
+        merged_types={str(name): int(count) for name, count in merged["source_type"].value_counts().items()},
+        near_duplicates=duplicates.count if "near_duplicates" in index else None,
+        duplicate_examples=duplicates.largest(),
+        divided_duplicates=duplicates.with_several("split"),
+        contradictions=duplicates.with_several("typename"),
+        shared_airframes=airframes.count,
+        airframe_examples=airframes.largest(),
+        remarks=dict(remarks.most_common()),
+        dropped=[(str(name), str(reason)) for name, reason in dropped.itertuples(index=False)],
+        unlisted=list(unlisted),
+    )
+
+
+def _labels(split: Path) -> pd.DataFrame:
+    labels: pd.DataFrame = open_table(split).select(list(LABEL_COLUMNS)).to_pandas()
+    return labels
+
+
+def _summarise_split(frame: pd.DataFrame) -> SplitSummary:
+    columns = {"type": "typename", "airline": "airlinename"} | {task: task for task in REGRESSION_TASKS}
+    return SplitSummary(
+        photos=len(frame),
+        airframes=int(frame["registration"].nunique()),
+        types=_counts(frame["typename"]),
+        airlines=_counts(frame["airlinename"]),
+        labelled={task: int(frame[column].notna().sum()) for task, column in columns.items()},
+        histograms={task: _histogram(frame[task]) for task in REGRESSION_TASKS},
+    )
+
+
+def _counts(column: pd.Series) -> dict[str, int]:
+    counted = column.dropna().value_counts()
+    return {str(name): int(counted[name]) for name in sorted(counted.index)}
+
+
+def _histogram(column: pd.Series) -> list[int]:
+    values = column.dropna().to_numpy(dtype=np.float64)
+    return [int(count) for count in np.histogram(values, bins=_BINS, range=(0, 1))[0]]
+
+
+class _Groups:
+    """The photos that share a value with others, the largest group first."""
+
+    def __init__(self, index: pd.DataFrame, column: str) -> None:
+        values = index.get(column, pd.Series(index=index.index, dtype=object))
+        shared = index[values.notna() & values.duplicated(keep=False)]
+        self._photos = shared.groupby(values[shared.index], sort=True)
+        self._sizes = self._photos.size().sort_values(ascending=False, kind="stable")
+
+    @property
+    def count(self) -> int:
+        return len(self._sizes)
+
+    def largest(self) -> list[Group]:
+        return self._of(self._sizes.index[:_EXAMPLES])
+
+    def with_several(self, column: str) -> list[Group]:
+        several = self._photos[column].nunique() > 1
+        return self._of(value for value in self._sizes.index if several[value])
+
+    def _of(self, values: Iterable[object]) -> list[Group]:
+        chosen = (self._photos.get_group(value) for value in values)
+        return [Group(list(photos["filename"]), list(photos["split"])) for photos in chosen]

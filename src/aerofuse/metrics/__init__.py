@@ -1,0 +1,1 @@
+"""How well one model answers: metrics, calibration, latency, its predictions."""

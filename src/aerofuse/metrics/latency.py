@@ -1,0 +1,61 @@
+"""How long one image takes, and on what."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from aerofuse.common.hardware import device_name
+from aerofuse.metrics.mode import evaluation_mode
+
+_WARM_UP_PASSES = 10  # the first ones allocate memory and choose kernels
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Time per pass, over the timed ones."""
+
+    median_ms: float
+    p95_ms: float
+    device_name: str
+
+
+def measure_latency(model: nn.Module, image_size_px: int, device: torch.device, runs: int) -> Latency:
+    """Time `runs` passes over one image, from tensor to outputs: see `time_passes`.
+
+    `model` is on `device`; it is in evaluation mode meanwhile and then as it was.
+    """
+    with evaluation_mode(model):
+        return time_passes(model, image_size_px, device, runs)
+
+
+def time_passes(
+    run: Callable[[Tensor], object], image_size_px: int, device: torch.device, runs: int, *, batch_size: int = 1
+) -> Latency:
+    """Time `runs` calls of `run` with uint8 images `[batch_size, 3, image_size_px, image_size_px]`.
+
+    The median and the 95th percentile are given because a mean would be at the mercy of whatever else the machine did.
+    """
+    generator = torch.Generator().manual_seed(0)
+    size = (batch_size, 3, image_size_px, image_size_px)
+    images = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator).to(device)
+    times_ms = []
+    for number in range(_WARM_UP_PASSES + runs):
+        _wait_for(device)
+        start = time.perf_counter()
+        run(images)
+        _wait_for(device)
+        if number >= _WARM_UP_PASSES:
+            times_ms.append(1000 * (time.perf_counter() - start))
+    return Latency(float(np.median(times_ms)), float(np.percentile(times_ms, 95)), device_name(device))
+
+
+def _wait_for(device: torch.device) -> None:
+    # Accelerators work in the background: without waiting, only the queueing would be timed.
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

@@ -1,0 +1,1 @@
+"""From a memory budget to a checkpointing plan: profiles, clocks, solver."""

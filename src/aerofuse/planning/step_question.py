@@ -1,0 +1,150 @@
+"""Does a training step fit, with which plan, and how much slower is it: the question as asked, and the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import nn
+
+from aerofuse.backbones.create import create_backbone
+from aerofuse.backbones.families import FAMILIES, family_of
+from aerofuse.checkpointing.budget import format_bytes
+from aerofuse.checkpointing.policy import CheckpointingPlan, Prediction
+from aerofuse.data.labels import ClassLists
+from aerofuse.memory.step import Precision
+from aerofuse.models.architecture import hybrid_architecture
+from aerofuse.planning.clocks import Estimated
+from aerofuse.planning.planner import Planner
+
+# What networks reach on one large GPU of the day: products per second, and bytes per second. Estimated times depend
+# on their ratio, which differs little from one GPU to the next.
+_FLOPS_PER_SECOND = {"float32": 4e13, "bf16": 2e14}
+_BYTES_PER_SECOND = 1.5e12
+# Sizes of heads that make no difference here: FGVC-Aircraft's variants, and some airlines.
+_CLASSES = ClassLists(tuple(map(str, range(100))), tuple(map(str, range(12))))
+_SLOWER = (0.05, 0.10, 0.20)
+
+
+@dataclass(frozen=True)
+class StepQuestion:
+    """A step of training with AdamW: of one backbone, or of the hybrid of two.
+
+    `frames` is the length of a clip, for a backbone that takes clips. Raises `ValueError` for what cannot be.
+    """
+
+    backbones: tuple[str, ...]
+    image_size_px: int = 224
+    batch_size: int = 16
+    precision: Precision = "float32"
+    frames: int = 16
+    fusion_method: str = "concat"
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.backbones) <= 2:
+            raise ValueError(f"{len(self.backbones)} backbones are given; name one, or the two of a hybrid")
+        if min(self.batch_size, self.image_size_px, self.frames) < 1:
+            raise ValueError("batch size, image size and frames must be at least 1")
+        clips = [name for name in self.backbones if _takes_clips(name)]
+        if clips and len(self.backbones) == 2:
+            raise ValueError(f"{clips[0]} takes clips, so it cannot be half of a hybrid, which takes images")
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """That of the batch."""
+        frames = (self.frames,) if _takes_clips(self.backbones[0]) else ()
+        return (self.batch_size, 3, *frames, self.image_size_px, self.image_size_px)
+
+    def __str__(self) -> str:
+        shape = " x ".join(map(str, self.input_shape))
+        return f"{' + '.join(self.backbones)}, {shape}, {self.precision}, AdamW"
+
+    def make_planner(self) -> Planner:
+        """The planner of this step, with times estimated for a large GPU; nothing of the model's size is allocated."""
+        is_hybrid = len(self.backbones) == 2
+        with torch.device("meta"):
+            model = self._build_hybrid() if is_hybrid else self._build_backbone()
+        return Planner(
+            model.train(),
+            self.input_shape,
+            optimizer="adamw",
+            precision=self.precision,
+            input_dtype=torch.uint8 if is_hybrid else torch.float32,
+            stopwatch=Estimated(_FLOPS_PER_SECOND[self.precision], _BYTES_PER_SECOND),
+        )
+
+    def _build_backbone(self) -> nn.Module:
+        return create_backbone(self.backbones[0], image_size_px=self.image_size_px, drop_path=0.1)
+
+    def _build_hybrid(self) -> nn.Module:
+        cnn, transformer = self.backbones
+        return hybrid_architecture(cnn, transformer, self.fusion_method, 0.3, 0.1, self.image_size_px).build(_CLASSES)
+
+
+def _takes_clips(backbone: str) -> bool:
+    return FAMILIES[family_of(backbone)].input_dims == 5
+
+
+class StepAnswer:
+    """What a step takes without checkpointing, with plans that cost some time, and with the one that holds the least.
+
+    Making one takes seconds to a minute. Raises `ValueError` for a model that cannot be built or planned.
+    """
+
+    def __init__(self, question: StepQuestion) -> None:
+        self.question = question
+        self._planner = question.make_planner()
+        self.least = self._planner.least()
+        self._curve = self._planner.curve()
+        self.unchecked = self._planner.unchecked
+
+    @cached_property
+    def points(self) -> Mapping[str, Prediction]:
+        """Name of a plan: what it is predicted to take; from the most memory to the least."""
+        points = {"no checkpointing": self.unchecked}
+        for slower in _SLOWER:
+            fitting = [point for point in self._curve if 1 < point.time_ratio <= 1 + slower]
+            if fitting:
+                points[f"at most {slower:.0%} slower"] = min(fitting, key=lambda point: point.peak_bytes)
+        points["least memory"] = self.least
+        return points
+
+    def fits(self, memory_bytes: int) -> bool:
+        """Whether any plan does."""
+        return self.least.peak_bytes <= memory_bytes
+
+    def refusal(self, memory_bytes: int) -> str:
+        """What to say where it does not fit."""
+        fixed_bytes = self._planner.fixed_bytes
+        batch = self._largest_batch(memory_bytes, self.least)
+        hint = f"a batch of about {batch} would" if batch >= 1 else "no batch would"
+        memory = format_bytes(memory_bytes)
+        return f"It does not fit into {memory}; {hint} (the model alone takes {format_bytes(fixed_bytes)})."
+
+    def plan(self, memory_bytes: int) -> CheckpointingPlan:
+        """The fastest plan for a memory that it fits into."""
+        return self._planner.plan(memory_bytes)
+
+    def describe(self, plan: CheckpointingPlan, memory_bytes: int) -> list[str]:
+        """What to say of the plan for that memory, in sentences."""
+        memory = format_bytes(memory_bytes)
+        if plan.keeps_everything:
+            verdict = f"It fits into {memory} without checkpointing: {format_bytes(self.unchecked.peak_bytes)}."
+        else:
+            peak, slower = format_bytes(plan.predicted.peak_bytes), plan.predicted.time_ratio - 1
+            verdict = f"It fits into {memory} with a plan: peak {peak}, about {slower:.0%} slower."
+        batches = {"without checkpointing": self.unchecked, "with the plan that holds the least": self.least}
+        return [
+            verdict,
+            *(
+                f"Largest batch {name}: about {self._largest_batch(memory_bytes, point)}."
+                for name, point in batches.items()
+            ),
+            "Leave some room for the work space of kernels and for fragments: 5 to 10 % on a GPU.",
+        ]
+
+    def _largest_batch(self, memory_bytes: int, point: Prediction) -> int:
+        fixed_bytes = self._planner.fixed_bytes
+        return int(self.question.batch_size * (memory_bytes - fixed_bytes) / (point.peak_bytes - fixed_bytes))

@@ -1,0 +1,1 @@
+"""The pages that the pipeline writes: report, tables, model card."""

@@ -1,0 +1,116 @@
+"""Sections that say how a model is trained."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from aerofuse.common.section import Section
+
+AUTO = "auto"  # as much as the device has room for
+OnOutOfMemory = Literal["fail", "split", "split_and_checkpoint"]
+Parallelism = Literal["ddp", "fsdp"]
+
+
+class TaskWeights(Section):
+    """Weight of each head's loss in the sum; a model without a head ignores its weight."""
+
+    type: float = Field(ge=0)
+    airline: float = Field(ge=0)
+    clarity: float = Field(ge=0)
+    block: float = Field(ge=0)
+
+
+class AugmentationParams(Section):
+    """Only what leaves clarity and block true: mirroring and colour."""
+
+    horizontal_flip: bool
+    color_jitter: float = Field(ge=0, le=0.5, description="largest relative change of brightness, contrast, saturation")
+
+
+class CheckpointingParams(Section):
+    """Gradient checkpointing: less memory for more time, the same result."""
+
+    enabled: bool
+    segments: int | None = Field(ge=1, description="ranges of a backbone; null: every unit is computed again")
+    budget: int | float | str | None = Field(
+        default=None, description="bytes, a size, a share, or `auto`; `check_params` reads the size"
+    )
+
+    @field_validator("budget", mode="plain")
+    @classmethod
+    def _budget_is_a_word_or_a_number(cls, value: object) -> object:
+        # One message instead of one for each type that it might have been meant to have.
+        if value is None or (isinstance(value, int | float | str) and not isinstance(value, bool)):
+            return value
+        raise ValueError("write auto, a size such as 12 GiB, a share of the activations such as 0.5, or null")
+
+    @model_validator(mode="after")
+    def _one_way_to_choose(self) -> Self:
+        if self.segments is not None and self.budget is not None:
+            raise ValueError("segments and budget are two ways to say what is kept; set one of them to null")
+        return self
+
+
+class LaunchParams(Section):
+    """On how many processes every training stage runs, each with its own device where there are GPUs."""
+
+    processes: int = Field(ge=1, le=1024, description="of this machine; torchrun's own variables span several")
+
+
+class TrainingParams(Section):
+    """What all training stages of a recipe share."""
+
+    mixed_precision: Literal["no", "bf16", "fp16"]
+    weight_decay: float = Field(ge=0)
+    gradient_clip: float = Field(gt=0, description="largest gradient norm")
+    warmup_fraction: float = Field(
+        ge=0, lt=1, description="share of the steps that the rate rises over; then cosine to 0"
+    )
+    task_weights: TaskWeights
+    augmentation: AugmentationParams
+    gradient_checkpointing: CheckpointingParams
+    memory_reserve: float = Field(
+        default=0.1, ge=0, lt=1, description="share of the device's memory that `auto` leaves to kernels and fragments"
+    )
+    largest_batch_size: int = Field(default=256, ge=1, description="`batch_size: auto` never goes above")
+    on_out_of_memory: OnOutOfMemory = Field(
+        default="split_and_checkpoint",
+        description="run batches in parts, then raise gradient checkpointing; or the first alone, or neither",
+    )
+    save_state_every: int = Field(
+        default=200,
+        ge=1,
+        description="updates after which the state to resume from is saved, besides every epoch's end",
+    )
+    parallelism: Parallelism = Field(
+        default="ddp",
+        description="of several processes each holds the whole model (DDP), or its share of it (FSDP2)",
+    )
+    num_workers: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _sharded_gradients_have_no_scaler(self) -> Self:
+        if self.parallelism == "fsdp" and self.mixed_precision == "fp16":
+            raise ValueError("fsdp goes with mixed_precision bf16 or no: the scaler of fp16 sees whole gradients only")
+        return self
+
+
+class PhaseParams(Section):
+    """One training stage: how long, how fast, in which portions."""
+
+    epochs: int = Field(ge=1)
+    learning_rate: float = Field(gt=0, le=1)
+    batch_size: int | Literal["auto"] = Field(
+        description="images a step; `auto`: the most that the device has room for"
+    )
+    accumulation_steps: int = Field(ge=1, description="batches whose gradients are summed before a step")
+
+    @field_validator("batch_size", mode="plain")
+    @classmethod
+    def _batch_size_is_a_number_or_auto(cls, value: object) -> object:
+        # As for the budget: one message.
+        if value == AUTO or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+            return value
+        raise ValueError(f"write a number of images, at least 1, or {AUTO}")

@@ -1,0 +1,62 @@
+"""The first stage: what no schema can see is refused, too, before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from aerofuse.common.params import PARAMS_FILE, read_params_file
+from stages.check_params import check_params
+
+REAL = PARAMS_FILE.absolute()
+
+
+@pytest.fixture
+def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The real parameters, for a stage that is run in an empty folder; `check` writes them there first."""
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    return read_params_file(REAL)
+
+
+def check(params: dict[str, Any]) -> None:
+    with PARAMS_FILE.open("w", encoding="utf-8") as file:
+        YAML().dump(params, file)
+    check_params()
+
+
+@pytest.mark.parametrize("budget", ["auto", "12 GiB", "500MB", 0.5, 1.0, 6 * 2**30])
+def test_budgets_that_can_be_read(budget: object, params: dict[str, Any]) -> None:
+    params["recipes"]["base"]["training"]["gradient_checkpointing"]["budget"] = budget
+    check(params)
+    assert Path("data/params_checked").is_file()
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [
+        ("automatic", "'automatic' is no size in memory; write a number and one of B, kB"),
+        ("12", "'12' is no size in memory"),
+        ("12 parsecs", "'12 parsecs' is no size in memory"),
+        (1.5, "a share from 0 to 1 such as 0.5, not 1.5"),
+        (0, "not 0"),
+        (-5, "not -5"),
+    ],
+)
+def test_a_budget_that_is_none_is_refused_by_name(budget: object, message: str, params: dict[str, Any]) -> None:
+    params["recipes"]["base"]["training"]["gradient_checkpointing"]["budget"] = budget  # not the active recipe
+    with pytest.raises(ValueError, match="cannot be used") as raised:
+        check(params)
+    assert "recipes.base.training.gradient_checkpointing.budget: " in str(raised.value)
+    assert message in str(raised.value)
+    assert str(raised.value).endswith("; or write auto")
+    assert not Path("data/params_checked").exists()
+
+
+def test_more_segments_than_units_are_refused(params: dict[str, Any]) -> None:
+    params["recipes"]["quick"]["training"]["gradient_checkpointing"] = {"enabled": True, "segments": 1000}
+    with pytest.raises(ValueError, match="1000"):
+        check(params)

@@ -1,0 +1,63 @@
+"""The hybrid of a recipe, to be measured as a whole, and the time that it takes to plan for it."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+import torch
+
+from aerofuse.backbones.params import BackboneParams, HeadDropoutParams
+from aerofuse.common.params import load_section, load_value
+from aerofuse.data.labels import ClassLists
+from aerofuse.models.architecture import hybrid_architecture
+from aerofuse.planning.clocks import Estimated
+from aerofuse.planning.planner import Planner
+from tools.benchmarks.results import Planning
+from tools.benchmarks.subjects import Subject
+
+# Sizes of heads that make no difference here: FGVC-Aircraft's variants, and some airlines.
+_CLASSES = ClassLists(tuple(map(str, range(100))), tuple(map(str, range(12))))
+# What networks reach in bf16 on one large GPU of the day: products per second, and bytes per second.
+_LARGE_GPU = Estimated(flops_per_second=2e14, bytes_per_second=1.5e12)
+
+
+def hybrid_subject(recipe: str, image_size_px: int | None = None, device: torch.device | str = "cpu") -> Subject:
+    """The hybrid of a recipe of params.yaml with random weights; by default for the recipe's own image size.
+
+    Raises `ValueError` where params.yaml has no such recipe.
+    """
+    backbones = load_section(BackboneParams, f"recipes.{recipe}.backbones")
+    dropout = load_section(HeadDropoutParams, f"recipes.{recipe}.head_dropout").hybrid
+    size = image_size_px or load_value(int, f"recipes.{recipe}.image_size")
+    architecture = hybrid_architecture(
+        backbones.cnn,
+        backbones.transformer,
+        load_value(str, "fusion_method"),
+        dropout,
+        backbones.drop_path,
+        size,
+    )
+    with torch.device("meta" if str(device) == "meta" else "cpu"):
+        model = architecture.build(_CLASSES).to(device).train()
+    resized = partial(hybrid_subject, recipe, device=device)
+    return Subject("hybrid", f"hybrid of {recipe}", 1, model, (3, size, size), resized, torch.uint8)
+
+
+def time_planning(recipe: str = "base") -> Planning:
+    """Plan a step of a recipe's last phase, AdamW in bf16, from nothing: the curve, the least, half of the memory."""
+    subject = hybrid_subject(recipe, device="meta")
+    shape = subject.input_shape(load_value(int, f"recipes.{recipe}.train_stage_c.batch_size"))
+    started = time.perf_counter()
+    planner = Planner(
+        subject.model,
+        shape,
+        optimizer="adamw",
+        precision="bf16",
+        input_dtype=subject.input_dtype,
+        stopwatch=_LARGE_GPU,
+    )
+    planner.least()
+    planner.plan(0.5)
+    seconds = time.perf_counter() - started
+    return Planning(subject.variant, "x".join(map(str, shape)), "bf16", round(seconds, 2))

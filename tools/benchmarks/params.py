@@ -1,0 +1,17 @@
+"""The `benchmark_memory` section: how gradient checkpointing is measured."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from aerofuse.common.section import Section
+
+
+class BenchmarkParams(Section):
+    """What is counted on fake tensors, and how much is really run."""
+
+    image_size: int = Field(ge=64, le=1024, description="px; clips of Swin 3D are half as high and wide")
+    count_batch: int = Field(ge=2, description="samples of the step whose memory is counted")
+    time_batch: int = Field(ge=1, description="samples of a real step on a CPU; on CUDA it is the one counted")
+    rounds: int = Field(ge=1, description="at least; in each, every way to train runs once")
+    timing_s: int = Field(ge=0, description="seconds that a network is timed for at least, in more rounds")

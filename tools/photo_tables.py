@@ -1,0 +1,46 @@
+"""What preparing and loading photos takes, as tables for docs/data.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from aerofuse.common.markdown import markdown_table
+from aerofuse.plotting.wording import NONE, write_duration
+
+
+def loading_table(path: Path) -> str:
+    """How many images a second each way loads, the fastest first, and what was loaded."""
+    table = pd.read_csv(path).sort_values("images_per_second", ascending=False)
+    first = table.iloc[0]
+    rows = [[row["way"], f"{row['images_per_second']:.0f}"] for _, row in table.iterrows()]
+    source = (
+        f"{first['photos']} drawn photos in files of {first['file_size_px']} px, at {first['image_size_px']} px, "
+        f"{first['workers']} worker processes on {first['cores']} cores. From `{path.as_posix()}`."
+    )
+    return "\n\n".join([markdown_table(["way", "images per second"], rows, "lr"), source])
+
+
+def preparing_table(path: Path) -> str:
+    """Each run of the stage: what it read, how long it took, and the most memory that it had."""
+    table = pd.read_csv(path)
+    first = table.iloc[0]
+    header = ["run", "time", "photos read", "read before", "read per second", "most memory", "of its own process"]
+    rows = [
+        [
+            row["run"],
+            write_duration(row["seconds"]),
+            str(row["photos_read"]),
+            str(row["photos_read_again"]),
+            f"{row['photos_read_per_second']:.0f}" if row["photos_read"] else NONE,
+            f"{row['peak_bytes'] / 1e9:.2f} GB",
+            f"{row['peak_bytes_of_parent'] / 1e9:.2f} GB",
+        ]
+        for _, row in table.iterrows()
+    ]
+    source = (
+        f"{first['photos']} photos, at {first['image_size_px']} px, on {first['cores']} cores. "
+        f"From `{path.as_posix()}`."
+    )
+    return "\n\n".join([markdown_table(header, rows, "l" + "r" * (len(header) - 1)), source])

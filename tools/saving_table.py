@@ -1,0 +1,25 @@
+"""What keeping the state to resume from costs, as a table for docs/training.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aerofuse.common.markdown import markdown_table
+from aerofuse.comparison.times import TrainingTimes
+
+
+def saving_table(times: Mapping[str, TrainingTimes]) -> str:
+    """The seconds of every training stage, those of its saves, and their share."""
+    whole = {**times, "all": TrainingTimes.total(list(times.values()))}
+    rows = [
+        [
+            stage,
+            f"{spent.seconds:.1f}",
+            f"{spent.seconds_saving_state:.2f}",
+            f"{spent.seconds_saving_state / spent.seconds:.1%}",
+        ]
+        for stage, spent in whole.items()
+    ]
+    device = whole["all"].device
+    table = markdown_table(["stage", "seconds of training", "seconds of saving", "share"], rows, "lrrr")
+    return f"{table}\n\nOn {device}. From `reports/times/`."
