@@ -8,10 +8,9 @@ from pathlib import Path
 import torch
 
 from aerofuse.backbones.families import FAMILIES
-from aerofuse.common.json_files import write_json
+from aerofuse.common.files import write_json
 from aerofuse.common.params import load_section
-from aerofuse.tracking.params import TrackingParams
-from aerofuse.tracking.tracker import track_run
+from aerofuse.tracking.tracker import TrackingParams, track_run
 from stages import run
 from tools.benchmarks.allocator import keep_freed_memory
 from tools.benchmarks.headlines import headlines

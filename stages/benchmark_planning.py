@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from aerofuse.common.json_files import write_json
+from aerofuse.common.files import write_json
 from stages import run
 from tools.benchmarks.hybrid import time_planning
 

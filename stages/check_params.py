@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from aerofuse.backbones.create import create_backbone
+from aerofuse.backbones.backbone import create_backbone
 from aerofuse.backbones.families import family_of
 from aerofuse.checkpointing.budget import parse_budget
 from aerofuse.common.params import PARAMS_FILE, read_params_file, validate

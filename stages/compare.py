@@ -8,11 +8,17 @@ from typing import Any
 
 import pandas as pd
 
-from aerofuse.common.json_files import read_json, write_json
+from aerofuse.common.files import read_json, write_json
 from aerofuse.common.params import load_section, load_value, read_params_file
-from aerofuse.comparison.comparison import TRAINING_STAGES, Comparison, ModelResults, Settings, compare_models
+from aerofuse.comparison.comparison import (
+    TRAINING_STAGES,
+    CompareParams,
+    Comparison,
+    ModelResults,
+    Settings,
+    compare_models,
+)
 from aerofuse.comparison.times import EvaluationTimes, MemoryRecord, TrainingTimes
-from aerofuse.metrics.params import CompareParams
 from aerofuse.metrics.predictions import read_predictions
 from aerofuse.plotting.chart_pictures import write_chart_pictures
 from aerofuse.plotting.comparison_picture import draw_comparison
@@ -21,9 +27,8 @@ from aerofuse.plotting.wording import MODELS
 from aerofuse.report.render import write_page
 from aerofuse.report.sources import PageSources
 from aerofuse.report.tables import comparison_page
-from aerofuse.tracking.params import TrackingParams
 from aerofuse.tracking.run_request import describe_run
-from aerofuse.tracking.tracker import track_run
+from aerofuse.tracking.tracker import TrackingParams, track_run
 from aerofuse.training.params import PhaseParams
 from stages import run
 

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from pathlib import Path
 
-from aerofuse.common.json_files import read_json, write_json
+from aerofuse.common.files import read_json, write_json
 from stages import run
 from tools.benchmarks.goals import check_goals
 from tools.benchmarks.page import write_page

@@ -12,14 +12,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from aerofuse.common.json_files import write_json
+from aerofuse.common.files import write_json
 from aerofuse.common.params import load_section
 from aerofuse.data.store import open_table, read_images
 from aerofuse.inference.explain import Explanation, explain
 from aerofuse.inference.occlusion_test import covering_effects
-from aerofuse.metrics.mistakes import worst_mistakes
-from aerofuse.metrics.params import ExplainParams
-from aerofuse.metrics.predictions import read_predictions
+from aerofuse.metrics.predictions import ExplainParams, read_predictions, worst_mistakes
 from aerofuse.models.files import load_model
 from aerofuse.plotting.mistake_pictures import Pixels, overlay, write_jpegs
 from stages import run

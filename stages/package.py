@@ -5,10 +5,9 @@ from __future__ import annotations
 from importlib.metadata import metadata, version
 from pathlib import Path
 
-from aerofuse.common.json_files import read_json
+from aerofuse.common.files import read_json
 from aerofuse.common.params import load_value
-from aerofuse.inference.package import PackageRecord, write_package
-from aerofuse.inference.preprocessing import Preprocessing
+from aerofuse.inference.package import PackageRecord, Preprocessing, write_package
 from aerofuse.models.files import read_record
 from aerofuse.report.model_card import model_card
 from stages import run

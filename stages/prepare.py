@@ -15,10 +15,10 @@ WORK = Path(os.environ.get("DVC_ROOT", ".")) / ".resume" / "prepare"
 def prepare() -> None:
     # The processes that read photos import this page, too; torch and pictures would be 220 MB more in each of them.
     from aerofuse.common.params import load_section, load_value
-    from aerofuse.ingest.create import create_source
     from aerofuse.ingest.data_report import write_data_report
     from aerofuse.ingest.params import DataParams
     from aerofuse.ingest.prepare import prepare_photos
+    from aerofuse.ingest.sources import create_source
     from aerofuse.ingest.summary import summarise
 
     params = load_section(DataParams, "data")

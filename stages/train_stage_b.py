@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aerofuse.training.launch import launch
+from aerofuse.training.distributed import launch
 from aerofuse.training.stage import train_stage
 from stages import run
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from aerofuse.backbones.params import BackboneParams, WeightParams
-from aerofuse.backbones.weights import prepare_weights
+from aerofuse.backbones.weights import BackboneParams, WeightParams, prepare_weights
 from aerofuse.common.params import load_section, load_value
 from stages import run
 

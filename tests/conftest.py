@@ -11,7 +11,7 @@ import torch
 from aerofuse.data.labels import ClassLists
 from aerofuse.ingest.params import SplitParams
 from aerofuse.ingest.prepare import prepare_photos
-from aerofuse.ingest.synthetic_source import SyntheticSource
+from aerofuse.ingest.sources import SyntheticSource
 from aerofuse.synthetic.params import SyntheticParams
 
 IMAGE_SIZE_PX = 96

@@ -50,8 +50,8 @@ def _nodes_that_run(node: ast.AST) -> Iterator[ast.AST]:
 
 def _files_of(module: str) -> list[Path]:
     """The file of a project module and the packages around it that hold code."""
-    base = ROOT if module.split(".")[0] == "stages" else ROOT / "src"
     parts = module.split(".")
+    base = ROOT / "src" if parts[0] == "aerofuse" else ROOT
     files = [base.joinpath(*parts[:depth], "__init__.py") for depth in range(1, len(parts) + 1)]
     files.append(base.joinpath(*parts).with_suffix(".py"))
-    return [path for path in files if path.is_file() and parts[0] in {"aerofuse", "stages"}]
+    return [path for path in files if path.is_file() and parts[0] in {"aerofuse", "stages", "tools"}]

@@ -37,7 +37,7 @@ ELSEWHERE = {
 REMOTES = "test_remote.py"
 ARCHIVE = "fgvc-aircraft-2013b.tar.gz"
 # In place of what a reader has already.
-MODEL = "from aerofuse.backbones.create import create_backbone\nmodel = create_backbone('convnext_thin')\n"
+MODEL = "from aerofuse.backbones.backbone import create_backbone\nmodel = create_backbone('convnext_thin')\n"
 PREAMBLES = {"planner.md": f"from pathlib import Path\n{MODEL}"}
 
 

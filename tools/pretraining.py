@@ -23,12 +23,10 @@ from pydantic import Field, model_validator
 from torch import nn
 from tqdm.auto import tqdm
 
-from aerofuse.backbones.backbone import Backbone
-from aerofuse.backbones.create import THIN_BACKBONES, create_backbone
+from aerofuse.backbones.backbone import THIN_BACKBONES, Backbone, create_backbone
 from aerofuse.backbones.weights import BUNDLED_FOLDER, file_sha256
-from aerofuse.common.params import read_params_file, validate
-from aerofuse.common.section import Section
-from aerofuse.common.weight_files import load_into, load_weights, save_weights, write_atomically
+from aerofuse.common.files import load_into, load_weights, save_weights, write_atomically
+from aerofuse.common.params import Section, read_params_file, validate
 from aerofuse.data.dataset import PreparedSplit, TrainingLoader, make_loader
 from aerofuse.data.labels import TASKS, ClassLists
 from aerofuse.data.store import write_photos
@@ -36,14 +34,14 @@ from aerofuse.data.transforms import make_augmentation
 from aerofuse.metrics.collect import collect_outputs
 from aerofuse.metrics.metrics import compute_metrics, validation_score
 from aerofuse.models.aircraft_model import AircraftModel
-from aerofuse.models.baseline import BaselineModel
+from aerofuse.models.architecture import BaselineModel
 from aerofuse.models.heads import Heads
 from aerofuse.synthetic.fleet import random_fleet
 from aerofuse.synthetic.params import SyntheticParams
 from aerofuse.synthetic.photos import draw_photos
 from aerofuse.training.loop import Hooks, train
 from aerofuse.training.params import PhaseParams, TaskWeights, TrainingParams
-from aerofuse.training.report import TrainingReport
+from aerofuse.training.state import TrainingReport
 
 logger = logging.getLogger(__name__)
 

@@ -6,11 +6,16 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from aerofuse.backbones.params import BackboneParams, FusionMethod, HeadDropoutParams, WeightParams
-from aerofuse.common.section import Section
+from aerofuse.backbones.weights import BackboneParams, WeightParams
+from aerofuse.common.params import Section
+from aerofuse.comparison.comparison import CompareParams
+from aerofuse.inference.export_check import ExportParams
 from aerofuse.ingest.params import DataParams
-from aerofuse.metrics.params import CompareParams, EvaluateParams, ExplainParams, ExportParams
-from aerofuse.tracking.params import TrackingParams
+from aerofuse.metrics.collect import EvaluateParams
+from aerofuse.metrics.predictions import ExplainParams
+from aerofuse.models.architecture import HeadDropoutParams
+from aerofuse.models.fusion import FusionMethod
+from aerofuse.tracking.tracker import TrackingParams
 from aerofuse.training.params import LaunchParams, PhaseParams, TrainingParams
 from tools.benchmarks.params import BenchmarkParams
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from aerofuse.backbones.backbone import Backbone
-from aerofuse.backbones.create import create_backbone
+from aerofuse.backbones.backbone import Backbone, create_backbone
 from aerofuse.backbones.families import FAMILIES, family_of
 
 SMALLEST = {name: family.variants[0] for name, family in FAMILIES.items()}

@@ -17,8 +17,7 @@ from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-from aerofuse.backbones.backbone import Backbone
-from aerofuse.backbones.create import create_backbone
+from aerofuse.backbones.backbone import Backbone, create_backbone
 from aerofuse.backbones.families import FAMILIES, family_of, list_backbones
 from aerofuse.checkpointing.plan import Policy
 from aerofuse.checkpointing.policy import Segments

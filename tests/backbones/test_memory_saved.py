@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from aerofuse.backbones.create import create_backbone
+from aerofuse.backbones.backbone import create_backbone
 from aerofuse.backbones.families import FAMILIES, family_of
 from aerofuse.checkpointing.plan import Policy
 from aerofuse.memory.step import count_training_step

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from aerofuse.backbones.create import create_backbone
+from aerofuse.backbones.backbone import create_backbone
 from aerofuse.backbones.families import FAMILIES
 from aerofuse.checkpointing.chain import Chain
 from aerofuse.checkpointing.plan import Keep, Plan, Recompute, Step, Thin

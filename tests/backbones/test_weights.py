@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from aerofuse.backbones import weights
-from aerofuse.backbones.create import THIN_BACKBONES, create_backbone
-from aerofuse.backbones.params import BackboneParams, WeightParams
-from aerofuse.backbones.weights import BUNDLED_FOLDER, prepare_weights
-from aerofuse.common.weight_files import load_weights, save_weights
+from aerofuse.backbones.backbone import THIN_BACKBONES, create_backbone
+from aerofuse.backbones.weights import BUNDLED_FOLDER, BackboneParams, WeightParams, prepare_weights
+from aerofuse.common.files import load_weights, save_weights
 
 THIN = BackboneParams(cnn="convnext_thin", transformer="swin_thin", drop_path=0.0)
 

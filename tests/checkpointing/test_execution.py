@@ -16,7 +16,7 @@ from aerofuse.checkpointing.execution import run_planned
 from aerofuse.checkpointing.plan import Keep, Plan, Policy, Recompute, Thin
 from aerofuse.checkpointing.selective import run_thinned
 from aerofuse.memory.counter import LiveBytes
-from aerofuse.memory.kinds import Kind
+from aerofuse.memory.report import Kind
 
 FEATURES = 6
 

@@ -9,8 +9,7 @@ import pytest
 
 from aerofuse.cli.main import main
 from aerofuse.tracking import sending, store
-from aerofuse.tracking.params import TrackingParams
-from aerofuse.tracking.tracker import track_run
+from aerofuse.tracking.tracker import TrackingParams, track_run
 from tests.tracking.helpers import Arrived, wait_until
 from tests.tracking.trouble import TroubledMlflow, gone, refusing
 

@@ -6,7 +6,7 @@ import psutil
 import pytest
 import torch
 
-from aerofuse import hardware
+from aerofuse.common import hardware
 from aerofuse.common.hardware import DeviceMemory, device_name, memory_of
 
 CPU = torch.device("cpu")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from aerofuse.backbones.params import FusionMethod
 from aerofuse.common.params import load_section, load_value, read_params_file
-from aerofuse.metrics.params import CompareParams
+from aerofuse.comparison.comparison import CompareParams
+from aerofuse.models.fusion import FusionMethod
 from aerofuse.training.params import PhaseParams, TrainingParams
 
 REAL_FILE = Path(__file__).parents[2] / "params.yaml"

@@ -5,8 +5,17 @@ import dataclasses
 import pandas as pd
 import pytest
 
-from aerofuse.comparison.gates import ACCURACY_GATES, HYBRID_GATES, Gate, Measurement, check_gates
-from aerofuse.comparison.measurements import accuracy_evidence, gain_evidence, latency_evidence, memory_evidence
+from aerofuse.comparison.gates import (
+    ACCURACY_GATES,
+    HYBRID_GATES,
+    Gate,
+    Measurement,
+    accuracy_evidence,
+    check_gates,
+    gain_evidence,
+    latency_evidence,
+    memory_evidence,
+)
 from aerofuse.comparison.times import EvaluationTimes, TrainingTimes
 from aerofuse.metrics.statistics import Difference, McNemar
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aerofuse.data.batches import Draw, EpochBatches, derive_seed
+from aerofuse.data.dataset import Draw, EpochBatches, derive_seed
 
 
 def _indices(batches: list[list[Draw]]) -> list[int]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aerofuse.data.photo_files import Box, UnreadablePhotoError, crop_to_box, fit_square, open_photo
+from aerofuse.data.photo import Box, UnreadablePhotoError, crop_to_box, fit_square, open_photo
 
 
 def _picture(width: int = 80, height: int = 60) -> Image.Image:
@@ -211,7 +211,7 @@ def test_a_large_photo_is_read_like_any_other(
     image = picture.quantize(64) if mode == "P" else picture.convert(mode)
     path = _save(image, tmp_path / "a.tif", exif=exif)
     whole = open_photo(path, 30)
-    monkeypatch.setattr("aerofuse.data.photo_files.LARGE_PIXELS", 100_000)
+    monkeypatch.setattr("aerofuse.data.photo.LARGE_PIXELS", 100_000)
     large = open_photo(path, 30)
     assert large.size == whole.size == ((800, 600) if turn == 1 else (600, 800))
     assert large.remarks == whole.remarks

@@ -11,13 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from aerofuse.data.batches import Draw
-from aerofuse.data.dataset import Image, PreparedSplit, TrainingLoader
+from aerofuse.data.dataset import Draw, Image, PreparedSplit, TrainingLoader
 from aerofuse.data.labels import ClassLists
 from aerofuse.data.photo import Photo
 from aerofuse.data.store import open_table, write_photos
-from aerofuse.data.transforms import make_augmentation
-from aerofuse.training.params import AugmentationParams
+from aerofuse.data.transforms import AugmentationParams, make_augmentation
 
 CLASSES = ClassLists(("A320", "运-20"), ("Ærø",))
 

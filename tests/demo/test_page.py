@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import aerofuse
-from aerofuse.demo.photo_answer import PhotoAnswers
+from aerofuse.demo.fragments import PhotoAnswers
 from tests.demo.browser import Browser
 from tests.imports import ROOT
 from tests.inference.small_packages import write_small_package

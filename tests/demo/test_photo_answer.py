@@ -7,10 +7,9 @@ import pytest
 
 import aerofuse
 from aerofuse.data.labels import ClassLists
-from aerofuse.data.photo_files import UnreadablePhotoError
-from aerofuse.demo.examples import write_examples
-from aerofuse.demo.fragments import message, photo_page
-from aerofuse.demo.photo_answer import PICTURE_PX, PhotoAnswers
+from aerofuse.data.photo import UnreadablePhotoError
+from aerofuse.demo.fragments import PICTURE_PX, PhotoAnswers, message, photo_page
+from aerofuse.demo.launch import write_examples
 from tests.inference.small_packages import write_model, write_small_package
 from tests.serving.photos import write_photo
 

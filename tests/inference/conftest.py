@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from aerofuse.backbones.weights import BUNDLED_FOLDER
-from aerofuse.common.weight_files import load_into, load_weights
+from aerofuse.common.files import load_into, load_weights
 from aerofuse.data.dataset import PreparedSplit
 from aerofuse.data.labels import ClassLists
-from aerofuse.models.architecture import hybrid_architecture
-from aerofuse.models.hybrid import HybridModel
+from aerofuse.models.architecture import HybridModel, hybrid_architecture
 from tests.imports import ROOT
 
 

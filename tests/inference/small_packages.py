@@ -7,12 +7,11 @@ from typing import get_args
 
 import torch
 
-from aerofuse.backbones.params import FusionMethod
 from aerofuse.data.labels import TASKS, ClassLists
-from aerofuse.inference.package import PackageRecord, write_package
-from aerofuse.inference.preprocessing import Preprocessing
+from aerofuse.inference.package import PackageRecord, Preprocessing, write_package
 from aerofuse.models.architecture import Architecture, baseline_architecture, hybrid_architecture
 from aerofuse.models.files import ModelRecord, save_model
+from aerofuse.models.fusion import FusionMethod
 
 ARCHITECTURES: dict[str, Architecture] = {
     "single_task": baseline_architecture("convnext_thin", ("type",), 0.1, 0.0, 96),

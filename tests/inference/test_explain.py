@@ -11,15 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from aerofuse.backbones.create import create_backbone
+from aerofuse.backbones.backbone import create_backbone
 from aerofuse.checkpointing.chain import run_units
 from aerofuse.data.labels import ClassLists
 from aerofuse.inference.explain import explain
-from aerofuse.models.architecture import baseline_architecture, hybrid_architecture
-from aerofuse.models.baseline import BaselineModel
+from aerofuse.models.architecture import BaselineModel, HybridModel, baseline_architecture, hybrid_architecture
 from aerofuse.models.fusion import FUSIONS
 from aerofuse.models.heads import Heads
-from aerofuse.models.hybrid import HybridModel
 from tests.imports import ROOT, imported_files
 
 CLASSES = ClassLists(tuple("abcdefg"), tuple("uvw"))
@@ -204,7 +202,11 @@ def test_what_cannot_be_explained(
 def test_explaining_needs_neither_training_nor_tracking() -> None:
     files = imported_files(ROOT / "src/aerofuse/inference/explain.py")
     assert Path("src/aerofuse/models/aircraft_model.py") in files
-    assert not {path for path in files if path.parts[2] in {"training", "metrics", "comparison", "report", "plotting", "tracking"}}
+    assert not {
+        path
+        for path in files
+        if path.parts[2] in {"training", "metrics", "comparison", "report", "plotting", "tracking"}
+    }
     for path in files:
         text = (ROOT / path).read_text(encoding="utf-8")
         assert "import mlflow" not in text

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from aerofuse.inference import covering
+from aerofuse.inference import occlusion_test
 from aerofuse.inference.explain import explain
 from aerofuse.inference.occlusion_test import covering_effects
-from aerofuse.models.hybrid import HybridModel
+from aerofuse.models.architecture import HybridModel
 
 
 def test_the_maps_name_what_matters(hybrid: HybridModel, photos: Tensor) -> None:
@@ -39,7 +39,7 @@ def test_a_map_that_says_nothing_is_found_out(
     """With maps of other photos, the two effects are about the same."""
     honest = covering_effects(hybrid, list(photos[:24]))["cnn"]
     others = iter(photos[40:64])
-    monkeypatch.setattr(covering, "explain", lambda model, image: explain(model, next(others)))
+    monkeypatch.setattr(occlusion_test, "explain", lambda model, image: explain(model, next(others)))
     strange = covering_effects(hybrid, list(photos[:24]))["cnn"]
     assert strange.hottest - strange.coldest < (honest.hottest - honest.coldest) / 2
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from aerofuse.inference.photo_list import list_photos
+from aerofuse.cli.predict import list_photos
 
 
 @pytest.fixture

@@ -11,16 +11,15 @@ from PIL import Image
 import aerofuse
 from aerofuse.data.dataset import PreparedSplit
 from aerofuse.data.labels import TASKS, ClassLists
-from aerofuse.data.photo_files import UnreadablePhotoError
+from aerofuse.data.photo import UnreadablePhotoError
+from aerofuse.inference.package import as_batch, fit_photo, read_photo
 from aerofuse.inference.predictor import Predictor
-from aerofuse.inference.preprocessing import as_batch, fit_photo, read_photo
-from aerofuse.ingest.file_source import FileSource
+from aerofuse.ingest.file_source import FileSource, list_table
 from aerofuse.ingest.intake import IntakeSettings
 from aerofuse.ingest.params import SplitParams
 from aerofuse.ingest.prepare import prepare_photos
-from aerofuse.ingest.table_source import list_table
 from aerofuse.metrics.predictions import prediction_table
-from aerofuse.models.temperature import scale_logits
+from aerofuse.models.heads import scale_logits
 from tests.inference.small_packages import ARCHITECTURES, TEMPERATURES, write_model
 from tests.ingest.photo_folder import PhotoFolder, draw_folder
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
-from aerofuse.ingest.synthetic_source import SyntheticSource
+from aerofuse.ingest.sources import SyntheticSource
 from aerofuse.synthetic.params import SyntheticParams
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from aerofuse.ingest.archive import extract_archive
+from aerofuse.ingest.fgvc_source import extract_archive
 
 
 def _tar(path: Path, add: Callable[[tarfile.TarFile], None]) -> Path:

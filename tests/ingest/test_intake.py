@@ -13,8 +13,8 @@ import psutil
 import pytest
 from PIL import Image
 
-from aerofuse.data import intake
-from aerofuse.data.photo_files import Box, open_photo
+from aerofuse.data.photo import Box, open_photo
+from aerofuse.ingest import intake
 from aerofuse.ingest.intake import Intake, IntakeSettings, PhotoFile
 from tests.ingest.photo_folder import PhotoFolder, draw_folder
 
@@ -133,7 +133,7 @@ def test_a_crop_is_kept_beside_the_whole_photo(folder: PhotoFolder, tmp_path: Pa
 _SLOW = """
 import time
 from pathlib import Path
-from aerofuse.data import intake
+from aerofuse.ingest import intake
 from tests.ingest.test_intake import wait_for_ever
 
 if __name__ == "__main__":
@@ -239,7 +239,7 @@ def test_one_lock_is_held_for_a_large_photo_only(tmp_path: Path, monkeypatch: py
     open_photo(tmp_path / "a.png", 30, large_at_a_time=lock)
     assert not any(held)
     held.clear()
-    monkeypatch.setattr("aerofuse.data.photo_files.LARGE_PIXELS", 1000)
+    monkeypatch.setattr("aerofuse.data.photo.LARGE_PIXELS", 1000)
     open_photo(tmp_path / "a.png", 30, large_at_a_time=lock)
     assert held[0]
     assert lock.acquire(block=False)

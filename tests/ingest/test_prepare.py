@@ -8,14 +8,13 @@ from PIL import ImageOps
 
 from aerofuse.data.dataset import PreparedSplit
 from aerofuse.data.labels import ClassLists
-from aerofuse.ingest.file_source import FileSource
+from aerofuse.ingest.file_source import FileSource, list_table
 from aerofuse.ingest.intake import IntakeSettings
 from aerofuse.ingest.params import SplitParams
 from aerofuse.ingest.prepare import prepare_photos
+from aerofuse.ingest.sources import SyntheticSource
 from aerofuse.ingest.splits import OTHER, SPLITS
 from aerofuse.ingest.summary import summarise
-from aerofuse.ingest.synthetic_source import SyntheticSource
-from aerofuse.ingest.table_source import list_table
 from aerofuse.synthetic.params import SyntheticParams
 from tests.ingest.photo_folder import PhotoFolder, draw_folder
 

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from aerofuse.ingest.file_source import FileSource, Listing
+from aerofuse.ingest.file_source import FileSource, Listing, list_table
 from aerofuse.ingest.intake import IntakeSettings
-from aerofuse.ingest.table_source import list_table
 from tests.ingest.photo_folder import PhotoFolder, draw_folder
 
 

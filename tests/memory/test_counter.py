@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.checkpoint import checkpoint
 
-from aerofuse.backbones.create import create_backbone
+from aerofuse.backbones.backbone import create_backbone
 from aerofuse.memory.counter import LiveBytes
-from aerofuse.memory.kinds import Kind
+from aerofuse.memory.report import Kind
 from tests.memory.models import Deep, small_net
 
 # Bytes of the small net on 16 inputs.

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import json
 
-from aerofuse.memory.kinds import Kind
-from aerofuse.memory.report import MemoryReport
+from aerofuse.memory.report import Kind, MemoryReport
 
 REPORT = MemoryReport(
     peak_bytes=1_234_500_000,

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 import aerofuse
-from aerofuse.backbones.create import create_backbone
-from aerofuse.memory.kinds import Kind
+from aerofuse.backbones.backbone import create_backbone
+from aerofuse.memory.report import Kind
 from aerofuse.memory.step import count_training_step
 from tests.memory.models import SMALL_BACKBONES, small_backbone, small_net
 
@@ -174,7 +174,7 @@ def test_a_model_without_a_loss_is_refused() -> None:
 
 _MEASURED_STEP = """
 import os, sys, torch
-from aerofuse.backbones.create import create_backbone
+from aerofuse.backbones.backbone import create_backbone
 
 torch.set_num_threads(1)
 model = create_backbone("vit_tiny_patch16_224", image_size_px=224).train()

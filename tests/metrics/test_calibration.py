@@ -13,7 +13,7 @@ from aerofuse.metrics.calibration import (
     calibration_metrics,
     fit_temperatures,
 )
-from aerofuse.models.temperature import scale_logits
+from aerofuse.models.heads import scale_logits
 
 
 def answers(temperature: float, images: int = 4000, classes: int = 10) -> tuple[Tensor, Tensor]:

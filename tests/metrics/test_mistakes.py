@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aerofuse.metrics.mistakes import worst_mistakes
+from aerofuse.metrics.predictions import worst_mistakes
 from tests.metrics import samples
 
 

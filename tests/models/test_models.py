@@ -14,8 +14,7 @@ from aerofuse.checkpointing.policy import Planned
 from aerofuse.data.labels import TASKS, ClassLists
 from aerofuse.memory.step import count_training_step
 from aerofuse.models.aircraft_model import AircraftModel
-from aerofuse.models.architecture import Architecture, baseline_architecture, hybrid_architecture
-from aerofuse.models.baseline import BaselineModel
+from aerofuse.models.architecture import Architecture, BaselineModel, baseline_architecture, hybrid_architecture
 from aerofuse.models.fusion import FUSIONS
 from aerofuse.models.heads import Heads
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from aerofuse.planning import clocks
 from aerofuse.checkpointing.recompute import run_recomputed
 from aerofuse.checkpointing.selective import run_thinned
+from aerofuse.planning import clocks
 from aerofuse.planning.clocks import Measured, Overhead
 from aerofuse.planning.counting import TensorLike
 

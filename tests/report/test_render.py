@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from aerofuse.report import render
 
 from aerofuse.comparison.comparison import ModelResults
+from aerofuse.report import render
 from aerofuse.report.render import render_page, write_page
 from aerofuse.report.sources import PageSources
 from tests.browser import OpenedPage, open_page

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aerofuse.common.json_files import read_json, write_json
+from aerofuse.common.files import read_json, write_json
 from aerofuse.common.markdown import markdown_table
 from aerofuse.comparison.comparison import Settings, compare_models
 from aerofuse.plotting.wording import write_duration, write_p_value, write_threshold, write_value

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageFile
 
-from aerofuse.data.photo_files import MAX_PIXELS, UnreadablePhotoError
+from aerofuse.data.photo import MAX_PIXELS, UnreadablePhotoError
 from aerofuse.serving.limits import Limits, read_content
 from tests.serving.photos import as_base64, png_bomb, write_photo
 

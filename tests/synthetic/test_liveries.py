@@ -9,9 +9,8 @@ import pytest
 
 from aerofuse.synthetic.airframes import BUILT_IN_TYPES
 from aerofuse.synthetic.fleet import random_fleet
-from aerofuse.synthetic.liveries import BUILT_IN_LIVERIES, MOTIFS, STRIPES, Livery, random_livery
+from aerofuse.synthetic.liveries import BUILT_IN_LIVERIES, MOTIFS, STRIPES, Livery, draw_motif, random_livery
 from aerofuse.synthetic.mesh import FIN, PORT, STARBOARD, Region
-from aerofuse.synthetic.motifs import draw_motif
 from aerofuse.synthetic.paint import Texture, _title_mask, _turned, texture
 
 every_livery = pytest.mark.parametrize("livery", BUILT_IN_LIVERIES, ids=lambda livery: livery.name)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from aerofuse.backbones.create import THIN_BACKBONES, create_backbone
+from aerofuse.backbones.backbone import THIN_BACKBONES, create_backbone
 from aerofuse.backbones.weights import BUNDLED_FOLDER, file_sha256
-from aerofuse.common.weight_files import load_weights
+from aerofuse.common.files import load_weights
 from tools.pretraining import PretrainingParams, draw, load_recipe, pretrain
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from aerofuse.tracking import sending
 from aerofuse.tracking import store as store_module
-from aerofuse.tracking.params import TrackingParams
+from aerofuse.tracking.tracker import TrackingParams
 from tests.tracking.helpers import Arrived
 from tests.tracking.trouble import TroubledMlflow
 

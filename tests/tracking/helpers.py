@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from aerofuse.tracking.params import TrackingParams
 from aerofuse.tracking.spool import find_spools
-from aerofuse.tracking.tracker import Tracker, track_run
+from aerofuse.tracking.tracker import Tracker, TrackingParams, track_run
 
 
 class Arrived:

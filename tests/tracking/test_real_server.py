@@ -13,9 +13,8 @@ import pytest
 
 from aerofuse.cli.main import main
 from aerofuse.tracking import sending, tracker
-from aerofuse.tracking.params import TrackingParams
 from aerofuse.tracking.spool import find_spools, read_contents
-from aerofuse.tracking.tracker import track_run
+from aerofuse.tracking.tracker import TrackingParams, track_run
 from tests.tracking.helpers import Arrived, log_epochs, losses, nothing_waits, wait_until
 from tests.tracking.servers import MlflowServer, PostgreSQL
 

@@ -17,10 +17,9 @@ import pytest
 
 from aerofuse.tracking import sending, tracker
 from aerofuse.tracking import store as store_module
-from aerofuse.tracking.params import TrackingParams
 from aerofuse.tracking.sending import send_older
 from aerofuse.tracking.spool import find_spools, read_contents
-from aerofuse.tracking.tracker import track_run
+from aerofuse.tracking.tracker import TrackingParams, track_run
 from tests.new_python import with_this_source
 from tests.tracking.helpers import Arrived, log_epochs, losses, nothing_waits, run_another, wait_until, warnings_of
 from tests.tracking.trouble import Hanging, Trouble, TroubledMlflow, broken, gone, refusing

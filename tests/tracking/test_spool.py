@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from aerofuse.tracking import sending
-from aerofuse.tracking.params import TrackingParams
 from aerofuse.tracking.spool import find_spools, read_run
-from aerofuse.tracking.tracker import track_run
+from aerofuse.tracking.tracker import TrackingParams, track_run
 from tests.tracking.helpers import Arrived, log_epochs, losses, nothing_waits, run_another, wait_until, warnings_of
 from tests.tracking.trouble import TroubledMlflow, broken, gone
 

@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 
 from aerofuse.tracking import sending
-from aerofuse.tracking.params import TrackingParams
 from aerofuse.tracking.spool import find_spools, read_contents
-from aerofuse.tracking.tracker import track_run
+from aerofuse.tracking.tracker import TrackingParams, track_run
 from tests.new_python import check_in_new_python, with_this_source
 from tests.tracking.helpers import Arrived, nothing_waits, wait_until, warnings_of
 

@@ -19,7 +19,7 @@ from aerofuse.models.aircraft_model import AircraftModel
 from aerofuse.models.architecture import baseline_architecture
 from aerofuse.training.loop import Hooks, train
 from aerofuse.training.params import PhaseParams, TrainingParams
-from aerofuse.training.report import TrainingReport
+from aerofuse.training.state import TrainingReport
 from aerofuse.training.state_folder import StateFolder
 
 PARAMS = load_section(TrainingParams, "recipes.{recipe}.training")

@@ -24,8 +24,7 @@ from aerofuse.data.labels import TASKS, ClassLists
 from aerofuse.memory.report import MemoryReport
 from aerofuse.memory.step import count_training_step
 from aerofuse.models.aircraft_model import AircraftModel
-from aerofuse.models.architecture import baseline_architecture
-from aerofuse.models.baseline import BaselineModel
+from aerofuse.models.architecture import BaselineModel, baseline_architecture
 from aerofuse.models.heads import Heads
 from aerofuse.training import step_memory
 from aerofuse.training.fitting import Fit, fit_training, largest_that_fits

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from aerofuse.data.labels import MISSING_CLASS, TASKS
-from aerofuse.training.losses import task_losses, weighted_sum
+from aerofuse.training.update import task_losses, weighted_sum
 
 OUTPUTS = {
     "type": torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 0.0], [0.5, 0.5, 3.0]]),

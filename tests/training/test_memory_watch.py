@@ -18,10 +18,17 @@ from aerofuse.models.architecture import baseline_architecture
 from aerofuse.tracking.tracker import Tracker
 from aerofuse.training.fitting import Fit, fit_training
 from aerofuse.training.loop import Hooks, train
-from aerofuse.training.memory_advice import Outlook, advise
-from aerofuse.training.memory_watch import CountingMeter, MemoryMeter, MemoryWatch, look_ahead, make_meter
+from aerofuse.training.memory_watch import (
+    CountingMeter,
+    MemoryMeter,
+    MemoryWatch,
+    Outlook,
+    advise,
+    look_ahead,
+    make_meter,
+)
 from aerofuse.training.params import CheckpointingParams, PhaseParams, TrainingParams
-from aerofuse.training.report import TrainingReport
+from aerofuse.training.state import TrainingReport
 from aerofuse.training.step_memory import StepMemory
 
 PARAMS = load_section(TrainingParams, "recipes.{recipe}.training")

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from aerofuse.backbones.create import create_backbone
-from aerofuse.training.optimisation import make_optimizer, make_schedule
+from aerofuse.backbones.backbone import create_backbone
+from aerofuse.training.loop import make_optimizer, make_schedule
 
 
 def test_only_matrices_are_decayed_and_every_learning_parameter_is_there_once() -> None:

@@ -12,15 +12,14 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from aerofuse.backbones.params import BackboneParams, WeightParams
-from aerofuse.backbones.weights import BUNDLED_FOLDER, prepare_weights
+from aerofuse.backbones.weights import BUNDLED_FOLDER, BackboneParams, WeightParams, prepare_weights
 from aerofuse.common.hardware import DeviceMemory
 from aerofuse.common.params import PARAMS_FILE, load_section, read_params_file
 from aerofuse.comparison.times import MemoryRecord, TrainingTimes
 from aerofuse.metrics.calibration import LEAST_TEMPERATURE, MOST_TEMPERATURE
 from aerofuse.models.files import read_record
 from aerofuse.training import step_memory
-from aerofuse.training.initial_model import PRETRAINED_FOLDER
+from aerofuse.training.phases import PRETRAINED_FOLDER
 from aerofuse.training.stage import RESUME_FOLDER, train_stage
 from tests.imports import ROOT
 

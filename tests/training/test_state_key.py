@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from aerofuse.training.state_key import find_training_key
+from aerofuse.training.state_folder import find_training_key
 
 DVC = """
 stages:

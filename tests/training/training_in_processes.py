@@ -21,10 +21,10 @@ from aerofuse.metrics.metrics import compute_metrics
 from aerofuse.models.aircraft_model import AircraftModel
 from aerofuse.models.architecture import hybrid_architecture
 from aerofuse.models.files import ModelRecord, save_model
-from aerofuse.training.calibrating import calibrate
+from aerofuse.training.distributed import whole_weights
 from aerofuse.training.loop import Hooks, train
 from aerofuse.training.params import PhaseParams, TrainingParams
-from aerofuse.training.sharding import whole_weights
+from aerofuse.training.stage import calibrate
 from aerofuse.training.state_folder import StateFolder
 
 # Of 96 photos the last batch holds 6, which three processes share evenly and two do, too; 4 do not.

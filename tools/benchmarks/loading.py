@@ -30,13 +30,11 @@ from aerofuse.common.params import load_section
 from aerofuse.common.torchvision_pairing import ensure_torchvision_imports
 from aerofuse.data.dataset import PreparedSplit
 from aerofuse.data.labels import ClassLists
-from aerofuse.data.photo import Photo
-from aerofuse.data.photo_files import fit_square, open_photo
+from aerofuse.data.photo import Photo, fit_square, open_photo
 from aerofuse.data.store import write_photos
-from aerofuse.data.transforms import make_augmentation
+from aerofuse.data.transforms import AugmentationParams, make_augmentation
 from aerofuse.ingest.params import DataParams
-from aerofuse.ingest.synthetic_source import SyntheticSource
-from aerofuse.training.params import AugmentationParams
+from aerofuse.ingest.sources import SyntheticSource
 from tools.benchmarks.results import FOLDER, LOADING
 from tools.benchmarks.side_by_side import machine
 

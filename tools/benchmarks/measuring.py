@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from aerofuse.memory.kinds import Kind
-from aerofuse.memory.report import MemoryReport
+from aerofuse.memory.report import Kind, MemoryReport
 from aerofuse.memory.step import OptimizerName, Precision, count_training_step
 from tools.benchmarks.rows import SEGMENTS, UNCHECKED, Differences, PeakCheck, Peaks, Times
 from tools.benchmarks.subjects import Subject

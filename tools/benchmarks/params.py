@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from aerofuse.common.section import Section
+from aerofuse.common.params import Section
 
 
 class BenchmarkParams(Section):

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from aerofuse.backbones.create import create_backbone
+from aerofuse.backbones.backbone import create_backbone
 from aerofuse.backbones.families import FAMILIES, family_of
 
 # Drop-path on, as in training: it adds operations.

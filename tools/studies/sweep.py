@@ -15,10 +15,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
-from aerofuse.backbones.params import FusionMethod
-from aerofuse.common.json_files import write_json
+from aerofuse.common.files import write_json
 from aerofuse.common.params import load_section, load_value
 from aerofuse.ingest.params import DataParams
+from aerofuse.models.fusion import FusionMethod
 from tools.studies import dvc_queue
 from tools.studies.experiments import find_experiments, git, read_metrics
 from tools.studies.sweep_page import SCORE, Cell, Outcome, summarise, sweep_page

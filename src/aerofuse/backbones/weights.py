@@ -1,4 +1,4 @@
-"""Where a backbone's pretrained weights come from: the repository, the hub, or a file."""
+"""Pretrained weights of backbones: bundled, of the Hugging Face hub, or files of yours."""
 
 from __future__ import annotations
 
@@ -6,15 +6,84 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Literal, Self, get_args
 
+import huggingface_hub.errors
+import timm
 import torch
+from huggingface_hub import HfApi
+from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+from pydantic import Field, model_validator
 
-from aerofuse.backbones.backbone import Backbone
-from aerofuse.backbones.create import THIN_BACKBONES, create_backbone
-from aerofuse.backbones.hub import download_backbone
-from aerofuse.backbones.params import BackboneParams, Branch, WeightParams
-from aerofuse.common.weight_files import load_into, load_weights, save_weights, write_atomically
+from aerofuse.backbones.backbone import THIN_BACKBONES, Backbone, create_backbone
+from aerofuse.backbones.families import family_of
+from aerofuse.common.files import load_into, load_weights, save_weights, write_atomically
+from aerofuse.common.params import Section
+from aerofuse.models.fusion import Branch
+
+
+class BackboneParams(Section):
+    """The two backbones by name, as `aerofuse.backbones.create_backbone` knows them."""
+
+    cnn: str = Field(min_length=1)
+    transformer: str = Field(min_length=1)
+    drop_path: float = Field(ge=0, lt=1, description="stochastic depth rate of both backbones")
+
+
+class WeightParams(Section):
+    """Where pretrained weights come from.
+
+    `bundled`: shipped in the repository; `hub`: timm's weights on the Hugging Face hub; `file`: safetensors
+    files of yours; `none`: random weights, refused unless `allow_random` says that it is meant.
+    """
+
+    source: Literal["bundled", "hub", "file", "none"]
+    cnn_file: str | None = None
+    transformer_file: str | None = None
+    cnn_revision: str | None = None
+    transformer_revision: str | None = None
+    allow_random: bool = False
+
+    @model_validator(mode="after")
+    def _source_has_what_it_needs(self) -> Self:
+        if self.source == "file" and not (self.cnn_file and self.transformer_file):
+            raise ValueError("source `file` needs cnn_file and transformer_file: paths of safetensors files")
+        if self.source == "none" and not self.allow_random:
+            raise ValueError(
+                "source `none` trains backbones from scratch, which is refused; set allow_random: true if that is meant"
+            )
+        return self
+
+
+# The hub's client library has changed its HTTP library twice; its errors module always holds the current base.
+_HTTP_ERROR: type[Exception] = huggingface_hub.errors.HTTPError  # type: ignore[attr-defined]
+
+
+def download_backbone(name: str, revision: str | None, image_size_px: int) -> tuple[Backbone, str, str, str]:
+    """The backbone with timm's default weights, and their repository, commit and licence.
+
+    `revision` is a commit, branch or tag of the repository (`None`: its main branch). It is resolved to a commit
+    first and the files are taken from that commit, so that the record names exactly what was loaded.
+
+    Raises `ValueError` where timm has no weights for `name`, `ConnectionError` where the hub does not answer.
+    """
+    family_of(name)
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.hf_hub_id:
+        raise ValueError(f"timm has no weights on the hub for {name!r}; set weights.source to file or bundled")
+    try:
+        commit = str(HfApi().model_info(config.hf_hub_id, revision=revision).sha)
+        backbone = create_backbone(
+            name, image_size_px=image_size_px, pretrained=True, hf_hub_id=f"{config.hf_hub_id}@{commit}"
+        )
+    except (_HTTP_ERROR, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        raise ConnectionError(
+            f"the weights {config.hf_hub_id} could not be fetched from the Hugging Face hub: {error}\n"
+            "Without network: fetch model.safetensors of that repository elsewhere, then set weights.source to file "
+            "and weights.cnn_file / weights.transformer_file to the files."
+        ) from error
+    return backbone, config.hf_hub_id, commit, config.license or "not stated"
+
 
 BUNDLED_FOLDER = Path("data/weights")
 

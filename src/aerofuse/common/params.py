@@ -1,4 +1,4 @@
-"""Reading `params.yaml`: the whole file, or the one section that a stage needs."""
+"""Reading and checking `params.yaml`: the whole file, or the one section that a stage needs."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ import difflib
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+
+class Section(BaseModel):
+    """A typed, frozen part of `params.yaml`; unknown keys are refused, and so is a number given as a string."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
 
 PARAMS_FILE = Path("params.yaml")
 

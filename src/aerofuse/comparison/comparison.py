@@ -9,9 +9,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
-from aerofuse.comparison.gates import ACCURACY_GATES, HYBRID_GATES, GateResult, check_gates
-from aerofuse.comparison.measurements import accuracy_evidence, gain_evidence, latency_evidence, memory_evidence
+from aerofuse.common.params import Section
+from aerofuse.comparison.gates import (
+    ACCURACY_GATES,
+    HYBRID_GATES,
+    GateResult,
+    accuracy_evidence,
+    check_gates,
+    gain_evidence,
+    latency_evidence,
+    memory_evidence,
+)
 from aerofuse.comparison.times import EvaluationTimes, TrainingTimes
 from aerofuse.metrics.predictions import per_image_values
 from aerofuse.metrics.statistics import (
@@ -23,6 +33,15 @@ from aerofuse.metrics.statistics import (
     mean_interval,
     paired_difference,
 )
+
+
+class CompareParams(Section):
+    """How the models are compared."""
+
+    confidence_level: float = Field(gt=0.5, lt=1)
+    bootstrap_samples: int = Field(ge=100)
+    stop_on_failed_gate: bool
+
 
 # The stages that train each model. The models stand in the order in which they are shown.
 TRAINING_STAGES = {

@@ -12,9 +12,18 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
-from aerofuse.data.batches import derive_seed
-from aerofuse.training.params import AugmentationParams
+from aerofuse.common.params import Section
+from aerofuse.data.dataset import derive_seed
+
+
+class AugmentationParams(Section):
+    """Only what leaves clarity and block true: mirroring and colour."""
+
+    horizontal_flip: bool
+    color_jitter: float = Field(ge=0, le=0.5, description="largest relative change of brightness, contrast, saturation")
+
 
 Image = npt.NDArray[np.uint8]
 # From an image, and the numbers that decide what is done to it.

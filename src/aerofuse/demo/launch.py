@@ -1,4 +1,4 @@
-"""Starting the page on this machine, for this machine only, without a word to anybody else."""
+"""Starting the page to try a model on, with its example photos."""
 
 from __future__ import annotations
 
@@ -10,9 +10,31 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from aerofuse.demo.examples import write_examples
-from aerofuse.demo.fragments import STYLES
-from aerofuse.demo.photo_answer import PhotoAnswers
+from aerofuse.data.store import open_table
+from aerofuse.demo.fragments import STYLES, PhotoAnswers
+
+_COUNT = 6
+
+
+def write_examples(prepared: Path, folder: Path) -> list[tuple[Path, str]]:
+    """Write some photos, of different types as far as there are, to `folder`: their files and types.
+
+    None where nothing is prepared in `prepared`.
+    """
+    split = prepared / "test.arrow"
+    if not split.is_file():
+        return []
+    table = open_table(split)
+    types = table["typename"].to_pylist()
+    first = {name: number for number, name in reversed(list(enumerate(types))) if name is not None}
+    chosen = sorted(first.items())[:_COUNT]
+    examples = []
+    for name, number in chosen:
+        file = folder / f"{number}.jpg"
+        file.write_bytes(table["image"][number].as_buffer())
+        examples.append((file, name))
+    return examples
+
 
 _ADDRESS = "127.0.0.1"
 _LARGEST_UPLOAD_BYTES = 20 * 2**20

@@ -11,9 +11,9 @@ from pathlib import Path
 import gradio
 
 from aerofuse.backbones.families import FAMILIES
-from aerofuse.data.photo_files import UnreadablePhotoError
+from aerofuse.data.photo import UnreadablePhotoError
 from aerofuse.demo import fragments
-from aerofuse.demo.photo_answer import PhotoAnswers
+from aerofuse.demo.fragments import PhotoAnswers
 from aerofuse.memory.step import Precision
 from aerofuse.planning.step_question import StepAnswer, StepQuestion
 from aerofuse.plotting.plan_picture import draw_plan

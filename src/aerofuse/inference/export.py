@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from aerofuse.inference.preprocessing import Preprocessing
+from aerofuse.inference.package import Preprocessing
 from aerofuse.models.aircraft_model import AircraftModel
 from aerofuse.models.files import ModelRecord
 

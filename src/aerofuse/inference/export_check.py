@@ -15,8 +15,16 @@ from torch._dynamo.exc import TorchDynamoException
 from tqdm import tqdm
 
 from aerofuse.common.hardware import device_name
+from aerofuse.common.params import Section
 from aerofuse.inference.export import INPUT, require_onnx
 from aerofuse.metrics.latency import Latency, time_passes
+
+
+class ExportParams(Section):
+    """What is measured of the exported model; the recipe's `evaluate` says how."""
+
+    time_torch_compile: bool
+
 
 TOLERANCE = 1e-4  # of probabilities, and of clarity and block
 BATCH_SIZES = (1, 16)

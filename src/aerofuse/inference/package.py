@@ -1,4 +1,4 @@
-"""A model as it is handed out: `model.safetensors`, `model.json` and a model card, all that a prediction needs."""
+"""A model as it is handed out: a folder with weights, record, preprocessing and model card."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
 from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
 
-from aerofuse.common.weight_files import write_atomically
-from aerofuse.inference.preprocessing import Preprocessing
-from aerofuse.models.aircraft_model import AircraftModel
+from aerofuse.common.files import write_atomically
+from aerofuse.data.photo import PADDING_COLOUR, fit_square, open_photo
+from aerofuse.data.store import JPEG_QUALITY, decode_image, encode_image
+from aerofuse.models.aircraft_model import IMAGENET_MEAN, IMAGENET_STD, AircraftModel
 from aerofuse.models.files import (
     RECORD_FILE,
     WEIGHTS_FILE,
@@ -21,6 +27,52 @@ from aerofuse.models.files import (
     read_record_file,
     write_record,
 )
+
+_JPEG_WRITES = 2  # when a file is taken in, and when it is put into its split
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What is done to a photo, as values: for programs that read a package without this one.
+
+    The photo is turned as its EXIF data says and made RGB; scaled as a whole into a square of `image_size_px`, what is
+    left over filled with `padding_rgb`; and `jpeg_writes` times written as JPEG without chroma subsampling and read
+    again, as the photos that were trained on, which lose little by it but change in many pixels. `mean` and `std`, of
+    values in 0..1, are part of the model.
+    """
+
+    image_size_px: int
+    fit: str = "pad"
+    interpolation: str = "bicubic"
+    padding_rgb: tuple[int, int, int] = PADDING_COLOUR
+    jpeg_quality: int = JPEG_QUALITY
+    jpeg_writes: int = _JPEG_WRITES
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
+def read_photo(path: Path, image_size_px: int, *, banner_px: int = 0) -> Pixels:
+    """A photo file as a model is given it, RGB `[image_size_px, image_size_px, 3]`, the lowest `banner_px` rows cut.
+
+    Raises `UnreadablePhotoError` with the reason.
+    """
+    return fit_photo(open_photo(path, image_size_px, banner_px=banner_px).image, image_size_px)
+
+
+def fit_photo(image: Image.Image, image_size_px: int) -> Pixels:
+    """An RGB image, likewise."""
+    pixels = fit_square(image, image_size_px)
+    for _ in range(_JPEG_WRITES):
+        pixels = decode_image(encode_image(pixels))
+    return pixels
+
+
+def as_batch(photos: list[Pixels]) -> Tensor:
+    """Photos `[H, W, 3]` as one tensor, uint8 `[B, 3, H, W]`."""
+    return torch.from_numpy(np.ascontiguousarray(np.stack(photos).transpose(0, 3, 1, 2)))
+
 
 CARD_FILE = "README.md"
 

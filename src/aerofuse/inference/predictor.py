@@ -14,12 +14,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from aerofuse.data.photo_files import UnreadablePhotoError
-from aerofuse.inference.package import load_package
-from aerofuse.inference.preprocessing import Pixels, as_batch, fit_photo, read_photo
+from aerofuse.data.photo import UnreadablePhotoError
+from aerofuse.inference.package import Pixels, as_batch, fit_photo, load_package, read_photo
 from aerofuse.models.aircraft_model import AircraftModel
 from aerofuse.models.files import ModelRecord
-from aerofuse.models.temperature import scale_logits
+from aerofuse.models.heads import scale_logits
 
 _BEST = 5
 
@@ -115,7 +114,7 @@ class Predictor:
         if images.dtype != torch.uint8 or images.shape[1:] != (3, side_px, side_px):
             raise ValueError(
                 f"images are uint8 [B, 3, {side_px}, {side_px}], not {images.dtype} {list(images.shape)}; "
-                "aerofuse.inference.preprocessing makes them"
+                "aerofuse.inference.package makes them"
             )
         with torch.inference_mode():
             outputs = {task: output.float().cpu() for task, output in self._model(images.to(self.device)).items()}

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from aerofuse.common.json_files import write_json
+from aerofuse.common.files import write_json
 from aerofuse.common.markdown import markdown_table
 from aerofuse.data.labels import REGRESSION_TASKS, TASKS
 from aerofuse.ingest.summary import DataSummary, Group

@@ -1,18 +1,19 @@
-"""Photos in files as a source: what a table or an archive lists, taken in, the unusable ones put aside."""
+"""Photos in files, with labels from a table."""
 
 from __future__ import annotations
 
 import logging
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from aerofuse.data.photo import Photo
-from aerofuse.data.photo_files import Box
+from aerofuse.data.photo import Box, Photo, photos_below
 from aerofuse.ingest.duplicates import joined_groups, near_duplicates
 from aerofuse.ingest.intake import Intake, IntakeSettings, PhotoFile
+from aerofuse.ingest.label_table import read_label_table
 from aerofuse.ingest.splits import SPLITS
 
 logger = logging.getLogger(__name__)
@@ -150,3 +151,26 @@ def _refuse_too_many(dropped: pd.DataFrame, table: pd.DataFrame, max_bad_fractio
             ]
         )
     )
+
+
+def list_table(root: Path, labels: Path) -> Listing:
+    """The photos that the table `labels` names, in files below the folder `root`.
+
+    Raises `FileNotFoundError`, or `ValueError` for a table that cannot be used.
+    """
+    if not root.is_dir():
+        kind = "a file, and must be a folder" if root.exists() else "no such folder"
+        raise FileNotFoundError(f"data.root is {str(root)!r}: {kind}; name the folder with your photos")
+    table = read_label_table(labels)
+    found = {unicodedata.normalize("NFC", str(path.relative_to(root))): path for path in photos_below(root)}
+    frame = table.frame.copy()
+    # What is not there is put aside with its reason, as any photo that cannot be read.
+    resolved = root.resolve()
+    frame["path"] = [found.get(name, root / name) for name in frame["filename"]]
+    for row, name, path in frame[["row", "filename", "path"]].itertuples(index=False):
+        if not path.resolve().is_relative_to(resolved):
+            raise ValueError(
+                f"{labels}, row {row}, filename {name!r}: a link that leaves data.root ({root}); copy the photo into it"
+            )
+    unlisted = sorted(set(found) - set(frame["filename"]))
+    return Listing(frame, table.types, table.airlines, tuple(unlisted))

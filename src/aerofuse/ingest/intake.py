@@ -30,7 +30,7 @@ import psutil
 import pyarrow as pa
 from tqdm.auto import tqdm
 
-from aerofuse.data.photo_files import Box, UnreadablePhotoError, crop_to_box, fit_square, open_photo
+from aerofuse.data.photo import Box, UnreadablePhotoError, crop_to_box, fit_square, open_photo
 from aerofuse.data.store import decode_image, encode_image
 from aerofuse.ingest.duplicates import fingerprint
 

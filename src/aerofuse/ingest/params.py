@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from aerofuse.common.section import Section
+from aerofuse.common.params import Section
 from aerofuse.synthetic.params import SyntheticParams
 
 

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from aerofuse.data.labels import ClassLists
 from aerofuse.data.store import PhotoWriter
 from aerofuse.ingest.params import SplitParams
-from aerofuse.ingest.source import Source
+from aerofuse.ingest.sources import Source
 from aerofuse.ingest.splits import OTHER, SPLITS, assign_splits, merge_small
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy, pad
 
 from aerofuse.common.torchvision_pairing import ensure_torchvision_imports
 from aerofuse.data.labels import CLASSIFICATION_TASKS, MISSING_CLASS
-from aerofuse.models.temperature import scale_logits
+from aerofuse.models.heads import scale_logits
 
 ensure_torchvision_imports()  # torchmetrics imports torchvision
 

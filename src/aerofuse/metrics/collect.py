@@ -1,15 +1,42 @@
-"""Running a model over a whole split."""
+"""Running a model over a whole split, without changing the model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from accelerate import Accelerator
+from pydantic import Field
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from aerofuse.metrics.mode import evaluation_mode
+from aerofuse.common.params import Section
+
+
+class EvaluateParams(Section):
+    """How a model is run over the test split, and how often for its latency."""
+
+    batch_size: int = Field(ge=1)
+    latency_runs: int = Field(ge=1, description="timed single-image passes, after warming up")
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards every module is in the mode that it was in before.
+
+    `model.train()` would not do for the way back: frozen parts of a model in training are in evaluation mode.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        # Not inference mode: what FSDP allocates in its first pass is written to in training.
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
 
 Batch = tuple[Tensor, dict[str, Tensor]]
 

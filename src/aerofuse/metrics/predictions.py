@@ -1,4 +1,4 @@
-"""The predictions of a model on the test split as a table, one row per image."""
+"""One model's predictions as a table: a row per image, and the worst mistakes among them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,19 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import Field
 from torch import Tensor
 
+from aerofuse.common.params import Section
 from aerofuse.data.labels import REGRESSION_TASKS
 from aerofuse.metrics.statistics import Values
+
+
+class ExplainParams(Section):
+    """Which of the hybrid's mistakes are shown with where it looked."""
+
+    mistakes: int = Field(ge=0, le=20, description="photos each of wrong types, of clarity and of block")
+
 
 # Every column that a table may have, in order. With types, for columns in which every label is missing.
 _COLUMNS = {
@@ -131,3 +140,23 @@ def plotted_columns(table: pd.DataFrame) -> pd.DataFrame:
     """What DVC's own plots (confusion, scatter) need of a table, values rounded to 4 digits."""
     columns = [name for name in _PLOTTED if name in table]
     return table[columns].astype({name: "float64" for name in columns if not name.startswith("type")}).round(4)
+
+
+def worst_mistakes(predictions: pd.DataFrame, count: int) -> dict[str, pd.DataFrame]:
+    """The rows of the worst mistakes for each of type, clarity and block that is predicted, the worst first.
+
+    `predictions` is a table of `aerofuse.metrics.predictions`. Types: those that are wrong with the highest
+    confidence. Clarity and block: the largest errors, given in a column `error`. At most `count` of each; photos
+    without the label are left out, and of equally bad ones the earlier come first.
+    """
+    worst = {}
+    if "type" in predictions:
+        wrong = predictions[predictions["type"].notna() & (predictions["type"] != predictions["type_predicted"])]
+        worst["type"] = wrong.sort_values("type_confidence", ascending=False, kind="stable").head(count)
+    for task in REGRESSION_TASKS:
+        if task in predictions:
+            known = predictions.dropna(subset=[task])
+            error = known[f"{task}_predicted"].astype("float64") - known[task].astype("float64")
+            order = error.abs().sort_values(ascending=False, kind="stable").index[:count]
+            worst[task] = known.assign(error=error).loc[order]
+    return worst

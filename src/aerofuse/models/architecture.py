@@ -1,18 +1,72 @@
-"""What a model is made of, as plain values: enough to build it again from its file."""
+"""Baselines and the hybrid, and the record from which each can be built again."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from aerofuse.backbones.backbone import Backbone
-from aerofuse.backbones.create import create_backbone
+from pydantic import Field
+from torch import Tensor, nn
+
+from aerofuse.backbones.backbone import Backbone, create_backbone
+from aerofuse.common.params import Section
 from aerofuse.data.labels import TASKS, ClassLists
-from aerofuse.models.aircraft_model import AircraftModel
-from aerofuse.models.baseline import BaselineModel
-from aerofuse.models.fusion import create_fusion
+from aerofuse.models.aircraft_model import AircraftModel, Normalise
+from aerofuse.models.fusion import Fusion, create_fusion
 from aerofuse.models.heads import Heads
-from aerofuse.models.hybrid import HybridModel
+
+
+class HeadDropoutParams(Section):
+    """Dropout in front of every head, per model."""
+
+    single_task: float = Field(ge=0, lt=1)
+    multi_task: float = Field(ge=0, lt=1)
+    hybrid: float = Field(ge=0, lt=1)
+
+
+class BaselineModel(AircraftModel):
+    """A backbone and its heads. Single-task and multi-task differ in nothing but the heads."""
+
+    def __init__(self, cnn: nn.Module, heads: Heads) -> None:
+        super().__init__()
+        self.normalise = Normalise()
+        self.cnn = cnn
+        self.heads = heads
+
+    def parts(self) -> Mapping[str, nn.Module]:
+        return {"cnn": self.cnn, "heads": self.heads}
+
+    def get_features(self, images: Tensor) -> Tensor:
+        return self.run_part("cnn", self.normalise(images))
+
+
+class HybridModel(AircraftModel):
+    """Two backbones, a fusion, four heads."""
+
+    def __init__(self, cnn: nn.Module, transformer: nn.Module, fusion: Fusion, heads: Heads) -> None:
+        super().__init__()
+        self.normalise = Normalise()
+        self.cnn = cnn
+        self.transformer = transformer
+        self.fusion = fusion
+        self.heads = heads
+
+    def parts(self) -> Mapping[str, nn.Module]:
+        return {
+            "cnn": self.cnn,
+            "transformer": self.transformer,
+            "fusion": self.fusion,
+            "heads": self.heads,
+        }
+
+    def get_branch_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The pooled features of the CNN `[B, d_cnn]` and of the transformer `[B, d_trf]`, before fusion."""
+        normalised = self.normalise(images)
+        return self.run_part("cnn", normalised), self.run_part("transformer", normalised)
+
+    def get_features(self, images: Tensor) -> Tensor:
+        """The fused features `[B, fusion.num_features]`."""
+        return self.run_part("fusion", *self.get_branch_features(images))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from aerofuse.common.weight_files import load_into, load_weights, save_weights, write_atomically
+from aerofuse.common.files import load_into, load_weights, save_weights, write_atomically
 from aerofuse.data.labels import CLASSIFICATION_TASKS, ClassLists
 from aerofuse.models.aircraft_model import AircraftModel
 from aerofuse.models.architecture import Architecture

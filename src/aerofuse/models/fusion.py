@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from aerofuse.backbones.params import FusionMethod
+FusionMethod = Literal["concat", "add", "attention"]
+
+
+Branch = Literal["cnn", "transformer"]
 
 
 class Fusion(nn.Module, ABC):

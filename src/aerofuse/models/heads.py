@@ -1,8 +1,8 @@
-"""The four heads that every model shares."""
+"""The four heads, and the temperatures that calibrate their logits."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -62,3 +62,20 @@ class Heads(nn.Module):
 def _module_name(task: str) -> str:
     # Every module has a method `type` already.
     return f"{task}_head"
+
+
+def scale_logits(outputs: Mapping[str, Tensor], temperatures: Mapping[str, float]) -> dict[str, Tensor]:
+    """The outputs of a model `{task: logits [B, C] or value [B]}` in float64, logits divided by their temperature.
+
+    In float32 two logits that differ could become equal, and another class the likeliest. Raises `ValueError` where
+    a classification task has no temperature.
+    """
+    missing = [task for task in outputs if task in CLASSIFICATION_TASKS and task not in temperatures]
+    if missing:
+        raise ValueError(
+            f"no temperature for {', '.join(missing)}: the model is not calibrated; `dvc repro` trains it to the end"
+        )
+    return {
+        task: output.double() / temperatures[task] if task in CLASSIFICATION_TASKS else output.double()
+        for task, output in outputs.items()
+    }

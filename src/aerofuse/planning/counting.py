@@ -14,7 +14,7 @@ from torch.autograd.function import FunctionCtx
 from torch.utils.hooks import RemovableHandle
 
 from aerofuse.memory.counter import StorageCounter
-from aerofuse.memory.kinds import Kind
+from aerofuse.memory.report import Kind
 from aerofuse.memory.torch_private import in_backward
 
 

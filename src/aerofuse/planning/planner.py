@@ -19,8 +19,7 @@ from aerofuse.checkpointing.policy import (
     Scope,
     plannable_parts,
 )
-from aerofuse.memory.kinds import Kind
-from aerofuse.memory.report import MemoryReport
+from aerofuse.memory.report import Kind, MemoryReport
 from aerofuse.memory.step import FakeTraining, OptimizerName, Precision, TrainingStep, sum_of_outputs
 from aerofuse.planning.clocks import Measured, Stopwatch
 from aerofuse.planning.counting import TensorLike

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from aerofuse.backbones.create import create_backbone
+from aerofuse.backbones.backbone import create_backbone
 from aerofuse.backbones.families import FAMILIES, family_of
 from aerofuse.checkpointing.budget import format_bytes
 from aerofuse.checkpointing.policy import CheckpointingPlan, Prediction

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from PIL import Image, UnidentifiedImageError
 
-from aerofuse.data.photo_files import MAX_PIXELS, UnreadablePhotoError
+from aerofuse.data.photo import MAX_PIXELS, UnreadablePhotoError
 
 # Cameras and the web write these. Pillow's other decoders, some of which start programs, meet no photo of a stranger.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")

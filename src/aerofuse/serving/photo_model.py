@@ -14,7 +14,7 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST, INTERNAL_ERROR
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 import aerofuse
-from aerofuse.data.photo_files import UnreadablePhotoError
+from aerofuse.data.photo import UnreadablePhotoError
 from aerofuse.inference.predictor import PhotoResult, Prediction, Predictor
 from aerofuse.serving.limits import Limits, read_content
 

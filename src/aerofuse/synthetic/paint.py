@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from aerofuse.synthetic.airframes import AircraftType
 from aerofuse.synthetic.fuselage import nose_length_m, tail_length_m
-from aerofuse.synthetic.liveries import Colour, Livery
+from aerofuse.synthetic.liveries import Colour, Livery, draw_motif
 from aerofuse.synthetic.mesh import (
     COWL,
     FIN,
@@ -26,7 +26,6 @@ from aerofuse.synthetic.mesh import (
     Region,
     solid,
 )  # fmt: skip
-from aerofuse.synthetic.motifs import draw_motif
 
 Texture = npt.NDArray[np.uint8]
 

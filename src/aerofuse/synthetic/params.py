@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from aerofuse.common.section import Section
+from aerofuse.common.params import Section
 
 
 class SyntheticParams(Section):

@@ -8,10 +8,9 @@ from typing import Literal
 import numpy as np
 
 from aerofuse.synthetic.assembly import AircraftMesh
-from aerofuse.synthetic.camera import Camera, framed, look_at
 from aerofuse.synthetic.mesh import Floats, Mesh, unit
 from aerofuse.synthetic.params import SyntheticParams
-from aerofuse.synthetic.render import Light
+from aerofuse.synthetic.render import Camera, Light, framed, look_at
 
 Place = Literal["apron", "taxiway", "sky"]
 

@@ -14,14 +14,25 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from pydantic import Field
+
+from aerofuse.common.params import Section
 from aerofuse.tracking.addresses import summary, tracking_uri
 from aerofuse.tracking.entries import MAX_PARAMS, MAX_POINTS, Artifact, End, Entry, Metrics, Params, Point
 from aerofuse.tracking.machine import MachineMonitor
-from aerofuse.tracking.params import TrackingParams
 from aerofuse.tracking.run_request import describe_run
 from aerofuse.tracking.sending import Sender
 from aerofuse.tracking.spool import Spool, SpoolError
 from aerofuse.tracking.store import set_defaults
+
+
+class TrackingParams(Section):
+    """MLflow; where to is `MLFLOW_TRACKING_URI`, or a local SQLite store where that is not set."""
+
+    enabled: bool
+    experiment: str = Field(min_length=1)
+    system_metrics: bool = Field(description="log CPU, GPU and memory use of the machine while training")
+
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""One training loop for every model and phase."""
+"""The training loop: epochs, validation, the best epoch, and the state to go on from."""
 
 from __future__ import annotations
 
@@ -14,20 +14,49 @@ from itertools import islice
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
 from aerofuse.data.dataset import TrainingLoader
 from aerofuse.models.aircraft_model import AircraftModel
+from aerofuse.training.distributed import shard
 from aerofuse.training.interruption import Interruption
 from aerofuse.training.memory_watch import MemoryMeter
 from aerofuse.training.micro_batches import Batch, MicroBatches
-from aerofuse.training.optimisation import make_optimizer, make_schedule
 from aerofuse.training.params import PhaseParams, TrainingParams
-from aerofuse.training.report import TrainingReport
-from aerofuse.training.sharding import shard
-from aerofuse.training.state import Progress, capture, restore
+from aerofuse.training.state import Progress, TrainingReport, capture, restore
 from aerofuse.training.state_folder import StateFolder
 from aerofuse.training.update import NotFiniteError, Updater
+
+# What Swin names its tables of position biases: like biases, they are not decayed.
+_POSITION_TABLE = "relative_position_bias_table"
+
+
+def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> AdamW:
+    """AdamW over the parameters that learn; biases, norms, scales and position tables are not decayed."""
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            plain = parameter.ndim <= 1 or name.endswith(_POSITION_TABLE)
+            (kept if plain else decayed).append(parameter)
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    return AdamW([group for group in groups if group["params"]], lr=learning_rate)
+
+
+def make_schedule(optimizer: Optimizer, total_steps: int, warmup_fraction: float) -> LambdaLR:
+    """Linear rise over the first `warmup_fraction` of the steps, then a half cosine to zero."""
+    warmup_steps = round(total_steps * warmup_fraction)
+
+    def scale(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / (warmup_steps + 1)
+        progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+    return LambdaLR(optimizer, scale)
+
 
 logger = logging.getLogger(__name__)
 

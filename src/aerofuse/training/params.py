@@ -6,7 +6,8 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from aerofuse.common.section import Section
+from aerofuse.common.params import Section
+from aerofuse.data.transforms import AugmentationParams
 
 AUTO = "auto"  # as much as the device has room for
 OnOutOfMemory = Literal["fail", "split", "split_and_checkpoint"]
@@ -20,13 +21,6 @@ class TaskWeights(Section):
     airline: float = Field(ge=0)
     clarity: float = Field(ge=0)
     block: float = Field(ge=0)
-
-
-class AugmentationParams(Section):
-    """Only what leaves clarity and block true: mirroring and colour."""
-
-    horizontal_flip: bool
-    color_jitter: float = Field(ge=0, le=0.5, description="largest relative change of brightness, contrast, saturation")
 
 
 class CheckpointingParams(Section):

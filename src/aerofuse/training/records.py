@@ -10,7 +10,7 @@ import pandas as pd
 
 from aerofuse.plotting.learning_curves import draw_learning_curves
 from aerofuse.training.params import PhaseParams
-from aerofuse.training.report import TrainingReport
+from aerofuse.training.state import TrainingReport
 
 
 def write_records(

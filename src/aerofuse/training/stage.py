@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,26 +21,35 @@ from aerofuse.common.params import load_section, load_value
 from aerofuse.data.dataset import PreparedSplit, Sample, TrainingLoader, make_loader
 from aerofuse.data.labels import ClassLists
 from aerofuse.data.transforms import make_augmentation
-from aerofuse.metrics.collect import collect_outputs
+from aerofuse.metrics.calibration import fit_temperatures
+from aerofuse.metrics.collect import Batch, collect_outputs
 from aerofuse.metrics.metrics import compute_metrics, validation_score
 from aerofuse.models.aircraft_model import AircraftModel
 from aerofuse.models.architecture import Architecture
-from aerofuse.models.files import ModelRecord, read_record, save_model, write_record
-from aerofuse.tracking.params import TrackingParams
-from aerofuse.tracking.tracker import Tracker, track_run
-from aerofuse.training.calibrating import calibrate
+from aerofuse.models.files import ModelRecord, load_model, read_record, save_model, write_record
+from aerofuse.tracking.tracker import Tracker, TrackingParams, track_run
+from aerofuse.training.distributed import whole_weights
 from aerofuse.training.fitting import fit_training
-from aerofuse.training.initial_model import start_model
 from aerofuse.training.loop import Hooks, train
 from aerofuse.training.memory_watch import MemoryWatch
 from aerofuse.training.params import AUTO, PhaseParams, TrainingParams
-from aerofuse.training.phases import PHASES, Phase
+from aerofuse.training.phases import PHASES, Phase, start_model
 from aerofuse.training.records import write_records
-from aerofuse.training.report import TrainingReport
-from aerofuse.training.sharding import whole_weights
-from aerofuse.training.state_folder import StateFolder
-from aerofuse.training.state_key import find_training_key
+from aerofuse.training.state import TrainingReport
+from aerofuse.training.state_folder import StateFolder, find_training_key
 from aerofuse.training.step_memory import StepMemory
+
+
+def calibrate(folder: Path, validation: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:
+    """The temperatures of the model in `folder`, which all processes reach, fitted on the validation split.
+
+    All processes call it, and all get the same. The model is loaded anew, whole and in float32: in memory is that of
+    the last epoch, perhaps in shares.
+    """
+    accelerator.wait_for_everyone()  # one of them writes the folder
+    model, _ = load_model(folder)
+    return fit_temperatures(*collect_outputs(model.to(accelerator.device), validation, accelerator))
+
 
 PREPARED_FOLDER = Path("data/prepared")
 # In the main repository, also where an experiment runs in a temporary copy of it.

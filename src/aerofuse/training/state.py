@@ -1,8 +1,9 @@
-"""What a training consists of: captured between two updates, and put back so that it goes on with the same bits."""
+"""What a training did so far, and all that it needs to go on with the very next update."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,9 +15,27 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from aerofuse.training.report import TrainingReport
-from aerofuse.training.sharding import load_whole_state, whole_state
+from aerofuse.training.distributed import load_whole_state, whole_state
 from aerofuse.training.update import Update, Updater
+
+
+@dataclass
+class TrainingReport:
+    """Metrics per epoch, the best epoch, and the time spent in training steps."""
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0
+    best_metrics: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    images: int = 0
+    peak_memory_bytes: int | None = None  # of a GPU's allocator in training steps, where the hooks have a meter for it
+    saving_seconds: float = 0.0  # spent on the state to resume from
+    resumed: int = 0  # how often the training went on from a state
+
+    @property
+    def images_per_second(self) -> float:
+        """Training speed, validation and loading of the model left out."""
+        return self.images / self.seconds if self.seconds else math.nan
 
 
 @dataclass

@@ -1,16 +1,47 @@
-"""The built-in data as a source: aircraft drawn from geometry, nothing to download."""
+"""Where photos come from: what every source gives, and the source that `data.source` names."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
 
 import pandas as pd
 
 from aerofuse.data.photo import Photo
+from aerofuse.ingest.fgvc_source import BANNER_PX, list_fgvc
+from aerofuse.ingest.file_source import FileSource, list_table
+from aerofuse.ingest.intake import IntakeSettings
+from aerofuse.ingest.params import DataParams
 from aerofuse.synthetic.fleet import built_in_fleet
 from aerofuse.synthetic.params import SyntheticParams
 from aerofuse.synthetic.photos import draw_photos, photo_airframe, photo_filename
+
+
+class Source(Protocol):
+    """Photos that are listed before they are read, so that they can be split first and memory stays bounded.
+
+    `types` and `airlines` are the class lists; `dropped` are files that cannot be used, with columns `filename` and
+    `reason`; `unlisted` are files that no label names.
+    """
+
+    types: tuple[str, ...]
+    airlines: tuple[str, ...]
+    dropped: pd.DataFrame
+    unlisted: tuple[str, ...]
+
+    def index(self) -> pd.DataFrame:
+        """One row per photo: `filename`, `typename`, `airlinename`, `registration`; what is missing is `None`.
+
+        `group` is equal for photos that must not be on two sides of a split; `split` is there where the source has
+        its own.
+        """
+        ...
+
+    def photos(self, rows: Sequence[int], image_size_px: int, *, for_training: bool) -> Iterator[Photo]:
+        """The photos at these rows of the index, in this order, square at `image_size_px`."""
+        ...
 
 
 class SyntheticSource:
@@ -50,3 +81,24 @@ class SyntheticSource:
         # To start a process takes as long as to draw a hundred photos or two.
         processes = min(len(os.sched_getaffinity(0)), 1 + len(rows) // 200)
         return draw_photos(self._fleet, rows, self._config, image_size_px, self._seed, processes)
+
+
+def create_source(params: DataParams, image_size_px: int, work: Path) -> Source:
+    """The source, its photos taken in; `work` keeps what need not be done again.
+
+    Raises `FileNotFoundError` or `ValueError` for photos or labels that cannot be used.
+    """
+    if params.source == "synthetic":
+        return SyntheticSource(params.synthetic, params.split.seed)
+    if params.source == "table":
+        listing, banner_px = list_table(Path(params.root), Path(params.labels)), 0
+    else:
+        listing, banner_px = list_fgvc(Path(params.root), params.fgvc_level, work / "extracted"), BANNER_PX
+    settings = IntakeSettings(image_size_px, banner_px, params.crop.padding if params.crop.to_box else None)
+    return FileSource(
+        listing,
+        settings,
+        work / "photos",
+        max_bad_fraction=params.max_bad_fraction,
+        duplicate_bits=params.duplicate_bits,
+    )
