@@ -1,26 +1,27 @@
-"""Aerofuse: fine-grained aircraft recognition with a fused ConvNeXt and Swin Transformer."""
+"""Aerofuse: fine-grained aircraft recognition with a fused ConvNeXt and Swin Transformer.
+
+Public are `load`, `plan_checkpointing` and what `aerofuse.backbones` exports; all else may change.
+"""
 
 from __future__ import annotations
 
-import importlib
-from os import PathLike
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from aerofuse.inference.predictor import Predictor
+    from aerofuse.inference.predictor import load_predictor as load
+    from aerofuse.planning.planner import plan_checkpointing
+
+__all__ = ["load", "plan_checkpointing"]
 
 
-def load(folder: str | PathLike[str], device: str = "cpu") -> Predictor:
-    """A predictor from a model's folder: a package such as `models/aerofuse`, or what a training stage wrote.
+def __getattr__(name: str) -> object:
+    """Import a public function when it is first asked for: every module of the package imports this one first."""
+    if name == "load":
+        from aerofuse.inference.predictor import load_predictor
 
-    `aerofuse.load("models/aerofuse").predict("photo.jpg")` is a `Prediction`. Neither the pipeline nor its tools are
-    needed. Raises `FileNotFoundError` or `ValueError` where a file is missing, damaged, or does not fit the others.
-    """
-    # By name and when called: every module imports this one, and few of them predict.
-    collection = importlib.import_module("aerofuse.paused_collection")
-    with collection.paused_collection():
-        deferral = importlib.import_module("aerofuse.inference.deferred_compiler")
-        with deferral.deferred_compiler():
-            predictor = importlib.import_module("aerofuse.inference.predictor")
-    loaded: Predictor = predictor.load_predictor(folder, device)
-    return loaded
+        return load_predictor
+    if name == "plan_checkpointing":
+        from aerofuse.planning.planner import plan_checkpointing
+
+        return plan_checkpointing
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; public are {', '.join(__all__)}")

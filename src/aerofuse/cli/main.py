@@ -8,8 +8,6 @@ import os
 import sys
 from collections.abc import Sequence
 
-from aerofuse.paused_collection import paused_collection
-
 # command, which is a module of this package: what it does
 COMMANDS = {
     "predict": "type, airline, clarity and block of photos",
@@ -29,8 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = commands.add_parser(name, help=does, formatter_class=argparse.RawDescriptionHelpFormatter)
         if name in arguments[:1]:
             # The others stay unloaded: what they import takes longer than a prediction.
-            with paused_collection():
-                module = importlib.import_module(f"aerofuse.cli.{name}")
+            module = importlib.import_module(f"aerofuse.cli.{name}")
             module.add_arguments(command)
     options = parser.parse_args(arguments)
     try:

@@ -147,5 +147,9 @@ def _likeliest(logits: Tensor, names: tuple[str, ...]) -> tuple[Candidate, ...]:
 
 
 def load_predictor(folder: str | PathLike[str], device: str | torch.device = "cpu") -> Predictor:
-    """See `aerofuse.load`."""
+    """Return a predictor from a model's folder: a package such as `models/aerofuse`, or what a training stage wrote.
+
+    `aerofuse.load("models/aerofuse").predict("photo.jpg")` is a `Prediction`. Neither the pipeline nor its tools are
+    needed. Raises `FileNotFoundError` or `ValueError` where a file is missing, damaged, or does not fit the others.
+    """
     return Predictor(*load_package(Path(folder)), torch.device(device))

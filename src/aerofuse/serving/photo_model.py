@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST, INTERNAL_ERROR
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-import aerofuse
+from aerofuse import load
 from aerofuse.data.photo import UnreadablePhotoError
 from aerofuse.inference.predictor import PhotoResult, Prediction, Predictor
 from aerofuse.serving.limits import Limits, read_content
@@ -33,7 +33,7 @@ class PhotoModel(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Load the package, which MLflow calls for before the first request. Raises what `aerofuse.load` raises."""
         self._limits = Limits.from_settings(context.model_config or {})
-        self._predictor: Predictor = aerofuse.load(context.artifacts[PACKAGE_ARTIFACT])
+        self._predictor: Predictor = load(context.artifacts[PACKAGE_ARTIFACT])
         # A server has many threads. One photo is decoded at a time, so that a flood of them takes no more memory.
         self._one_request_at_a_time = Lock()
 
