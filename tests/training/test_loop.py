@@ -14,7 +14,7 @@ from aerofuse.common.params import load_section
 from aerofuse.data.dataset import PreparedSplit, TrainingLoader
 from aerofuse.data.labels import TASKS, ClassLists
 from aerofuse.models.aircraft_model import AircraftModel
-from aerofuse.models.architecture import baseline_architecture
+from aerofuse.models.architecture import baseline_architecture, hybrid_architecture
 from aerofuse.training.loop import Hooks, make_optimizer, make_schedule, train
 from aerofuse.training.params import PhaseParams, TrainingParams
 from aerofuse.training.state import TrainingReport
@@ -103,6 +103,30 @@ def test_only_matrices_are_decayed_and_every_learning_parameter_is_there_once() 
             continue
         plain = "bias" in name or "norm" in name
         assert decay_of[id(parameter)] == (0.0 if plain else 0.05), name
+
+
+@pytest.mark.parametrize("kind", ["single_task", "multi_task", "hybrid"])
+def test_the_groups_of_every_model_are_decayed_and_plain_parameters_in_the_order_of_their_names(kind: str) -> None:
+    """Trained weights depend on them; the rule is written out here, beside timm's."""
+    tasks = ("type",) if kind == "single_task" else TASKS
+    classes = ClassLists(tuple("abc"), tuple("de"))
+    if kind == "hybrid":
+        model = hybrid_architecture("convnext_thin", "swin_thin", "attention", 0.1, 0.1, 96).build(classes)
+    else:
+        model = baseline_architecture("convnext_thin", tasks, 0.1, 0.1, 96).build(classes)
+    model.train_only(set(model.parts()) - {"cnn"} if kind == "hybrid" else model.parts())
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    expected: dict[bool, list[str]] = {True: [], False: []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decays = parameter.ndim > 1 and not name.endswith("relative_position_bias_table")
+            expected[decays].append(name)
+    groups = make_optimizer(model, 1e-3, 0.05).param_groups
+    assert [group["weight_decay"] for group in groups] == [0.05, 0.0]
+    assert [[names[id(parameter)] for parameter in group["params"]] for group in groups] == [
+        expected[True],
+        expected[False],
+    ]
 
 
 def test_the_rate_rises_linearly_then_falls_to_zero_as_a_cosine() -> None:
