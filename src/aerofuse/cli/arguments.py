@@ -1,4 +1,4 @@
-"""What the project's commands share in reading their arguments."""
+"""Types of arguments that the project's commands share."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 
 
 def one_of(known: Collection[str]) -> Callable[[str], str]:
-    """A type of argument: a name out of `known`.
+    """Return a type of argument: a name out of `known`.
 
-    argparse's own `choices` refuse an empty list of positional arguments, in some versions of Python.
+    In some versions of Python, the `choices` of argparse refuse an empty list of positional arguments.
     """
 
     def check(name: str) -> str:
@@ -23,7 +23,7 @@ def one_of(known: Collection[str]) -> Callable[[str], str]:
 
 
 def device_here(text: str) -> torch.device:
-    """A type of argument: a device that torch finds here, such as `cpu` or `cuda`."""
+    """Return a device that torch finds here, such as `cpu` or `cuda`; a type of argument."""
     try:
         device = torch.device(text)
     except RuntimeError:
@@ -34,7 +34,7 @@ def device_here(text: str) -> torch.device:
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """A type of argument: a whole number, `least` or more."""
+    """Return a type of argument: a whole number that is `least` or more."""
 
     def check(text: str) -> int:
         if not text.isdecimal() or int(text) < least:
