@@ -23,8 +23,7 @@ from torch import Tensor, nn
 from aerofuse.backbones.backbone import Backbone
 from aerofuse.checkpointing.chain import Unit, run_units
 from aerofuse.data.labels import CLASSIFICATION_TASKS
-from aerofuse.metrics.collect import evaluation_mode
-from aerofuse.models.aircraft_model import AircraftModel
+from aerofuse.models.aircraft_model import AircraftModel, evaluation_mode
 from aerofuse.models.fusion import AttentionFusion
 
 Measure = Literal["attention weight", "gradient x input"]

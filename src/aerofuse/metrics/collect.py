@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 import torch
 from accelerate import Accelerator
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from aerofuse.common.params import Section
+from aerofuse.models.aircraft_model import evaluation_mode
 
 Batch = tuple[Tensor, dict[str, Tensor]]
 
@@ -43,23 +43,6 @@ def collect_outputs(
         raise ValueError("the split is empty: there is nothing to evaluate")
     all_outputs, all_targets = zip(*collected, strict=True)
     return _concatenate(all_outputs), _concatenate(all_targets)
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Switch to evaluation mode without gradients; afterwards every module is in the mode that it was in before.
-
-    `model.train()` cannot undo it: frozen parts of a model in training are in evaluation mode.
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        # Not inference mode: what FSDP allocates in its first pass is written to in training.
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _to_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from aerofuse.common.hardware import device_name
-from aerofuse.metrics.collect import evaluation_mode
+from aerofuse.models.aircraft_model import evaluation_mode
 
 _WARM_UP_PASSES = 10  # the first passes allocate memory and choose kernels
 

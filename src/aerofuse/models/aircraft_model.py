@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Self
 
 import torch
@@ -119,6 +120,23 @@ class AircraftModel(nn.Module, ABC):
         )
         logger.info("gradient checkpointing %s", self._plan.summary())
         self._plan.apply(self)
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Switch to evaluation mode without gradients; afterwards every module is in the mode that it was in before.
+
+    `model.train()` cannot undo it: frozen parts of a model in training are in evaluation mode.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        # Not inference mode: what FSDP allocates in its first pass is written to in training.
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 class Normalise(nn.Module):

@@ -32,7 +32,7 @@ from aerofuse.training.update import NotFiniteError, Updater
 
 ensure_torchvision_imports()  # timm imports torchvision
 
-from timm.optim import param_groups_weight_decay  # noqa: E402
+from timm.optim import param_groups_weight_decay  # type: ignore[attr-defined]  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
