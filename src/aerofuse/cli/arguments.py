@@ -3,23 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import torch
-
-
-def one_of(known: Collection[str]) -> Callable[[str], str]:
-    """Return a type of argument: a name out of `known`.
-
-    In some versions of Python, the `choices` of argparse refuse an empty list of positional arguments.
-    """
-
-    def check(name: str) -> str:
-        if name not in known:
-            raise argparse.ArgumentTypeError(f"{name!r} is not known; there are {', '.join(known)}")
-        return name
-
-    return check
 
 
 def device_here(text: str) -> torch.device:

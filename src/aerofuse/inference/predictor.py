@@ -92,18 +92,17 @@ class Predictor:
         """
         waiting = (Path(file) for file in files)
         while group := list(islice(waiting, batch_size)):
-            pixels: dict[int, Pixels] = {}
-            problems: dict[int, str] = {}
-            for number, file in enumerate(group):
+            images: list[Pixels] = []
+            problems: list[str | None] = []
+            for file in group:
                 try:
-                    pixels[number] = read_photo(file, self.record.image_size_px, banner_px=banner_px)
+                    images.append(read_photo(file, self.record.image_size_px, banner_px=banner_px))
+                    problems.append(None)
                 except UnreadablePhotoError as error:
-                    problems[number] = str(error)
-            predictions = (
-                dict(zip(pixels, self.predict_batch(as_batch(list(pixels.values()))), strict=True)) if pixels else {}
-            )
-            for number, file in enumerate(group):
-                yield PhotoResult(file, predictions.get(number), problems.get(number))
+                    problems.append(str(error))
+            predictions = iter(self.predict_batch(as_batch(images)) if images else ())
+            for file, problem in zip(group, problems, strict=True):
+                yield PhotoResult(file, next(predictions) if problem is None else None, problem)
 
     def predict_batch(self, images: Tensor) -> list[Prediction]:
         """Predict for prepared images, uint8 `[B, 3, image_size_px, image_size_px]`.

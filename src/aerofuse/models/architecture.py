@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pydantic import Field
 from torch import Tensor, nn
 
 from aerofuse.backbones.backbone import Backbone, create_backbone
-from aerofuse.common.params import Section
 from aerofuse.data.labels import TASKS, ClassLists
 from aerofuse.models.aircraft_model import AircraftModel, Normalise
 from aerofuse.models.fusion import Fusion, create_fusion
@@ -98,11 +96,3 @@ def hybrid_architecture(
 ) -> Architecture:
     """Return the architecture of the hybrid with the heads named by `tasks`, by default all four."""
     return Architecture(cnn, transformer, fusion_method, tuple(tasks), head_dropout, drop_path, image_size_px)
-
-
-class HeadDropoutParams(Section):
-    """Dropout in front of every head, per model."""
-
-    single_task: float = Field(ge=0, lt=1)
-    multi_task: float = Field(ge=0, lt=1)
-    hybrid: float = Field(ge=0, lt=1)

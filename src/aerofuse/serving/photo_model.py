@@ -51,7 +51,10 @@ class PhotoModel(PythonModel):
             )
         with self._one_request_at_a_time:
             try:
-                return [_record(result) for result in self._results(photos)]
+                return [
+                    (_NOTHING if result.prediction is None else result.prediction.to_dict()) | {"error": result.problem}
+                    for result in self._results(photos)
+                ]
             except ValueError as error:
                 raise MlflowException(str(error), INTERNAL_ERROR) from error
 
@@ -70,8 +73,3 @@ class PhotoModel(PythonModel):
             read = self._predictor.predict_files(files)
             for number in range(len(photos)):
                 yield refused[number] if number in refused else next(read)
-
-
-def _record(result: PhotoResult) -> dict[str, Any]:
-    answers = _NOTHING if result.prediction is None else result.prediction.to_dict()
-    return {**answers, "error": result.problem}

@@ -11,8 +11,9 @@ from aerofuse.common.files import load_into, load_weights
 from aerofuse.common.params import load_section, load_value
 from aerofuse.data.labels import ClassLists
 from aerofuse.models.aircraft_model import AircraftModel
-from aerofuse.models.architecture import Architecture, HeadDropoutParams, baseline_architecture, hybrid_architecture
+from aerofuse.models.architecture import Architecture, baseline_architecture, hybrid_architecture
 from aerofuse.models.files import load_model
+from aerofuse.models.params import HeadDropoutParams
 
 
 @dataclass(frozen=True)

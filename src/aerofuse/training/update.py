@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -87,8 +87,9 @@ class Updater:
             with self.meter.step(batch[0]):
                 parts = list(self.micro_batches.parts(batch))
                 for part_number, part in enumerate(parts):
+                    # Processes exchange gradients once per update.
                     exchanged = is_last and part_number == len(parts) - 1 and not on_trial
-                    with self._without_exchange(unless=exchanged):
+                    with nullcontext() if exchanged else self.accelerator.no_sync(self.model):
                         losses = self._backward(part, counts, number)
                     for name, loss in losses.items():
                         sums[name] = sums.get(name, 0) + loss
@@ -102,8 +103,10 @@ class Updater:
         device = self.accelerator.device
         images = part[0].to(device, non_blocking=True)
         targets = {task: values.to(device, non_blocking=True) for task, values in part[1].items()}
+        # On trial without DDP, which would wait for processes that have failed.
+        model = self.accelerator.unwrap_model(self.model) if self._on_trial else self.model
         with self.accelerator.autocast():
-            outputs = self._runner(images)
+            outputs = model(images)
         losses = task_losses(outputs, targets, counts)
         loss = weighted_sum(losses, self.params.task_weights.model_dump())
         if not torch.isfinite(loss):
@@ -132,7 +135,7 @@ class Updater:
 
     def _count(self, batches: Sequence[Batch], asked_to_stop: bool) -> dict[str, Tensor]:
         """Count the labels per task of all batches and processes, and the processes that were asked to stop."""
-        labels = [count_labels(targets, targets) for _, targets in batches]
+        labels = [_count_labels(targets) for _, targets in batches]
         counts = {task: torch.stack([count[task] for count in labels]).sum() for task in labels[0]}
         counts[_STOP] = torch.tensor(int(asked_to_stop))
         counts = {task: count.to(self.accelerator.device) for task, count in counts.items()}
@@ -152,11 +155,6 @@ class Updater:
         """
         return not self._is_alone and self.micro_batches.trials > 0 and not is_sharded(self.model)
 
-    @property
-    def _runner(self) -> nn.Module:
-        """Return the model to run: on trial without DDP, which would wait for processes that have failed."""
-        return self.accelerator.unwrap_model(self.model) if self._on_trial else self.model
-
     def _exchange(self) -> None:
         """Average the gradients over the processes, as DDP does in its backward pass."""
         if self._anyone_failed(False):
@@ -170,10 +168,6 @@ class Updater:
         flag = torch.tensor(int(failed), device=self.accelerator.device)
         total: Tensor = self.accelerator.reduce(flag, "sum")
         return bool(total)
-
-    def _without_exchange(self, *, unless: bool) -> AbstractContextManager[None]:
-        """Suppress the exchange of gradients, which happens once per update."""
-        return nullcontext() if unless else self.accelerator.no_sync(self.model)
 
 
 class NoRoomForOptimizerError(MemoryError):
@@ -189,11 +183,6 @@ class NotFiniteError(FloatingPointError):
         self.batch = batch
 
 
-def count_labels(targets: Mapping[str, Tensor], tasks: Iterable[str]) -> dict[str, Tensor]:
-    """Count the samples that have the label of each task, a scalar int64 per task."""
-    return {task: _is_labelled(task, targets[task]).sum() for task in tasks}
-
-
 def task_losses(
     outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], counts: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
@@ -205,7 +194,7 @@ def task_losses(
     `counts` are the labels of a larger batch that this one is a part of: the losses of all parts then add up to the
     loss of the larger batch.
     """
-    counts = counts or count_labels(targets, outputs)
+    counts = counts or _count_labels(targets)
     return {task: _summed(task, output, targets[task]) / counts[task].clamp(min=1) for task, output in outputs.items()}
 
 
@@ -219,6 +208,11 @@ class _OtherProcessError(RuntimeError):
 
     def __init__(self) -> None:
         super().__init__("out of memory in another process")
+
+
+def _count_labels(targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Count the samples that have the label of each task, a scalar int64 per task."""
+    return {task: _is_labelled(task, target).sum() for task, target in targets.items()}
 
 
 def _summed(task: str, output: Tensor, target: Tensor) -> Tensor:
