@@ -16,7 +16,7 @@ from aerofuse.common.files import write_json
 from aerofuse.common.params import load_section
 from aerofuse.data.store import open_table, read_images
 from aerofuse.inference.explain import Explanation, explain
-from aerofuse.inference.occlusion_test import covering_effects
+from aerofuse.inference.occlusion_test import occlusion_effects
 from aerofuse.metrics.predictions import ExplainParams, read_predictions, worst_mistakes
 from aerofuse.models.files import load_model
 from aerofuse.plotting.mistake_pictures import Pixels, overlay, write_jpegs
@@ -53,7 +53,7 @@ def explain_mistakes() -> None:
         "branches": {"cnn": record.architecture.cnn, "transformer": record.architecture.transformer},
         "covering": {
             "photos": len(some),
-            "effects": {branch: asdict(effect) for branch, effect in covering_effects(model, some).items()},
+            "effects": {branch: asdict(effect) for branch, effect in occlusion_effects(model, some).items()},
         },
         "mistakes": mistakes,
     }

@@ -13,8 +13,8 @@ from aerofuse.inference.export_check import ExportParams
 from aerofuse.ingest.params import DataParams
 from aerofuse.metrics.collect import EvaluateParams
 from aerofuse.metrics.predictions import ExplainParams
-from aerofuse.models.architecture import HeadDropoutParams
 from aerofuse.models.fusion import FusionMethod
+from aerofuse.models.params import HeadDropoutParams
 from aerofuse.tracking.tracker import TrackingParams
 from aerofuse.training.params import LaunchParams, PhaseParams, TrainingParams
 from tools.benchmarks.params import BenchmarkParams

@@ -134,7 +134,8 @@ def test_attention_weights_are_those_of_the_fusion(photos: Tensor) -> None:
     assert isinstance(model, HybridModel)
     shares = explain(model, photos[2]).shares
     with torch.no_grad():
-        weights = model.fusion.branch_weights(*model.get_branch_features(photos[2:3]))[0]  # type: ignore[operator]
+        normalised = model.normalise(photos[2:3])
+        weights = model.fusion.branch_weights(model.cnn(normalised), model.transformer(normalised))[0]  # type: ignore[operator]
     assert shares is not None
     assert list(shares.values.values()) == pytest.approx(weights.tolist())
     assert sum(shares.values.values()) == pytest.approx(1)

@@ -166,7 +166,7 @@ def test_a_folder_of_something_else_is_left_alone(
     monkeypatch.chdir(place)
     (tmp_path / "thesis.txt").write_text("two years of work")
     assert main(["mlflow", "model", "--output", str(tmp_path)]) == 2
-    assert "is no MLflow model, and is not replaced by one" in capsys.readouterr().err
+    assert "is not an MLflow model, and is not replaced by one" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
     assert main(["mlflow", "model", "--model", "nowhere", "--output", str(tmp_path / "new")]) == 2
     assert "no model in 'nowhere'" in capsys.readouterr().err

@@ -10,7 +10,8 @@ import torch
 from aerofuse.backbones.weights import BackboneParams
 from aerofuse.common.params import load_section, load_value
 from aerofuse.data.labels import ClassLists
-from aerofuse.models.architecture import HeadDropoutParams, hybrid_architecture
+from aerofuse.models.architecture import hybrid_architecture
+from aerofuse.models.params import HeadDropoutParams
 from aerofuse.planning.clocks import Estimated
 from aerofuse.planning.planner import Planner
 from tools.benchmarks.results import Planning

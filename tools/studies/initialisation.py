@@ -10,7 +10,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from aerofuse.cli.arguments import one_of
 from aerofuse.common.markdown import markdown_table
 from aerofuse.common.params import load_value
 from aerofuse.plotting.wording import METRICS, MODELS, write_value
@@ -31,10 +30,17 @@ def initialisation_page(bundled: Metrics, random: Metrics, models: Sequence[str]
     return markdown_table(header, rows, "ll" + "r" * len(HEADLINES)) + "\n"
 
 
+def _known_model(name: str) -> str:
+    # In some versions of Python, the `choices` of argparse refuse an empty list of positional arguments.
+    if name not in MODELS:
+        raise argparse.ArgumentTypeError(f"{name!r} is not known; there are {', '.join(MODELS)}")
+    return name
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the experiment and write the table."""
     parser = argparse.ArgumentParser(prog="python -m tools.studies.initialisation", description=__doc__)
-    parser.add_argument("models", nargs="*", type=one_of(MODELS), help="models to train again (default: multi_task)")
+    parser.add_argument("models", nargs="*", type=_known_model, help="models to train again (default: multi_task)")
     models: list[str] = parser.parse_args(arguments).models or ["multi_task"]
     weights = f"recipes.{load_value(str, 'recipe')}.weights"
     settings = {f"{weights}.source": "none", f"+{weights}.allow_random": "true"}

@@ -1,29 +1,15 @@
-"""What the project's commands share in reading their arguments."""
+"""Types of arguments that the project's commands share."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import torch
 
 
-def one_of(known: Collection[str]) -> Callable[[str], str]:
-    """A type of argument: a name out of `known`.
-
-    argparse's own `choices` refuse an empty list of positional arguments, in some versions of Python.
-    """
-
-    def check(name: str) -> str:
-        if name not in known:
-            raise argparse.ArgumentTypeError(f"{name!r} is not known; there are {', '.join(known)}")
-        return name
-
-    return check
-
-
 def device_here(text: str) -> torch.device:
-    """A type of argument: a device that torch finds here, such as `cpu` or `cuda`."""
+    """Return a device that torch finds here, such as `cpu` or `cuda`; a type of argument."""
     try:
         device = torch.device(text)
     except RuntimeError:
@@ -34,7 +20,7 @@ def device_here(text: str) -> torch.device:
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """A type of argument: a whole number, `least` or more."""
+    """Return a type of argument: a whole number that is `least` or more."""
 
     def check(text: str) -> int:
         if not text.isdecimal() or int(text) < least:

@@ -1,6 +1,6 @@
-"""A page in the browser: drop a photo and see the answer, or ask what a training step takes.
+"""A page in the browser: drop a photo and see the answer, or ask what a training step needs.
 
-It is there for this machine only, works offline, and tells nobody anything.
+Only this machine can open it. It works offline and sends nothing anywhere.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A model as a program of its own, which runs without Aerofuse: ONNX, or torch's own .pt2.
+"""A model as a program that runs without Aerofuse: ONNX, or torch's own .pt2.
 
-Its input `images` is uint8 RGB [batch, 3, height, width], its outputs are calibrated probabilities of the classes and
-the values of clarity and block. Class names and preprocessing are in the file (docs/predict.md).
+Its input `images` is uint8 RGB [batch, 3, height, width]. Its outputs are calibrated probabilities of the classes and
+the values of clarity and block. The file holds the class names and the preprocessing (docs/predict.md).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the file and say where it is."""
+    """Write the file and print its path and size."""
     if options.format == "onnx":
         require_onnx()
     model, record = load_package(options.model)

@@ -30,13 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", choices=["float32", "bf16"], default="float32", help="(default: float32)")
     parser.add_argument("--gpu-memory", type=parse_bytes, metavar="SIZE", help="what there is, such as 20GiB")
     parser.add_argument("--fusion-method", default="concat", help="of a hybrid (default: concat)")
-    parser.add_argument("--show-plan", action="store_true", help="print what each unit keeps under the chosen plan")
+    parser.add_argument("--show-plan", action="store_true", help="print what each unit saves under the chosen plan")
     parser.add_argument("--picture", type=Path, metavar="PNG", help="draw the plan that --gpu-memory leads to")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the table; status 1 where nothing fits into the memory named."""
+    """Print the table; status 1 where no plan fits into the named memory."""
     if options.picture is not None and options.gpu_memory is None:
         raise ValueError("--picture draws the plan for a memory; name it with --gpu-memory")
     question = StepQuestion(
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
 def _table(memory_bytes: int | None, answer: StepAnswer) -> Table:
     table = Table()
     table.add_column("plan")
-    for column in ("peak", "of the unchecked", "time"):
+    for column in ("peak", "of the baseline", "time"):
         table.add_column(column, justify="right")
     if memory_bytes is not None:
         table.add_column("fits", justify="center")

@@ -1,8 +1,8 @@
 """What is on photos: aircraft type, airline, how sharp the photo is, how much of the aircraft is hidden.
 
-Results go to stdout, as a table, or as they come with --json (JSON Lines: an object a line) or --csv. Files that
-cannot be used go to stderr with the reason, and the rest goes on. The exit status is 0 where all went well, 1 where a
-file could not be used, and 2 for a mistake in the command or a model that cannot be loaded.
+Results go to stdout: a table at the end, or one line per photo at once with --json (JSON Lines) or --csv. For a file
+that cannot be used, the reason goes to stderr, and the other files follow. The exit status is 0 without any problem, 1
+where a file could not be used, and 2 for a mistake in the command or a model that cannot be loaded.
 """
 
 from __future__ import annotations
@@ -28,77 +28,30 @@ from aerofuse import load
 from aerofuse.cli.arguments import at_least, device_here
 from aerofuse.data.photo import IMAGE_SUFFIXES, photos_below
 
-LIST = "-"
-
-
-@dataclass(frozen=True)
-class PhotoList:
-    """Files in the order in which they were named, and what led to none, with the reason."""
-
-    files: tuple[Path, ...]
-    empty: tuple[tuple[str, str], ...]
-
-
-def list_photos(named: Sequence[str], lines: Iterable[str] = ()) -> PhotoList:
-    """The photos that `named` stands for; a `-` among them for `lines`, a name in each.
-
-    A folder stands for all photos in it and below it, a pattern such as `2024/**/*.jpg` for what it matches, both in
-    the order of their names. A file is taken whatever its suffix, and also where there is none: reading it says so.
-    """
-    names: list[str] = []
-    for name in named:
-        names += [line.rstrip("\r\n") for line in lines if line.strip()] if name == LIST else [name]
-    files: list[Path] = []
-    empty: list[tuple[str, str]] = []
-    for name in names:
-        path = Path(name)
-        if path.is_dir():
-            found, reason = sorted(photos_below(path)), f"no photo in this folder ({', '.join(sorted(IMAGE_SUFFIXES))})"
-        elif glob.has_magic(name) and not path.exists():
-            matches = (Path(match) for match in glob.glob(name, recursive=True))  # noqa: PTH207 (Path.glob takes no absolute one)
-            found, reason = sorted(match for match in matches if match.is_file()), "no file matches this pattern"
-        else:
-            found, reason = [path], ""
-        files += found
-        if not found:
-            empty.append((name, reason))
-    return PhotoList(tuple(files), tuple(empty))
-
-
-DEFAULT_MODEL = Path("models/aerofuse")
-_DIGITS = 6
-_BAR_AFTER_S = 2.0
-_COLUMNS = (
-    "file",
-    "type",
-    "type_confidence",
-    "type_top5",
-    "airline",
-    "airline_confidence",
-    "clarity",
-    "block",
-    "quality_score",
-)
-_VALUES = ("clarity", "block", "quality_score")
-_UNBOUNDED = 10_000  # characters
-_NONE = "-"  # where the model has no such head
+Record = dict[str, Any]
 
 _EXAMPLES = """examples:
   aerofuse predict photo.jpg
   aerofuse predict photos --json > predictions.jsonl
   find photos -name '*.jpg' -mtime -1 | aerofuse predict - --csv"""
-
-Record = dict[str, Any]
+_DEFAULT_MODEL = Path("models/aerofuse")
+_LIST = "-"  # stands for a list of names on stdin
+_DIGITS = 6
+_BAR_AFTER_S = 2.0
+_VALUES = ("clarity", "block", "quality_score")
+_COLUMNS = ("file", "type", "type_confidence", "type_top5", "airline", "airline_confidence", *_VALUES)
+_UNBOUNDED = 10_000  # characters
+_NONE = "-"  # where the model has no such head
 
 
 def add_model_option(parser: argparse.ArgumentParser) -> None:
-    """Declare `--model`, as every command has it that uses one."""
+    """Declare `--model` for a command that uses a model."""
     parser.add_argument(
         "--model",
         type=Path,
-        default=DEFAULT_MODEL,
+        default=_DEFAULT_MODEL,
         metavar="DIR",
-        help=f"folder of the model (default: {DEFAULT_MODEL})",
+        help=f"folder of the model (default: {_DEFAULT_MODEL})",
     )
 
 
@@ -127,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Predict and print; status 1 where a file could not be used."""
+    """Predict and print; the status is 1 where a file could not be used."""
     photos = list_photos(options.paths, sys.stdin)
     problems = len(photos.empty)
     for name, reason in photos.empty:
@@ -156,12 +109,46 @@ def run(options: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
+@dataclass(frozen=True)
+class PhotoList:
+    """Files in the order in which they were named, and names that stand for no file, with the reason."""
+
+    files: tuple[Path, ...]
+    empty: tuple[tuple[str, str], ...]
+
+
+def list_photos(named: Sequence[str], lines: Iterable[str] = ()) -> PhotoList:
+    """List the photos that `named` stands for; `-` stands for `lines`, with a name in each.
+
+    A folder stands for all photos in it and below it, a pattern such as `2024/**/*.jpg` for its matches, both sorted.
+    A named file is listed with any suffix, even if it is missing: reading it gives the reason.
+    """
+    names: list[str] = []
+    for name in named:
+        names += [line.rstrip("\r\n") for line in lines if line.strip()] if name == _LIST else [name]
+    files: list[Path] = []
+    empty: list[tuple[str, str]] = []
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            found, reason = sorted(photos_below(path)), f"no photo in this folder ({', '.join(sorted(IMAGE_SUFFIXES))})"
+        elif glob.has_magic(name) and not path.exists():
+            matches = (Path(match) for match in glob.glob(name, recursive=True))  # noqa: PTH207 (Path.glob takes no absolute one)
+            found, reason = sorted(match for match in matches if match.is_file()), "no file matches this pattern"
+        else:
+            found, reason = [path], ""
+        files += found
+        if not found:
+            empty.append((name, reason))
+    return PhotoList(tuple(files), tuple(empty))
+
+
 def _complain(file: str | Path, problem: str | None) -> None:
     tqdm.write(f"aerofuse: {_shown(file)}: {problem}", file=sys.stderr)  # above the bar, where there is one
 
 
 def _shown(file: str | Path) -> str:
-    """A name as text, also where its bytes are none."""
+    """Return a file's name as text; bytes that are not UTF-8 are escaped."""
     return os.fsencode(file).decode("utf-8", "backslashreplace")
 
 
@@ -199,10 +186,10 @@ def _write_table(records: Iterable[Record]) -> None:
     for record in records:
         cells = [record["file"], *(_with_confidence(record, task) for task in ("type", "airline"))]
         cells += [_NONE if record[name] is None else f"{record[name]:.2f}" for name in _VALUES]
-        table.add_row(*map(Text, cells))  # as they are: brackets in a name are no markup
+        table.add_row(*map(Text, cells))  # as text: brackets in a name are not markup
     console = Console()
     if not console.is_terminal:
-        # Into a file or a pipe every line goes whole.
+        # In a file or a pipe no line is folded.
         console = Console(width=Console(width=_UNBOUNDED).measure(table).maximum)
     console.print(table)
 

@@ -1,4 +1,4 @@
-"""What the page says of a photo, and of a training step, as pieces of HTML."""
+"""The page's answers about a photo and about a training step, and their HTML."""
 
 from __future__ import annotations
 
@@ -16,58 +16,14 @@ from PIL import Image
 
 from aerofuse.checkpointing.budget import format_bytes
 from aerofuse.data.photo import fit_square, open_photo
-from aerofuse.inference.explain import BranchShares, explain
+from aerofuse.inference.explain import explain
 from aerofuse.inference.package import Pixels, as_batch, load_package, read_photo
 from aerofuse.inference.predictor import Prediction, Predictor
 from aerofuse.planning.step_question import StepAnswer
 from aerofuse.plotting.mistake_pictures import overlay
 
-PICTURE_PX = 384
-
-
-@dataclass(frozen=True, eq=False)
-class PhotoAnswer:
-    """`photo` is what the model is shown, in more pixels; `maps` has a picture per backbone, `shares` their parts."""
-
-    prediction: Prediction
-    photo: Pixels
-    maps: Mapping[str, Pixels]
-    shares: Mapping[str, float] | None
-    measure: str | None
-
-
-class PhotoAnswers:
-    """A model, loaded once. Raises what `aerofuse.load` raises."""
-
-    def __init__(self, folder: Path) -> None:
-        self._model, self.record = load_package(folder)
-        self._predictor = Predictor(self._model, self.record, torch.device("cpu"))
-
-    def answer(self, file: Path) -> PhotoAnswer:
-        """Of a photo file, the same as `aerofuse predict` says. Raises `UnreadablePhotoError` with the reason."""
-        images = as_batch([read_photo(file, self.record.image_size_px)])
-        (prediction,) = self._predictor.predict_batch(images)
-        photo = fit_square(open_photo(file, PICTURE_PX).image, PICTURE_PX)
-        task = self.record.architecture.tasks[0]
-        explanation = explain(self._model, images[0], task=task)
-        maps = {self._backbone(branch): overlay(photo, _enlarged(heat)) for branch, heat in explanation.maps.items()}
-        shares: BranchShares | None = explanation.shares
-        if shares is None:
-            return PhotoAnswer(prediction, photo, maps, None, None)
-        named = {self._backbone(branch): value for branch, value in shares.values.items()}
-        return PhotoAnswer(prediction, photo, maps, named, shares.measure)
-
-    def _backbone(self, branch: str) -> str:
-        return str(getattr(self.record.architecture, branch))
-
-
-def _enlarged(heat: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """A map `[H, W]` in 0..1 as large as the picture."""
-    large = Image.fromarray(heat).resize((PICTURE_PX, PICTURE_PX), Image.Resampling.BILINEAR)
-    return np.asarray(large, dtype=np.float32)
-
-
 STYLES = Path(__file__).with_name("page.css")
+PICTURE_PX = 384
 _SHARES = {
     "attention weight": ("What the fusion gives each branch", "{:.0%}"),
     "gradient x input": ("What each branch adds to this answer, in logits", "{:+.1f}"),
@@ -79,13 +35,48 @@ _VALUES = {
 }
 
 
+@dataclass(frozen=True, eq=False)
+class PhotoAnswer:
+    """A prediction, the photo as the model's input in more pixels, and per backbone a map as a picture and a share."""
+
+    prediction: Prediction
+    photo: Pixels
+    maps: Mapping[str, Pixels]
+    shares: Mapping[str, float] | None
+    measure: str | None
+
+
+class PhotoAnswers:
+    """Answers of a model that is loaded once. Raises what `aerofuse.load` raises."""
+
+    def __init__(self, folder: Path) -> None:
+        self._model, self.record = load_package(folder)
+        self._predictor = Predictor(self._model, self.record, torch.device("cpu"))
+
+    def answer(self, file: Path) -> PhotoAnswer:
+        """Answer for a photo file, as `aerofuse predict` does. Raises `UnreadablePhotoError` with the reason."""
+        images = as_batch([read_photo(file, self.record.image_size_px)])
+        (prediction,) = self._predictor.predict_batch(images)
+        photo = fit_square(open_photo(file, PICTURE_PX).image, PICTURE_PX)
+        task = self.record.architecture.tasks[0]
+        explanation = explain(self._model, images[0], task=task)
+        maps = {self._backbone(branch): overlay(photo, _enlarged(heat)) for branch, heat in explanation.maps.items()}
+        if explanation.shares is None:
+            return PhotoAnswer(prediction, photo, maps, None, None)
+        shares = {self._backbone(branch): value for branch, value in explanation.shares.values.items()}
+        return PhotoAnswer(prediction, photo, maps, shares, explanation.shares.measure)
+
+    def _backbone(self, branch: str) -> str:
+        return str(getattr(self.record.architecture, branch))
+
+
 def message(text: str) -> str:
-    """Why there is no answer."""
+    """Return the reason why there is no answer, as HTML."""
     return f'<p class="af-problem" role="alert">{escape(text)}</p>'
 
 
 def photo_page(answer: PhotoAnswer) -> str:
-    """All that is said of a photo."""
+    """Return the answer about a photo as HTML."""
     prediction = answer.prediction
     parts = [f'<div class="af-cards">{"".join(_cards(prediction))}</div>']
     if prediction.type_top5:
@@ -104,13 +95,19 @@ def photo_page(answer: PhotoAnswer) -> str:
 
 
 def plan_page(answer: StepAnswer, memory_bytes: int, sentences: Sequence[str], picture: bytes | None) -> str:
-    """The verdict on a step, the plans between most and least memory, and the chosen one drawn, a PNG."""
+    """Return the verdict on a step, the plans from most to least memory, and the picture of the chosen one, a PNG."""
     kind = "af-yes" if answer.fits(memory_bytes) else "af-no"
     verdict = f'<p class="af-verdict {kind}">{escape(sentences[0])}</p>'
     rest = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences[1:])
     drawn = "" if picture is None else f'<img class="af-plan" alt="the plan" src="{_data("png", picture)}">'
-    table = _table(_plans(answer, memory_bytes))
+    table = _plan_table(answer, memory_bytes)
     return f'<p class="af-note">{escape(str(answer.question))}</p>{verdict}{table}<ul>{rest}</ul>{drawn}'
+
+
+def _enlarged(heat: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return a map `[H, W]` in 0..1 in the size of the picture."""
+    large = Image.fromarray(heat).resize((PICTURE_PX, PICTURE_PX), Image.Resampling.BILINEAR)
+    return np.asarray(large, dtype=np.float32)
 
 
 def _cards(prediction: Prediction) -> list[str]:
@@ -136,7 +133,7 @@ def _section(title: str, content: str) -> str:
 
 
 def _bars(rows: Sequence[tuple[str, float, str]]) -> str:
-    """Rows of a name, a share of the full length in -1..1, and what is written behind it."""
+    """Draw rows of a name, a share of the full length in -1..1, and the text behind the bar."""
     cells = (f"<dt>{escape(name)}</dt><dd>{_bar(share)}<span>{text}</span></dd>" for name, share, text in rows)
     return f'<dl class="af-bars">{"".join(cells)}</dl>'
 
@@ -153,22 +150,12 @@ def _figure(caption: str, picture: Pixels) -> str:
     return f'<figure><img alt="{escape(caption)}" src="{source}"><figcaption>{escape(caption)}</figcaption></figure>'
 
 
-def _plans(answer: StepAnswer, memory_bytes: int) -> Mapping[str, Sequence[str]]:
-    return {
-        name: (
-            format_bytes(point.peak_bytes),
-            f"{point.time_ratio - 1:.0%}",
-            "yes" if point.peak_bytes <= memory_bytes else "no",
-        )
-        for name, point in answer.points.items()
-    }
-
-
-def _table(rows: Mapping[str, Sequence[str]]) -> str:
-    head = "".join(f"<th>{title}</th>" for title in ("plan", "peak", "extra time", "fits"))
+def _plan_table(answer: StepAnswer, memory_bytes: int) -> str:
+    head = "<th>plan</th><th>peak</th><th>extra time</th><th>fits</th>"
     body = "".join(
-        f"<tr><td>{escape(name)}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
-        for name, cells in rows.items()
+        f"<tr><td>{escape(name)}</td><td>{format_bytes(point.peak_bytes)}</td><td>{point.time_ratio - 1:.0%}</td>"
+        f"<td>{'yes' if point.peak_bytes <= memory_bytes else 'no'}</td></tr>"
+        for name, point in answer.points.items()
     )
     return f'<div class="af-wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 

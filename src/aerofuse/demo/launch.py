@@ -1,4 +1,4 @@
-"""Starting the page to try a model on, with its example photos."""
+"""Start the page that tries a model, with example photos."""
 
 from __future__ import annotations
 
@@ -13,36 +13,14 @@ from pathlib import Path
 from aerofuse.data.store import open_table
 from aerofuse.demo.fragments import STYLES, PhotoAnswers
 
-_COUNT = 6
-
-
-def write_examples(prepared: Path, folder: Path) -> list[tuple[Path, str]]:
-    """Write some photos, of different types as far as there are, to `folder`: their files and types.
-
-    None where nothing is prepared in `prepared`.
-    """
-    split = prepared / "test.arrow"
-    if not split.is_file():
-        return []
-    table = open_table(split)
-    types = table["typename"].to_pylist()
-    first = {name: number for number, name in reversed(list(enumerate(types))) if name is not None}
-    chosen = sorted(first.items())[:_COUNT]
-    examples = []
-    for name, number in chosen:
-        file = folder / f"{number}.jpg"
-        file.write_bytes(table["image"][number].as_buffer())
-        examples.append((file, name))
-    return examples
-
-
 _ADDRESS = "127.0.0.1"
 _LARGEST_UPLOAD_BYTES = 20 * 2**20
 _SETTINGS = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
+_EXAMPLES = 6
 
 
 def run_demo(model: Path, prepared: Path, port: int, is_ready: Callable[[str], object]) -> None:
-    """Serve the page until Ctrl+C; `is_ready` is told its address.
+    """Serve the page until Ctrl+C; `is_ready` is called with its address.
 
     Raises `ValueError` where Gradio is missing or the port is taken, and what `aerofuse.load` raises.
     """
@@ -67,13 +45,32 @@ def run_demo(model: Path, prepared: Path, port: int, is_ready: Callable[[str], o
             allowed_paths=[folder],
             max_file_size=_LARGEST_UPLOAD_BYTES,
             css_paths=STYLES,
-            # Fonts of the machine: others would come from the network.
+            # The machine's own fonts; others would come from the network.
             theme=gradio.themes.Default(
                 primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
             ),
         )
         is_ready(f"http://{_ADDRESS}:{port}")
         blocks.block_thread()
+
+
+def write_examples(prepared: Path, folder: Path) -> list[tuple[Path, str]]:
+    """Write some test photos of different types to `folder`, and return their files and types.
+
+    Without a test split in `prepared` there are none.
+    """
+    split = prepared / "test.arrow"
+    if not split.is_file():
+        return []
+    table = open_table(split)
+    types = table["typename"].to_pylist()
+    first = {name: number for number, name in reversed(list(enumerate(types))) if name is not None}
+    examples = []
+    for name, number in sorted(first.items())[:_EXAMPLES]:
+        file = folder / f"{number}.jpg"
+        file.write_bytes(table["image"][number].as_buffer())
+        examples.append((file, name))
+    return examples
 
 
 def _check_free(port: int) -> None:

@@ -23,12 +23,13 @@ _LARGEST_IMAGE_PX = 1024
 _LARGEST_BATCH = 4096
 _LARGEST_MEMORY_GIB = 1024
 _BYTES_PER_GIB = 2**30
-_KEPT_S = 3600  # photos that were dropped, in Gradio's folder of temporary files
-_WAITING = '<p class="af-note">{}</p>'
+_KEPT_S = 3600  # how long dropped photos stay in Gradio's folder of temporary files
+_NOTE = '<p class="af-note">{}</p>'
+_WAITING = _NOTE.format("The answer appears here.")
 
 
 def make_page(answers: PhotoAnswers, examples: Sequence[tuple[Path, str]]) -> gradio.Blocks:
-    """The page with a model and example photos, each with its type, ready to be launched."""
+    """Build the page with a model and example photos, each with its type, ready to be launched."""
     with gradio.Blocks(title="Aerofuse", analytics_enabled=False, delete_cache=(_KEPT_S, _KEPT_S)) as page:
         gradio.Markdown(
             "# Aerofuse\nWhat is on a photo of an aircraft, and what training such a model takes.", elem_id="af-head"
@@ -52,11 +53,11 @@ def _photo_tab(answers: PhotoAnswers, examples: Sequence[tuple[Path, str]]) -> N
             layout="gallery",
             elem_id="examples",
         )
-    result = gradio.HTML(_WAITING.format("The answer appears here."), elem_id="answer")
+    result = gradio.HTML(_WAITING, elem_id="answer")
 
     def answer(path: str | None) -> str:
         if path is None:
-            return _WAITING.format("The answer appears here.")
+            return _WAITING
         try:
             return fragments.photo_page(answers.answer(Path(path)))
         except UnreadablePhotoError as error:
@@ -83,7 +84,7 @@ def _memory_tab() -> None:
         precision = gradio.Radio(["float32", "bf16"], value="float32", label="Precision", min_width=200)
     button = gradio.Button("Does it fit?", variant="primary", elem_id="ask")
     result = gradio.HTML(
-        _WAITING.format("Nothing of the model's size is allocated. A first answer takes up to a minute."),
+        _NOTE.format("Nothing of the model's size is allocated. A first answer takes up to a minute."),
         elem_id="plan",
     )
     inputs = [first, second, image_size, batch_size, precision, memory]
@@ -99,15 +100,12 @@ def plan_step(
     memory_gib: float | None,
     progress: gradio.Progress = gradio.Progress(),  # noqa: B008  # by which Gradio knows to fill it in
 ) -> str:
-    """What the page says to a question, as HTML; also to one that makes no sense."""
+    """Return the page's answer to a question as HTML; a question that makes no sense gets the reason."""
     try:
         memory_bytes = int(_BYTES_PER_GIB * _within("memory", memory_gib, 0.001, _LARGEST_MEMORY_GIB))
         backbones = (first,) if second == NO_BACKBONE else (first, second)
-        size, batch = (
-            _within("image size", image_size_px, 1, _LARGEST_IMAGE_PX),
-            _within("batch", batch_size, 1, _LARGEST_BATCH),
-        )
-        question = StepQuestion(backbones, int(size), int(batch), precision)
+        size = int(_within("image size", image_size_px, 1, _LARGEST_IMAGE_PX))
+        question = StepQuestion(backbones, size, int(_within("batch", batch_size, 1, _LARGEST_BATCH)), precision)
         progress(0.1, desc="counting the step, and planning it")
         answer = _answer(question)
         if not answer.fits(memory_bytes):
@@ -125,13 +123,12 @@ def plan_step(
 
 @functools.lru_cache(maxsize=8)
 def _answer(question: StepQuestion) -> StepAnswer:
-    """Kept, for the same step is often asked about with another memory."""
+    """Return the answer, cached: the same step is often asked about with another memory."""
     return StepAnswer(question)
 
 
 def _within(name: str, value: float | None, least: float, largest: float) -> float:
     if value is None or not math.isfinite(value) or not least <= value <= largest:
-        raise ValueError(
-            f"{name} is a number from {least:g} to {largest:g}" + ("" if value is None else f", not {value:g}")
-        )
+        found = "" if value is None else f", not {value:g}"
+        raise ValueError(f"{name} is a number from {least:g} to {largest:g}{found}")
     return value

@@ -1,10 +1,11 @@
-"""Where each branch of a model looks for one of its answers, and what each branch adds to it.
+"""Explain one answer of a model: where each branch looks, and what each branch adds to the answer.
 
-The maps are Grad-CAM (arXiv 1610.02391) in its element-wise form, HiResCAM (arXiv 2011.08891): gradient times feature,
-summed over the channels, what speaks against the answer left out. Plain Grad-CAM first averages the gradient over the
-places. On 150 test photos of the recipe `quick`, covering the quarter of a photo that a map names most lowered the
-logit of the predicted type by 7.1 (CNN) and 6.8 (transformer), the quarter that it names least by 0.0 and 1.5; with
-plain Grad-CAM, of the same features, by 4.4 and 4.3 against 2.4 and 2.6. `covering` measures this for any model.
+The maps are HiResCAM (arXiv 2011.08891), the element-wise form of Grad-CAM (arXiv 1610.02391): gradient times feature,
+summed over the channels, without the places that speak against the answer. Plain Grad-CAM first averages the gradient
+over the places. `inference.occlusion_test` compares maps. On 150 test photos of the recipe `quick`, the logit of the
+predicted type fell by 7.1 (CNN) and 6.8 (transformer) when the quarter of the photo that the map names most was
+covered, and by 0.0 and 1.5 for the quarter that it names least. With plain Grad-CAM of the same features it fell by
+4.4 and 4.3, against 2.4 and 2.6.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from aerofuse.backbones.backbone import Backbone
 from aerofuse.checkpointing.chain import Unit, run_units
 from aerofuse.data.labels import CLASSIFICATION_TASKS
-from aerofuse.models.aircraft_model import AircraftModel
+from aerofuse.models.aircraft_model import AircraftModel, evaluation_mode
 from aerofuse.models.fusion import AttentionFusion
 
 Measure = Literal["attention weight", "gradient x input"]
@@ -30,19 +31,19 @@ Measure = Literal["attention weight", "gradient x input"]
 # Networks for 224 px have 14 x 14 places before their last stage and 7 x 7 after it, too few to tell an engine from a
 # wing; the thin ones for 96 px end in 3 x 3 and 4 x 4.
 _LEAST_CELLS = 12
-# Units whose input is no place to look at. What a downsampling or a head reads, it normalises first: the same at any
-# scale, so that gradient times feature adds up to nothing but rounding. And once the last attention is over, a vision
-# transformer reads no token but the class's.
+# The inputs of these units cannot be mapped. A downsampling or a head first normalises its input, so the scale of the
+# input changes nothing, and gradient times feature adds up to rounding errors only. After its last attention, a vision
+# transformer reads only the class token.
 _UNSUITABLE = ("stem", "patch_embed", "downsample", "mlp", "norm", "conv_head", "head")
 
 
 @dataclass(frozen=True)
 class BranchShares:
-    """What each branch has to do with an answer, by one of two measures.
+    """The share of each branch in an answer, by one of two measures.
 
-    `attention weight`: the fusion's own two weights, adding up to 1. `gradient x input`: what the branch's features
-    add to the answer, first order; of a class in logits above the mean of all classes, and then exact for the
-    fusions `concat` and `add`; of a value in 0..1. It may be negative.
+    `attention weight`: the fusion's own two weights, which add up to 1. `gradient x input`: what the branch's features
+    add to the answer, to first order, possibly negative. For a class it is in logits above the mean of all classes,
+    and exact for the fusions `concat` and `add`; for clarity and block it is a part of the value in 0..1.
     """
 
     measure: Measure
@@ -51,9 +52,9 @@ class BranchShares:
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """`maps` has one `[H, W]` per branch in 0..1, 1 where most speaks for the answer; all 0 where nothing does.
+    """A map `[H, W]` per branch, in 0..1, with 1 where most speaks for the answer, and 0 everywhere if nothing does.
 
-    `class_index` is `None` for a value (clarity, block); `shares` is `None` for a model of one branch.
+    `class_index` is `None` for a value (clarity, block); `shares` is `None` for a model with one branch.
     """
 
     task: str
@@ -63,21 +64,16 @@ class Explanation:
 
 
 def explain(model: AircraftModel, image: Tensor, class_index: int | None = None, *, task: str = "type") -> Explanation:
-    """Why `model` answers as it does to an image, uint8 `[3, H, W]`, square and of the size that it was trained on.
+    """Explain the model's answer to an image, uint8 `[3, H, H]`, of the size that the model was trained on.
 
-    `class_index` is the class to look for, by default the predicted one; clarity and block have none. The model is
+    `class_index` is the class to explain, by default the predicted one; clarity and block have none. The model is
     left as it was, gradients and modes included. Raises `ValueError` for another shape or type of image, for a task
-    that the model has no head for, for a class that the task does not have, and for a backbone without a grid.
+    without a head, for a class that the task does not have, and for a backbone without a grid of features.
     """
     if image.ndim != 3 or image.shape[0] != 3 or image.shape[1] != image.shape[2] or image.dtype != torch.uint8:
         raise ValueError(f"an image is uint8 [3, H, H], not {image.dtype} {list(image.shape)}")
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
+    with evaluation_mode(model), torch.enable_grad():
         return _explain(model, image.unsqueeze(0).to(next(model.parameters()).device), class_index, task)
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _explain(model: AircraftModel, images: Tensor, class_index: int | None, task: str) -> Explanation:
@@ -92,8 +88,8 @@ def _explain(model: AircraftModel, images: Tensor, class_index: int | None, task
     for name in features:
         path = _PathThrough(model, name, normalised, features, task)
         attributions = LayerGradientXActivation(path, path.probe).attribute(normalised, target=chosen)
-        evidence = attributions.sum(dim=1, keepdim=True).relu()
-        full = LayerAttribution.interpolate(evidence, tuple(images.shape[-2:]), "bilinear")[0, 0]
+        coarse = attributions.sum(dim=1, keepdim=True).relu()
+        full = LayerAttribution.interpolate(coarse, tuple(images.shape[-2:]), "bilinear")[0, 0]
         strongest = full.max()
         maps[name] = (full / strongest if strongest > 0 else full).detach().cpu().numpy().astype(np.float32)
     shares = _branch_shares(model, features, task, chosen) if len(features) > 1 else None
@@ -101,7 +97,7 @@ def _explain(model: AircraftModel, images: Tensor, class_index: int | None, task
 
 
 def _answers(model: AircraftModel, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What the heads make of the pooled features of the branches, `[B, D]` each."""
+    """Return the heads' answers to the pooled features of the branches, `[B, D]` each."""
     parts = model.parts()
     fused = parts["fusion"](*features.values()) if "fusion" in parts else next(iter(features.values()))
     answers: dict[str, Tensor] = parts["heads"](fused)
@@ -121,9 +117,9 @@ def _chosen_class(answer: Tensor, class_index: int | None, task: str) -> int | N
 
 
 class _PathThrough(nn.Module):
-    """From the image to one answer `[B, ...]` through one branch; the other branch's features stay as they are.
+    """Map an image to one answer `[B, ...]` through one branch; the other branch's features stay constant.
 
-    The branch runs as the chain of units that it is. Inside it, all features pass `probe` as `[B, C, H, W]`.
+    The branch runs as its chain of units. Inside it, all features pass `probe` as `[B, C, H, W]`.
     """
 
     def __init__(
@@ -146,14 +142,14 @@ class _PathThrough(nn.Module):
 
 
 class _Layout:
-    """How a family lays out its features: `[B, C, H, W]`, Swin `[B, H, W, C]`, ViT `[B, tokens, C]`, class first."""
+    """A family's layout of features: `[B, C, H, W]`, Swin `[B, H, W, C]`, ViT `[B, N, C]`, class token first."""
 
     def __init__(self, backbone: Backbone) -> None:
         self._channels_last = backbone.family == "swin"
         self._prefix = int(getattr(backbone.model, "num_prefix_tokens", 0))
 
     def cells(self, features: Tensor) -> int:
-        """The side of the grid, 0 where there is no square one."""
+        """Return the side of the grid in cells, 0 where there is no square grid."""
         if features.ndim == 3:
             side = round((features.shape[1] - self._prefix) ** 0.5)
             return side if side**2 == features.shape[1] - self._prefix else 0
@@ -163,7 +159,7 @@ class _Layout:
         return int(height) if height == width else 0
 
     def to_grid(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """`[B, C, H, W]`, and what is no place of the image: class tokens."""
+        """Return the features as `[B, C, H, W]`, and the class tokens, which are no place of the image."""
         if features.ndim == 3:
             side = self.cells(features)
             places = features[:, self._prefix :].transpose(1, 2).unflatten(2, (side, side))
@@ -172,14 +168,14 @@ class _Layout:
         return grid, features[:, :0]
 
     def from_grid(self, grid: Tensor, rest: Tensor) -> Tensor:
-        """The features as they were."""
+        """Return the features in the family's own layout."""
         if rest.ndim == 3:
             return torch.cat([rest, grid.flatten(2).transpose(1, 2)], dim=1)
         return grid.permute(0, 2, 3, 1) if self._channels_last else grid
 
 
 def _probed_unit(units: tuple[Unit, ...], layout: _Layout, normalised: Tensor, variant: str) -> int:
-    """The last block whose input still has `_LEAST_CELLS` a side, or of a coarser network, its finest grid."""
+    """Return the last block whose input has `_LEAST_CELLS` a side; in a coarser network, that with the finest grid."""
     sides: dict[int, int] = {}
     with torch.no_grad():
         features = normalised
@@ -189,7 +185,7 @@ def _probed_unit(units: tuple[Unit, ...], layout: _Layout, normalised: Tensor, v
             features = unit.run(features)
     finest = max(sides.values(), default=0)
     if finest < 2:
-        raise ValueError(f"{variant} keeps no grid of features on the way, so there is nothing to map onto an image")
+        raise ValueError(f"{variant} has no grid of features inside, so there is nothing to map onto an image")
     return max(number for number, side in sides.items() if side >= min(_LEAST_CELLS, finest))
 
 
@@ -201,11 +197,10 @@ def _branch_shares(
         with torch.no_grad():
             weights = fusion.branch_weights(*features.values())[0].tolist()
         return BranchShares("attention weight", dict(zip(features, weights, strict=True)))
-    with torch.enable_grad():
-        inputs = {name: vector.detach().requires_grad_() for name, vector in features.items()}
-        answer = _answers(model, inputs)[task][0]
-        # The same amount on every logit changes no answer.
-        aim = answer if class_index is None else answer[class_index] - answer.mean()
-        gradients = torch.autograd.grad(aim, list(inputs.values()))
+    inputs = {name: vector.detach().requires_grad_() for name, vector in features.items()}
+    answer = _answers(model, inputs)[task][0]
+    # The mean is left out: the same amount on every logit changes no answer.
+    aim = answer if class_index is None else answer[class_index] - answer.mean()
+    gradients = torch.autograd.grad(aim, list(inputs.values()))
     values = (float((gradient * features[name]).sum()) for name, gradient in zip(inputs, gradients, strict=True))
     return BranchShares("gradient x input", dict(zip(inputs, values, strict=True)))

@@ -1,4 +1,4 @@
-"""A model as a program of its own, which runs without Aerofuse: ONNX, or torch's own `.pt2`."""
+"""Export a model as a program that runs without Aerofuse: ONNX, or torch's own `.pt2`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from aerofuse.data.labels import CLASSIFICATION_TASKS
 from aerofuse.inference.package import Preprocessing
 from aerofuse.models.aircraft_model import AircraftModel
 from aerofuse.models.files import ModelRecord
@@ -22,12 +23,12 @@ from aerofuse.models.files import ModelRecord
 INPUT = "images"
 FILES = {"onnx": "model.onnx", "torch": "model.pt2"}
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
-_TALKATIVE = ("onnxscript", "onnx_ir")  # a line for every operation that they simplify
+_TALKATIVE = ("onnxscript", "onnx_ir")  # they log a line for every operation that they simplify
 _BATCH = "batch"
 
 
 class Exported(nn.Module):
-    """uint8 RGB `[B, 3, H, W]` to calibrated `{task}_probabilities` `[B, C]`, and values `[B]` in 0..1."""
+    """Map uint8 RGB `[B, 3, H, W]` to calibrated `{task}_probabilities` `[B, C]` and values `[B]` in 0..1."""
 
     def __init__(self, model: AircraftModel, temperatures: Mapping[str, float]) -> None:
         super().__init__()
@@ -44,14 +45,14 @@ class Exported(nn.Module):
 
 
 def output_name(task: str) -> str:
-    """What a task's output is called: `type_probabilities`, `clarity`."""
-    return f"{task}_probabilities" if task in ("type", "airline") else task
+    """Return the name of a task's output, such as `type_probabilities` or `clarity`."""
+    return f"{task}_probabilities" if task in CLASSIFICATION_TASKS else task
 
 
 def export_program(model: AircraftModel, record: ModelRecord) -> ExportedProgram:
-    """The model as a graph, for batches of any size."""
+    """Export the model as a graph, for batches of any size."""
     side_px = record.image_size_px
-    # Zeros, and two of them: what is given as an example is kept in the file, and a batch of 1 would be taken for all.
+    # Zeros, because the file keeps the example; two images, because torch would fix a batch size of 1.
     example = torch.zeros(2, 3, side_px, side_px, dtype=torch.uint8)
     program = Exported(model, record.temperatures).eval()
     with torch.no_grad():
@@ -59,15 +60,15 @@ def export_program(model: AircraftModel, record: ModelRecord) -> ExportedProgram
 
 
 def write_torch(program: ExportedProgram, record: ModelRecord, path: Path) -> None:
-    """Write a `.pt2`, which `torch.export.load(path).module()` reads; `model.json` in it has what `facts` says."""
+    """Write a `.pt2`, which `torch.export.load(path).module()` reads; `model.json` in it holds `facts`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.export.save(program, path, extra_files={"model.json": json.dumps(facts(record), ensure_ascii=False)})
 
 
 def write_onnx(program: ExportedProgram, record: ModelRecord, path: Path) -> None:
-    """Write an ONNX file, the same bytes for the same model; its metadata has what `facts` says, as JSON.
+    """Write an ONNX file, the same bytes for the same model; its metadata holds `facts` as JSON.
 
-    Raises `ValueError` where the packages that this needs are not installed.
+    Raises `ValueError` where ONNX is not installed.
     """
     require_onnx()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +76,7 @@ def write_onnx(program: ExportedProgram, record: ModelRecord, path: Path) -> Non
         logging.getLogger(name).setLevel(logging.WARNING)
     names = [output_name(task) for task in record.architecture.tasks]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what torch will call otherwise one day
+        warnings.simplefilter("ignore")  # torch announces new names of its own functions
         written = torch.onnx.export(
             program,
             dynamo=True,
@@ -91,7 +92,7 @@ def write_onnx(program: ExportedProgram, record: ModelRecord, path: Path) -> Non
 
 
 def facts(record: ModelRecord) -> dict[str, Any]:
-    """What a program that runs the file has to know: the names of the classes, and what to do with a photo before."""
+    """Return what a program that runs the file needs to know: the class names, and how to prepare a photo."""
     return {
         "types": list(record.classes.types),
         "airlines": list(record.classes.airlines),
@@ -100,7 +101,7 @@ def facts(record: ModelRecord) -> dict[str, Any]:
 
 
 def require_onnx() -> None:
-    """Raises `ValueError` with the remedy where the extra `export` is not installed."""
+    """Check that the extra `export` is installed. Raises `ValueError` with the remedy where it is not."""
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise ValueError(f"ONNX needs {', '.join(missing)}: pip install 'aerofuse[export]'")

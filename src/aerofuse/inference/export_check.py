@@ -1,4 +1,4 @@
-"""Whether an exported model says what the model says, and how fast each way to run it is."""
+"""Compare exported models with the model itself, and time each way to run it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,6 @@ from aerofuse.common.params import Section
 from aerofuse.inference.export import INPUT, require_onnx
 from aerofuse.metrics.latency import Latency, time_passes
 
-
-class ExportParams(Section):
-    """What is measured of the exported model; the recipe's `evaluate` says how."""
-
-    time_torch_compile: bool
-
-
 TOLERANCE = 1e-4  # of probabilities, and of clarity and block
 BATCH_SIZES = (1, 16)
 _PROBABILITIES = "_probabilities"
@@ -37,10 +30,10 @@ Run = Callable[[Tensor], Outputs]
 
 @dataclass
 class Parity:
-    """How far a program is from the model, over so many images.
+    """The differences between a program and the model, over `images` images.
 
-    `max_difference` is the largest of any probability or value; `other_top1` counts answers, of type or airline, that
-    are not the model's.
+    `max_difference` is the largest of any probability or value; `other_top1` counts the images with another type or
+    airline than the model's.
     """
 
     images: int = 0
@@ -49,15 +42,15 @@ class Parity:
 
     @property
     def same_top1(self) -> float:
-        """The share of images whose likeliest classes are the same."""
+        """Return the share of images with the same likeliest classes."""
         return 1 - self.other_top1 / self.images
 
     def add(self, expected: Outputs, found: Outputs) -> None:
-        """Compare a batch."""
+        """Add a batch of outputs."""
         others = np.zeros(len(next(iter(expected.values()))), dtype=bool)
         for name, values in expected.items():
             difference = np.abs(values.astype(np.float64) - found[name])
-            # NaN would be smaller than nothing, and pass for no difference.
+            # Every comparison with NaN is false, so NaN would pass for no difference.
             self.max_difference = max(self.max_difference, float(np.nan_to_num(difference, nan=np.inf).max()))
             if name.endswith(_PROBABILITIES):
                 others |= values.argmax(axis=1) != found[name].argmax(axis=1)
@@ -67,7 +60,7 @@ class Parity:
 
 @dataclass
 class ExportCheck:
-    """Parity by format, time by way to run and batch size, and the reason for ways that do not run here."""
+    """Parity by format, latency by way to run and batch size, and the reason for each way that does not run here."""
 
     device: str
     parity: dict[str, Parity] = field(default_factory=dict)
@@ -75,11 +68,11 @@ class ExportCheck:
     failed: dict[str, str] = field(default_factory=dict)
 
     def fastest(self, batch_size: int) -> str:
-        """The way to run that takes the least time for a batch."""
+        """Return the way to run that takes the least time for a batch of that size."""
         return min(self.latency, key=lambda way: self.latency[way][batch_size].median_ms)
 
     def metrics(self) -> dict[str, float]:
-        """What is the same on every run: nothing that was timed, and no digit that another machine would change."""
+        """Return what is the same on every run: no times, and no digit that another machine would change."""
         found: dict[str, float] = {}
         for name, parity in self.parity.items():
             found[f"{name}_images"] = parity.images
@@ -88,7 +81,7 @@ class ExportCheck:
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as plain values."""
+        """Return everything as plain values."""
         return {
             "device": self.device,
             "tolerance": TOLERANCE,
@@ -102,7 +95,7 @@ class ExportCheck:
         }
 
     def require_parity(self) -> None:
-        """Raises `ValueError` where a program differs by more than `TOLERANCE`."""
+        """Check the differences. Raises `ValueError` where a program differs by more than `TOLERANCE`."""
         for name, parity in self.parity.items():
             if not parity.max_difference <= TOLERANCE:
                 raise ValueError(
@@ -122,8 +115,8 @@ def check_export(
 ) -> ExportCheck:
     """Compare the files of an `Exported` model with it on batches of `images`, uint8 `[B, 3, H, W]`, and time them.
 
-    `files` has `onnx` and `torch`. All runs on the CPU, and every way on as many threads. `compiled`: torch.compile is
-    timed too; it needs a C++ compiler, and where it fails the result says why.
+    `files` has `onnx` and `torch`. Everything runs on the CPU, with the same number of threads. `compiled` times
+    torch.compile too, which needs a C++ compiler; where it fails, the result says why.
     """
     eager = torch_runner(model)
     runners = {"onnx": onnx_runner(files["onnx"]), "torch": torch_runner(torch.export.load(files["torch"]).module())}
@@ -149,7 +142,7 @@ def check_export(
 
 
 def torch_runner(module: Callable[[Tensor], Mapping[str, Tensor]]) -> Run:
-    """A way to run a module or a loaded program."""
+    """Return a function that runs a module or a loaded program."""
 
     def run(images: Tensor) -> Outputs:
         with torch.inference_mode():
@@ -159,9 +152,9 @@ def torch_runner(module: Callable[[Tensor], Mapping[str, Tensor]]) -> Run:
 
 
 def onnx_runner(path: Path) -> Run:
-    """A way to run an ONNX file, on as many threads as torch has.
+    """Return a function that runs an ONNX file, with as many threads as torch has.
 
-    Raises `ValueError` where the packages that this needs are not installed.
+    Raises `ValueError` where ONNX is not installed.
     """
     require_onnx()
     import onnxruntime
@@ -175,3 +168,9 @@ def onnx_runner(path: Path) -> Run:
         return dict(zip(names, session.run(names, {INPUT: images.numpy()}), strict=True))
 
     return run
+
+
+class ExportParams(Section):
+    """What is measured of the exported model; the recipe's `evaluate` says how."""
+
+    time_torch_compile: bool

@@ -1,4 +1,7 @@
-"""Whether maps name the places that matter: cover those, and see whether the answer goes."""
+"""The occlusion test of explanations: cover the places that a map names, and see how far the answer falls.
+
+The method is occlusion sensitivity (Zeiler and Fergus, 2014, arXiv 1311.2901), with the places that a map chooses.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +18,21 @@ _COVERED_SHARE = 0.25
 
 
 @dataclass(frozen=True)
-class CoveringEffect:
-    """How far the logit of the predicted type, above the mean of all types, falls on average.
+class OcclusionEffect:
+    """The average fall of the predicted type's logit, above the mean of all types, when a part of an image is covered.
 
-    `hottest`: when the quarter of the places that the map of the branch names most is covered with the photo's mean
-    colour; `coldest`: the quarter that it names least. A map that says nothing has the two alike.
+    `hottest` is the quarter that the map of the branch names most, `coldest` the quarter that it names least; the
+    cover has the image's mean colour. A map without information has two equal effects.
     """
 
     hottest: float
     coldest: float
 
 
-def covering_effects(model: AircraftModel, images: Sequence[Tensor]) -> dict[str, CoveringEffect]:
-    """For the map of every branch, over `images`, uint8 `[3, H, W]` each; the model is in evaluation mode.
+def occlusion_effects(model: AircraftModel, images: Sequence[Tensor]) -> dict[str, OcclusionEffect]:
+    """Test the map of every branch over `images`, uint8 `[3, H, W]` each; the model is in evaluation mode.
 
-    Raises `ValueError` for none.
+    Raises `ValueError` where there is no image.
     """
     if not images:
         raise ValueError("no image to cover a part of")
@@ -43,13 +46,13 @@ def covering_effects(model: AircraftModel, images: Sequence[Tensor]) -> dict[str
             before, *after = _margins(model, torch.stack(covered), explanation.class_index)
             falls.setdefault(branch, []).append((before - after[0], before - after[1]))
     return {
-        branch: CoveringEffect(*(sum(each) / len(images) for each in zip(*pairs, strict=True)))
+        branch: OcclusionEffect(*(sum(each) / len(images) for each in zip(*pairs, strict=True)))
         for branch, pairs in falls.items()
     }
 
 
 def _cover(image: Tensor, heat: Tensor) -> Tensor:
-    """`image` with its mean colour where `heat` `[H, W]` is highest; of places alike the first ones."""
+    """Return `image` with its mean colour where `heat` `[H, W]` is highest; among equal places the first count."""
     count = int(_COVERED_SHARE * heat.numel())
     places = heat.flatten().argsort(descending=True, stable=True)[:count]
     covered = image.flatten(1).clone()

@@ -1,4 +1,4 @@
-"""A model as it is handed out: a folder with weights, record, preprocessing and model card."""
+"""A model package: a folder with weights, record, preprocessing and model card; and how photos become its input."""
 
 from __future__ import annotations
 
@@ -22,25 +22,27 @@ from aerofuse.models.files import (
     RECORD_FILE,
     WEIGHTS_FILE,
     ModelRecord,
+    describe,
     load_model,
     read_record,
     read_record_file,
     write_record,
 )
 
-_JPEG_WRITES = 2  # when a file is taken in, and when it is put into its split
+CARD_FILE = "README.md"
+_JPEG_WRITES = 2  # `prepare` writes a training photo twice: when it takes the file in, and into its split
 
 Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What is done to a photo, as values: for programs that read a package without this one.
+    """How a photo becomes an image for the model, as values for programs that read a package without Aerofuse.
 
-    The photo is turned as its EXIF data says and made RGB; scaled as a whole into a square of `image_size_px`, what is
-    left over filled with `padding_rgb`; and `jpeg_writes` times written as JPEG without chroma subsampling and read
-    again, as the photos that were trained on, which lose little by it but change in many pixels. `mean` and `std`, of
-    values in 0..1, are part of the model.
+    The photo is turned as its EXIF data says and made RGB. It is scaled as a whole into a square of `image_size_px`,
+    and `padding_rgb` fills the rest. It is written as JPEG without chroma subsampling and read again `jpeg_writes`
+    times, as the training photos were: that loses little, but changes many pixels. `mean` and `std`, of values in
+    0..1, are part of the model.
     """
 
     image_size_px: int
@@ -54,7 +56,8 @@ class Preprocessing:
 
 
 def read_photo(path: Path, image_size_px: int, *, banner_px: int = 0) -> Pixels:
-    """A photo file as a model is given it, RGB `[image_size_px, image_size_px, 3]`, the lowest `banner_px` rows cut.
+    """Read a photo file as the model's input, RGB `[image_size_px, image_size_px, 3]`, without its lowest `banner_px`
+    rows.
 
     Raises `UnreadablePhotoError` with the reason.
     """
@@ -62,7 +65,7 @@ def read_photo(path: Path, image_size_px: int, *, banner_px: int = 0) -> Pixels:
 
 
 def fit_photo(image: Image.Image, image_size_px: int) -> Pixels:
-    """An RGB image, likewise."""
+    """Return an RGB image as the model's input, as `read_photo` does for a file."""
     pixels = fit_square(image, image_size_px)
     for _ in range(_JPEG_WRITES):
         pixels = decode_image(encode_image(pixels))
@@ -70,18 +73,15 @@ def fit_photo(image: Image.Image, image_size_px: int) -> Pixels:
 
 
 def as_batch(photos: list[Pixels]) -> Tensor:
-    """Photos `[H, W, 3]` as one tensor, uint8 `[B, 3, H, W]`."""
+    """Return images `[H, W, 3]` as one tensor, uint8 `[B, 3, H, W]`."""
     return torch.from_numpy(np.ascontiguousarray(np.stack(photos).transpose(0, 3, 1, 2)))
-
-
-CARD_FILE = "README.md"
 
 
 @dataclass(frozen=True)
 class PackageRecord:
-    """What a package says beyond the record of its model.
+    """What a package records beyond its model.
 
-    `test` holds the metrics on the test split, `versions` those of what it was made with.
+    `test` holds the metrics on the test split, `versions` the versions of the software that made the package.
     """
 
     preprocessing: Preprocessing
@@ -91,19 +91,19 @@ class PackageRecord:
 
 
 def write_package(folder: Path, trained: Path, package: PackageRecord, card: str) -> None:
-    """Make a package of the model in the folder `trained`, with `card` as its page; the same gives the same bytes.
+    """Write a package of the model in the folder `trained`, with the model card `card`; the same gives the same bytes.
 
     Raises `FileNotFoundError` or `ValueError` for a model that cannot be loaded, or is not calibrated.
     """
     _, record = load_model(trained)
-    check_calibrated(trained, record)
+    _check_calibrated(trained, record)
     write_atomically(folder / WEIGHTS_FILE, (trained / WEIGHTS_FILE).read_bytes())
     write_record(folder, record, dataclasses.asdict(package))
     write_atomically(folder / CARD_FILE, card.encode())
 
 
 def read_package(folder: Path) -> PackageRecord | None:
-    """What a package says; `None` for the folder of a training stage, which is no package.
+    """Read the record of a package; `None` for the folder of a training stage, which is no package.
 
     Raises `FileNotFoundError`, or `ValueError` where it is damaged.
     """
@@ -114,15 +114,14 @@ def read_package(folder: Path) -> PackageRecord | None:
     try:
         return TypeAdapter(PackageRecord).validate_python({name: content.get(name) for name in names})
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise ValueError(f"{folder / RECORD_FILE} is not the record of a package: {wrong}") from None
+        raise ValueError(f"{folder / RECORD_FILE} is not the record of a package: {describe(error)}") from None
 
 
 def load_package(folder: Path) -> tuple[AircraftModel, ModelRecord]:
-    """The model of a package, or of a training stage, ready to predict with.
+    """Load the model of a package, or of a training stage, with its record, ready to predict.
 
     Raises `FileNotFoundError` or `ValueError` where a file is missing, damaged, does not fit the other, or asks for
-    another preprocessing than this version has.
+    a preprocessing that this version does not do.
     """
     if not folder.is_dir():
         kind = "a file" if folder.exists() else "no such folder"
@@ -130,7 +129,7 @@ def load_package(folder: Path) -> tuple[AircraftModel, ModelRecord]:
             f"no model in {str(folder)!r}: {kind}; name a folder with {RECORD_FILE} and {WEIGHTS_FILE}, "
             "such as models/aerofuse, which `dvc repro` makes"
         )
-    check_calibrated(folder, read_record(folder))
+    _check_calibrated(folder, read_record(folder))
     package = read_package(folder)
     model, record = load_model(folder)
     if package is not None:
@@ -138,12 +137,11 @@ def load_package(folder: Path) -> tuple[AircraftModel, ModelRecord]:
     return model, record
 
 
-def check_calibrated(folder: Path, record: ModelRecord) -> None:
-    """Raises `ValueError` where a classification head has no temperature."""
+def _check_calibrated(folder: Path, record: ModelRecord) -> None:
     missing = [task for task in record.calibrated_tasks if task not in record.temperatures]
     if missing:
         raise ValueError(
-            f"{folder} has no temperature for {', '.join(missing)}: its training has not come to its end; `dvc repro`"
+            f"{folder} has no temperature for {', '.join(missing)}: its training has not ended; `dvc repro` ends it"
         )
 
 

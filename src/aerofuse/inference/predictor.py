@@ -1,4 +1,4 @@
-"""Predictions for photos, from a model's folder alone."""
+"""Predict from photos with nothing but a model's folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BEST = 5
 
 @dataclass(frozen=True)
 class Candidate:
-    """A class and how likely it is, in 0..1."""
+    """A class and its confidence in 0..1."""
 
     name: str
     confidence: float
@@ -33,10 +33,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one photo; `None` where it has no such head.
+    """A model's answers for one photo; `None` where the model has no such head.
 
-    Confidences are calibrated. `clarity` goes from 0, blurred, to 1, sharp; `block` from 0, fully visible, to 1, fully
-    hidden; `quality_score` is clarity * (1 - block). `type_top5` has the five likeliest types, or all there are.
+    Confidences are calibrated. `clarity` goes from 0 (blurred) to 1 (sharp), `block` from 0 (fully visible) to 1
+    (fully hidden); `quality_score` is clarity * (1 - block). `type_top5` has the five likeliest types, or all types.
     """
 
     type: str | None = None
@@ -49,13 +49,13 @@ class Prediction:
     quality_score: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values, in this order."""
+        """Return the answers as plain values, in this order."""
         return asdict(self) | {"type_top5": [asdict(candidate) for candidate in self.type_top5]}
 
 
 @dataclass(frozen=True)
 class PhotoResult:
-    """A photo file with its prediction, or with the reason why there is none."""
+    """A photo file with its prediction, or with the reason why it has none."""
 
     file: Path
     prediction: Prediction | None = None
@@ -63,7 +63,7 @@ class PhotoResult:
 
 
 class Predictor:
-    """A model with its preprocessing; `aerofuse.load` makes one. `record` says what it was trained on and how."""
+    """A model with its preprocessing; `aerofuse.load` makes one. `record` is the model's record of its training."""
 
     def __init__(self, model: AircraftModel, record: ModelRecord, device: torch.device) -> None:
         self.record = record
@@ -71,9 +71,9 @@ class Predictor:
         self._model = model.to(device).eval()
 
     def predict(self, photo: str | PathLike[str] | Pixels) -> Prediction:
-        """Of one photo: a file, or its pixels as RGB `[H, W, 3]` uint8.
+        """Predict for one photo: a file, or its pixels as RGB `[H, W, 3]` uint8.
 
-        Raises `UnreadablePhotoError` for a file that is no photo, `ValueError` for an array that is none.
+        Raises `UnreadablePhotoError` for a file that is not a photo, and `ValueError` for another kind of array.
         """
         if isinstance(photo, np.ndarray):
             if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or 0 in photo.shape:
@@ -86,27 +86,26 @@ class Predictor:
     def predict_files(
         self, files: Iterable[str | PathLike[str]], *, batch_size: int = 16, banner_px: int = 0
     ) -> Iterator[PhotoResult]:
-        """Of photo files, `batch_size` at a time, in their order. A file that cannot be used has its `problem` said.
+        """Predict for photo files, `batch_size` at a time, in order. A file that cannot be used has a `problem`.
 
-        The lowest `banner_px` rows of each are cut off, as the 20 px of FGVC-Aircraft's copyright line must be.
+        The lowest `banner_px` rows of each photo are cut off; FGVC-Aircraft's copyright banner has 20.
         """
         waiting = (Path(file) for file in files)
         while group := list(islice(waiting, batch_size)):
-            pixels: dict[int, Pixels] = {}
-            problems: dict[int, str] = {}
-            for number, file in enumerate(group):
+            images: list[Pixels] = []
+            problems: list[str | None] = []
+            for file in group:
                 try:
-                    pixels[number] = read_photo(file, self.record.image_size_px, banner_px=banner_px)
+                    images.append(read_photo(file, self.record.image_size_px, banner_px=banner_px))
+                    problems.append(None)
                 except UnreadablePhotoError as error:
-                    problems[number] = str(error)
-            predictions = (
-                dict(zip(pixels, self.predict_batch(as_batch(list(pixels.values()))), strict=True)) if pixels else {}
-            )
-            for number, file in enumerate(group):
-                yield PhotoResult(file, predictions.get(number), problems.get(number))
+                    problems.append(str(error))
+            predictions = iter(self.predict_batch(as_batch(images)) if images else ())
+            for file, problem in zip(group, problems, strict=True):
+                yield PhotoResult(file, next(predictions) if problem is None else None, problem)
 
     def predict_batch(self, images: Tensor) -> list[Prediction]:
-        """Of prepared photos, uint8 `[B, 3, image_size_px, image_size_px]`.
+        """Predict for prepared images, uint8 `[B, 3, image_size_px, image_size_px]`.
 
         Raises `ValueError` for another shape or type, and where the model gives NaN or infinity.
         """
@@ -125,7 +124,7 @@ class Predictor:
         return [self._prediction({task: output[row] for task, output in scaled.items()}) for row in range(len(images))]
 
     def _prediction(self, outputs: Mapping[str, Tensor]) -> Prediction:
-        """Of one photo: logits `[C]`, scaled, and values."""
+        """Return the answers for one photo from its scaled logits `[C]` and its values."""
         found: dict[str, Any] = {}
         if "type" in outputs:
             found["type_top5"] = _likeliest(outputs["type"], self.record.classes.types)
@@ -139,17 +138,17 @@ class Predictor:
         return Prediction(**found)
 
 
-def _likeliest(logits: Tensor, names: tuple[str, ...]) -> tuple[Candidate, ...]:
-    probabilities = logits.softmax(dim=0)
-    # Stable: of equally likely ones, as everywhere, the first.
-    order = probabilities.argsort(descending=True, stable=True)[:_BEST].tolist()
-    return tuple(Candidate(names[index], float(probabilities[index])) for index in order)
-
-
 def load_predictor(folder: str | PathLike[str], device: str | torch.device = "cpu") -> Predictor:
-    """Return a predictor from a model's folder: a package such as `models/aerofuse`, or what a training stage wrote.
+    """Load a predictor from a model's folder: a package such as `models/aerofuse`, or what a training stage wrote.
 
     `aerofuse.load("models/aerofuse").predict("photo.jpg")` is a `Prediction`. Neither the pipeline nor its tools are
     needed. Raises `FileNotFoundError` or `ValueError` where a file is missing, damaged, or does not fit the others.
     """
     return Predictor(*load_package(Path(folder)), torch.device(device))
+
+
+def _likeliest(logits: Tensor, names: tuple[str, ...]) -> tuple[Candidate, ...]:
+    probabilities = logits.softmax(dim=0)
+    # Stable: among equally likely classes the first wins, as everywhere.
+    order = probabilities.argsort(descending=True, stable=True)[:_BEST].tolist()
+    return tuple(Candidate(names[index], float(probabilities[index])) for index in order)

@@ -1,4 +1,4 @@
-"""Calibration: a temperature per classification head, and how far confidences are from the share that is right."""
+"""Calibration: a temperature per classification head, and the distance of confidences from the share that is right."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ ensure_torchvision_imports()  # torchmetrics imports torchvision
 
 from torchmetrics.functional.classification import multiclass_calibration_error  # noqa: E402
 
-# Where every answer is right, the likelihood grows without end as the temperature falls; where answers are no better
-# than chance, as it rises. Neither is believed beyond these.
+# Where every answer is right, a lower temperature is always likelier; where answers are no better than chance, a
+# higher one. The search stops at these bounds.
 LEAST_TEMPERATURE, MOST_TEMPERATURE = 0.1, 10.0
 BINS = 15  # of equal width, as in the paper
 _UNCALIBRATED = 1.0
@@ -27,11 +27,11 @@ _DIGITS = 6
 
 
 def fit_temperatures(outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, float]:
-    """The temperature of each classification task in `outputs` that makes the labels likeliest.
+    """Return the temperature of each classification task in `outputs` that makes the labels likeliest.
 
-    `outputs` and `targets` are as for `compute_metrics`, of the validation split. The temperature is sought between
-    `LEAST_TEMPERATURE` and `MOST_TEMPERATURE`, and is 1 where no other is better: without labels, for a single class,
-    for equal logits. The method is that of Guo and others, 2017 (arXiv 1706.04599).
+    `outputs` and `targets` are as for `compute_metrics`, of the validation split. A temperature is between
+    `LEAST_TEMPERATURE` and `MOST_TEMPERATURE`, and 1 where no other is better: without labels, for a single class,
+    for equal logits. The method is temperature scaling (Guo et al., 2017, arXiv 1706.04599).
 
     Raises `ValueError` where logits are NaN or infinite.
     """
@@ -49,10 +49,10 @@ def _fit(task: str, logits: Tensor, labels: Tensor) -> float:
     def loss(log_temperature: float) -> float:
         return float(cross_entropy(logits / math.exp(log_temperature), labels))
 
-    # In the logarithm, where the loss has one valley: it is convex in the inverse.
+    # The loss is convex in the inverse temperature, so it has one minimum in the logarithm too.
     bounds = math.log(LEAST_TEMPERATURE), math.log(MOST_TEMPERATURE)
     found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-7}).x
-    # Of equally good ones the first.
+    # Among equally good temperatures the first wins.
     best = min((math.log(_UNCALIBRATED), float(found), *bounds), key=loss)
     return round(math.exp(best), _DIGITS)
 
@@ -62,8 +62,8 @@ def calibration_metrics(
 ) -> Iterator[tuple[str, float]]:
     """Yield `{task}_ece` and `{task}_ece_uncalibrated` of each classification task that has labels.
 
-    The expected calibration error, in 0..1: the mean distance between the confidence and the share of right answers,
-    over `BINS` bins of confidence, weighted by their images. `outputs` are those of the model, not yet scaled.
+    The expected calibration error (ECE), in 0..1, is the mean distance between the confidence and the share of right
+    answers, over `BINS` bins of confidence, weighted by their images. `outputs` are those of the model, not scaled.
     """
     scaled = scale_logits(outputs, temperatures)
     for task in CLASSIFICATION_TASKS:

@@ -1,9 +1,8 @@
-"""Running a model over a whole split, without changing the model."""
+"""Collect a model's outputs over a whole split, and leave the model as it was."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 import torch
 from accelerate import Accelerator
@@ -12,6 +11,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from aerofuse.common.params import Section
+from aerofuse.models.aircraft_model import evaluation_mode
+
+Batch = tuple[Tensor, dict[str, Tensor]]
 
 
 class EvaluateParams(Section):
@@ -21,34 +23,14 @@ class EvaluateParams(Section):
     latency_runs: int = Field(ge=1, description="timed single-image passes, after warming up")
 
 
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards every module is in the mode that it was in before.
-
-    `model.train()` would not do for the way back: frozen parts of a model in training are in evaluation mode.
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        # Not inference mode: what FSDP allocates in its first pass is written to in training.
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-Batch = tuple[Tensor, dict[str, Tensor]]
-
-
 def collect_outputs(
     model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """All outputs and targets of a split on CPU, float32 and in the order of the loader: `{task: [N, ...]}`.
+    """Return all outputs and targets of a split, on CPU in float32, in the order of the loader: `{task: [N, ...]}`.
 
     `model` and `loader` come from `accelerator.prepare`; a batch is `(images uint8 [B, 3, H, W], targets)`.
-    With several processes each gets the whole, and the samples that were repeated to fill the last batch are
-    dropped. The model is in evaluation mode meanwhile and then as it was. Raises `ValueError` for no batch.
+    With several processes each gets the whole, without the samples that were repeated to fill the last batch.
+    Raises `ValueError` where there is no batch.
     """
     collected: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
     with evaluation_mode(model):

@@ -1,4 +1,4 @@
-"""How long one image takes, and on what."""
+"""Latency: how long a model takes for an image, and on which device."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from aerofuse.common.hardware import device_name
-from aerofuse.metrics.collect import evaluation_mode
+from aerofuse.models.aircraft_model import evaluation_mode
 
-_WARM_UP_PASSES = 10  # the first ones allocate memory and choose kernels
+_WARM_UP_PASSES = 10  # the first passes allocate memory and choose kernels
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Time per pass, over the timed ones."""
+    """Time per pass in ms, median and 95th percentile."""
 
     median_ms: float
     p95_ms: float
@@ -26,10 +26,7 @@ class Latency:
 
 
 def measure_latency(model: nn.Module, image_size_px: int, device: torch.device, runs: int) -> Latency:
-    """Time `runs` passes over one image, from tensor to outputs: see `time_passes`.
-
-    `model` is on `device`; it is in evaluation mode meanwhile and then as it was.
-    """
+    """Time `runs` passes of a model over one image, in evaluation mode; `model` is on `device`."""
     with evaluation_mode(model):
         return time_passes(model, image_size_px, device, runs)
 
@@ -39,7 +36,7 @@ def time_passes(
 ) -> Latency:
     """Time `runs` calls of `run` with uint8 images `[batch_size, 3, image_size_px, image_size_px]`.
 
-    The median and the 95th percentile are given because a mean would be at the mercy of whatever else the machine did.
+    A mean would depend on what else the machine did; the median hardly does.
     """
     generator = torch.Generator().manual_seed(0)
     size = (batch_size, 3, image_size_px, image_size_px)
@@ -56,6 +53,6 @@ def time_passes(
 
 
 def _wait_for(device: torch.device) -> None:
-    # Accelerators work in the background: without waiting, only the queueing would be timed.
+    # An accelerator works in the background: without waiting, only the queueing would be timed.
     if device.type != "cpu":
         torch.accelerator.synchronize(device)

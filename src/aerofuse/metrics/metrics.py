@@ -1,11 +1,10 @@
-"""The metrics of every task, the one score that chooses checkpoints, and what a constant would reach."""
+"""The metrics of every task, the score that chooses the best checkpoint, and the error of a constant prediction."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ ensure_torchvision_imports()  # torchmetrics imports torchvision
 from torchmetrics.functional import mean_squared_error, pearson_corrcoef, spearman_corrcoef  # noqa: E402
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score  # noqa: E402
 
-# metric: (weight, whether smaller is better); the terms of the validation score
+# The terms of the validation score, as metric: (weight, whether smaller is better).
 _SCORE_TERMS = {
     "type_top1": (0.5, False),
     "airline_top1": (0.2, False),
@@ -37,7 +36,7 @@ def compute_metrics(outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]
     Yields `{task}_labelled`, the number of labelled samples, and where it is not 0: `type_top1`, `type_top5`
     (top-k with k = min(5, C)), `type_macro_f1` (over the classes seen or predicted), `airline_top1`, and
     `{clarity,block}_{mae,rmse,plcc,srcc}` (PLCC: Pearson's, SRCC: Spearman's correlation). A correlation is
-    undefined where the predictions or the labels are constant; it is then not yielded, and never given as 0.
+    undefined where the predictions or the labels are constant; it is then left out, and never given as 0.
 
     Raises `ValueError` where a task is unknown, has not as many targets, or predicts NaN or infinity.
     """
@@ -52,6 +51,38 @@ def compute_metrics(outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]
         if len(labels) > 0:
             metrics = _classification if task in CLASSIFICATION_TASKS else _regression
             yield from metrics(task, predictions, labels)
+
+
+def validation_score(metrics: Mapping[str, float]) -> float:
+    """Return the score in 0..1 that chooses the best checkpoint; more is better.
+
+    It is 0.5 type_top1 + 0.2 airline_top1 + 0.15 (1 - clarity_mae) + 0.15 (1 - block_mae), over the terms that
+    `metrics` has, with weights scaled to add up to 1. Raises `ValueError` where it has none of them.
+    """
+    present = {name: term for name, term in _SCORE_TERMS.items() if name in metrics}
+    if not present:
+        raise ValueError(
+            f"no score without any of {', '.join(_SCORE_TERMS)}; found: {', '.join(sorted(metrics)) or 'none'}."
+            " Does the split have labels?"
+        )
+    total = sum(
+        weight * (1 - metrics[name] if smaller else metrics[name]) for name, (weight, smaller) in present.items()
+    )
+    return total / sum(weight for weight, _ in present.values())
+
+
+def constant_predictor_maes(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, float]:
+    """Return `{task}_mae_constant` of each regression task that both label tables have labels of.
+
+    It is the MAE on `test` of a constant prediction, the median of `train`. The median is the constant with the least
+    absolute error: a model that is no better has learned nothing.
+    """
+    maes = {}
+    for task in REGRESSION_TASKS:
+        known, asked = (table[task].dropna().to_numpy(dtype=np.float64) for table in (train, test))
+        if len(known) and len(asked):
+            maes[f"{task}_mae_constant"] = float(np.abs(asked - np.median(known)).mean())
+    return maes
 
 
 def _labelled(task: str, predictions: Tensor, targets: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -87,45 +118,3 @@ def _regression(task: str, values: Tensor, labels: Tensor) -> Iterator[tuple[str
             value = float(correlation(values, labels))
             if np.isfinite(value):  # torchmetrics gives NaN where the variance is too small to divide by
                 yield f"{task}_{name}", value
-
-
-def validation_score(metrics: Mapping[str, float]) -> float:
-    """The score in 0..1 that chooses the best checkpoint; more is better.
-
-    0.5 type_top1 + 0.2 airline_top1 + 0.15 (1 - clarity_mae) + 0.15 (1 - block_mae), over the terms that
-    `metrics` has, their weights scaled to add up to 1. Raises `ValueError` where it has none of them.
-    """
-    present = {name: term for name, term in _SCORE_TERMS.items() if name in metrics}
-    if not present:
-        raise ValueError(
-            f"no score without any of {', '.join(_SCORE_TERMS)}; found: {', '.join(sorted(metrics)) or 'none'}."
-            " Does the split have labels?"
-        )
-    total = sum(
-        weight * (1 - metrics[name] if smaller else metrics[name]) for name, (weight, smaller) in present.items()
-    )
-    return total / sum(weight for weight, _ in present.values())
-
-
-def constant_predictor_mae(train_labels: npt.NDArray[np.floating], test_labels: npt.NDArray[np.floating]) -> float:
-    """MAE on `test_labels` `[N]` of always saying the median of `train_labels` `[M]`; NaN is ignored.
-
-    The median is the constant of least absolute error: a model that does no better has learned nothing.
-    Raises `ValueError` where either side has no label.
-    """
-    train, test = (np.asarray(side, dtype=np.float64) for side in (train_labels, test_labels))
-    train, test = train[~np.isnan(train)], test[~np.isnan(test)]
-    if not len(train) or not len(test):
-        raise ValueError(f"{len(train)} training and {len(test)} test labels; a constant predictor needs both")
-    return float(np.abs(test - np.median(train)).mean())
-
-
-def constant_predictor_maes(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, float]:
-    """`{task}_mae_constant` of each regression task that both label tables have labels of."""
-    return {
-        f"{task}_mae_constant": constant_predictor_mae(
-            train[task].to_numpy(dtype=np.float64), test[task].to_numpy(dtype=np.float64)
-        )
-        for task in REGRESSION_TASKS
-        if train[task].notna().any() and test[task].notna().any()
-    }

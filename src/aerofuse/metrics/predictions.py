@@ -1,4 +1,4 @@
-"""One model's predictions as a table: a row per image, and the worst mistakes among them."""
+"""One model's predictions as a table with a row per image, and the worst mistakes in it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,7 @@ from aerofuse.common.params import Section
 from aerofuse.data.labels import REGRESSION_TASKS
 from aerofuse.metrics.statistics import Values
 
-
-class ExplainParams(Section):
-    """Which of the hybrid's mistakes are shown with where it looked."""
-
-    mistakes: int = Field(ge=0, le=20, description="photos each of wrong types, of clarity and of block")
-
-
-# Every column that a table may have, in order. With types, for columns in which every label is missing.
+# Every column that a table may have, in order. A column without any label cannot tell its type itself.
 _COLUMNS = {
     "filename": pa.string(),
     "type": pa.string(),
@@ -53,13 +46,13 @@ def prediction_table(
     *,
     uncalibrated: Mapping[str, Tensor],
 ) -> pd.DataFrame:
-    """One row per image of `labels`, in order: label, prediction and confidence of the tasks that there are.
+    """Return one row per image of `labels`, in order: label, prediction and confidence of every task in `outputs`.
 
-    `labels` has the columns filename, typename, airlinename, clarity and block (missing: None or NaN);
-    `outputs` is as for `compute_metrics`, logits divided by their temperature; `uncalibrated` are those of the
-    model, whose confidences stand in columns of their own. `type_top5` lists the five likeliest names,
-    `type_probabilities` the probabilities in the order of `type_names`; `quality_score` is clarity * (1 - block) as
-    predicted.
+    `labels` has the columns filename, typename, airlinename, clarity and block (missing: None or NaN). `outputs` is as
+    for `compute_metrics`, with logits divided by their temperature; `uncalibrated` are the outputs of the model, and
+    their confidences have columns of their own. `type_top5` lists the five likeliest names, `type_probabilities` the
+    probabilities in the order of `type_names`; `quality_score` is the predicted clarity * (1 - block).
+
     Raises `ValueError` where the lengths differ or a label is not among the names.
     """
     columns: dict[str, object] = {"filename": labels["filename"].to_numpy()}
@@ -73,9 +66,8 @@ def prediction_table(
         columns["type_top5"] = [[type_names[index] for index in row] for row in best.tolist()]
         columns["type_probabilities"] = probabilities.tolist()
     if "airline" in outputs:
-        columns |= _classified(
-            "airline", labels["airlinename"], outputs["airline"], uncalibrated["airline"], airline_names
-        )
+        names = airline_names
+        columns |= _classified("airline", labels["airlinename"], outputs["airline"], uncalibrated["airline"], names)
     for task in REGRESSION_TASKS:
         if task in outputs:
             columns[task] = labels[task].to_numpy(dtype=np.float64)
@@ -83,6 +75,69 @@ def prediction_table(
     if {"clarity", "block"} <= outputs.keys():
         columns["quality_score"] = (outputs["clarity"].double() * (1 - outputs["block"].double())).numpy()
     return pd.DataFrame({name: columns[name] for name in _COLUMNS if name in columns})
+
+
+def write_predictions(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as parquet; the same table gives the same bytes. Raises `ValueError` for an unknown column."""
+    unknown = [name for name in table.columns if name not in _COLUMNS]
+    if unknown:
+        raise ValueError(f"no column of predictions: {', '.join(unknown)}; there are {', '.join(_COLUMNS)}")
+    schema = pa.schema([(name, _COLUMNS[name]) for name in table.columns])
+    content = pa.Table.from_pandas(table, schema=schema, preserve_index=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The metadata of pandas names its version, and the file should depend on the table alone.
+    pq.write_table(content.replace_schema_metadata(None), path)
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    """Read a table that `write_predictions` wrote. Raises `FileNotFoundError`."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no predictions at {path}; `dvc repro evaluate` makes them")
+    table: pd.DataFrame = pq.read_table(path).to_pandas()
+    return table
+
+
+def per_image_values(table: pd.DataFrame) -> dict[str, Values]:
+    """Return what each image adds to a mean metric, `[N]` each; NaN where the image has no such label.
+
+    It is 1 or 0 for `type_top1` and `airline_top1`, and the absolute error for `clarity_mae` and `block_mae`.
+    """
+    values: dict[str, Values] = {}
+    for task in ("type", "airline"):
+        if task in table:
+            correct = (table[task] == table[f"{task}_predicted"]).to_numpy(dtype=np.float64)
+            values[f"{task}_top1"] = np.where(table[task].isna(), np.nan, correct)
+    for task in REGRESSION_TASKS:
+        if task in table:
+            predicted = table[f"{task}_predicted"].to_numpy(dtype=np.float64)
+            values[f"{task}_mae"] = np.abs(predicted - table[task].to_numpy(dtype=np.float64))
+    return values
+
+
+def plotted_columns(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns that DVC's own plots (confusion, scatter) need, with values rounded to 4 digits."""
+    columns = [name for name in _PLOTTED if name in table]
+    return table[columns].astype({name: "float64" for name in columns if not name.startswith("type")}).round(4)
+
+
+def worst_mistakes(predictions: pd.DataFrame, count: int) -> dict[str, pd.DataFrame]:
+    """Return the rows of the worst mistakes for each of type, clarity and block that is predicted, the worst first.
+
+    Types: the wrong ones with the highest confidence. Clarity and block: the largest errors, which have a column
+    `error`. There are at most `count` of each. Photos without the label are left out, and among equally bad ones the
+    earlier come first.
+    """
+    worst = {}
+    if "type" in predictions:
+        wrong = predictions[predictions["type"].notna() & (predictions["type"] != predictions["type_predicted"])]
+        worst["type"] = wrong.sort_values("type_confidence", ascending=False, kind="stable").head(count)
+    for task in REGRESSION_TASKS:
+        if task in predictions:
+            known = predictions.dropna(subset=[task])
+            error = known[f"{task}_predicted"].astype("float64") - known[task].astype("float64")
+            order = error.abs().sort_values(ascending=False, kind="stable").index[:count]
+            worst[task] = known.assign(error=error).loc[order]
+    return worst
 
 
 def _classified(
@@ -101,62 +156,7 @@ def _classified(
     }
 
 
-def write_predictions(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as parquet; the same table gives the same bytes. `ValueError` for other columns."""
-    unknown = [name for name in table.columns if name not in _COLUMNS]
-    if unknown:
-        raise ValueError(f"no column of predictions: {', '.join(unknown)}; there are {', '.join(_COLUMNS)}")
-    schema = pa.schema([(name, _COLUMNS[name]) for name in table.columns])
-    content = pa.Table.from_pandas(table, schema=schema, preserve_index=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The metadata that pandas adds names its version: what is in the file should depend on the table alone.
-    pq.write_table(content.replace_schema_metadata(None), path)
+class ExplainParams(Section):
+    """How many of the hybrid's mistakes are explained."""
 
-
-def read_predictions(path: Path) -> pd.DataFrame:
-    """Read a table that `write_predictions` wrote. Raises `FileNotFoundError`."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no predictions at {path}; `dvc repro evaluate` makes them")
-    table: pd.DataFrame = pq.read_table(path).to_pandas()
-    return table
-
-
-def per_image_values(table: pd.DataFrame) -> dict[str, Values]:
-    """What each image adds to a mean: 1 or 0 of `type_top1` and `airline_top1`, the absolute error of
-    `clarity_mae` and `block_mae`; NaN where the image has no such label. Each `[N]`."""
-    values: dict[str, Values] = {}
-    for task in ("type", "airline"):
-        if task in table:
-            correct = (table[task] == table[f"{task}_predicted"]).to_numpy(dtype=np.float64)
-            values[f"{task}_top1"] = np.where(table[task].isna(), np.nan, correct)
-    for task in REGRESSION_TASKS:
-        if task in table:
-            predicted = table[f"{task}_predicted"].to_numpy(dtype=np.float64)
-            values[f"{task}_mae"] = np.abs(predicted - table[task].to_numpy(dtype=np.float64))
-    return values
-
-
-def plotted_columns(table: pd.DataFrame) -> pd.DataFrame:
-    """What DVC's own plots (confusion, scatter) need of a table, values rounded to 4 digits."""
-    columns = [name for name in _PLOTTED if name in table]
-    return table[columns].astype({name: "float64" for name in columns if not name.startswith("type")}).round(4)
-
-
-def worst_mistakes(predictions: pd.DataFrame, count: int) -> dict[str, pd.DataFrame]:
-    """The rows of the worst mistakes for each of type, clarity and block that is predicted, the worst first.
-
-    `predictions` is a table of `aerofuse.metrics.predictions`. Types: those that are wrong with the highest
-    confidence. Clarity and block: the largest errors, given in a column `error`. At most `count` of each; photos
-    without the label are left out, and of equally bad ones the earlier come first.
-    """
-    worst = {}
-    if "type" in predictions:
-        wrong = predictions[predictions["type"].notna() & (predictions["type"] != predictions["type_predicted"])]
-        worst["type"] = wrong.sort_values("type_confidence", ascending=False, kind="stable").head(count)
-    for task in REGRESSION_TASKS:
-        if task in predictions:
-            known = predictions.dropna(subset=[task])
-            error = known[f"{task}_predicted"].astype("float64") - known[task].astype("float64")
-            order = error.abs().sort_values(ascending=False, kind="stable").index[:count]
-            worst[task] = known.assign(error=error).loc[order]
-    return worst
+    mistakes: int = Field(ge=0, le=20, description="photos each of wrong types, of clarity and of block")

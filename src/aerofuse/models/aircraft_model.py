@@ -1,10 +1,11 @@
-"""The contract of every model: named parts, any of which can be frozen."""
+"""The base class of every model: named parts that can be frozen, and one memory budget for all of them."""
 
 from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Self
 
 import torch
@@ -16,55 +17,35 @@ from aerofuse.checkpointing.policy import CheckpointingPlan
 from aerofuse.memory.step import Precision
 from aerofuse.planning.planner import plan_checkpointing
 
-# The statistics of ImageNet, with which timm's backbones were trained, and so were the bundled ones.
+logger = logging.getLogger(__name__)
+
+# The statistics of ImageNet: timm's backbones and the bundled ones were trained with them.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-class Normalise(nn.Module):
-    """uint8 RGB `[B, 3, H, W]` in 0..255 to standardised floats of the same shape."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(
-        self,
-        mean: tuple[float, float, float] = IMAGENET_MEAN,
-        std: tuple[float, float, float] = IMAGENET_STD,
-    ) -> None:
-        super().__init__()
-        self.register_buffer("mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return (images.to(self.mean.dtype) - self.mean) / self.std
-
-
-logger = logging.getLogger(__name__)
-
-
 class AircraftModel(nn.Module, ABC):
-    """uint8 images `[B, 3, H, W]` to `{task: logits [B, C] or value [B]}`.
+    """Map uint8 images `[B, 3, H, W]` to `{task: logits [B, C] or value [B]}`.
 
-    Subclasses publish their parts by name (`parts`); `train_only` chooses which of them learn. A frozen part is
-    frozen entirely: no gradients, no saved activations, and it stays in evaluation mode, so that neither
-    BatchNorm statistics nor drop-path nor dropout act in it.
+    Subclasses name their parts (`parts`), and `train_only` chooses which of them learn. A frozen part has no
+    gradients, saves no activations, and stays in evaluation mode: its BatchNorm statistics do not change, and its
+    drop-path and dropout are off.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._frozen: frozenset[str] = frozenset()
-        # A budget for the whole model; what its backbones keep is their own.
+        # A budget for the whole model; each backbone has a policy of its own.
         self.treatment: Budget | None = None
         self._plan: CheckpointingPlan | None = None
 
     @abstractmethod
     def parts(self) -> Mapping[str, nn.Module]:
-        """The model's parts by name; together they hold every parameter."""
+        """Return the model's parts by name; together they hold every parameter."""
 
     @abstractmethod
     def get_features(self, images: Tensor) -> Tensor:
-        """The vector `[B, D]` that the heads read."""
+        """Return the features `[B, D]` that the heads read."""
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         if self.treatment is not None and self.training and torch.is_grad_enabled():
@@ -73,23 +54,23 @@ class AircraftModel(nn.Module, ABC):
         return outputs
 
     def backbones(self) -> dict[str, Backbone]:
-        """The parts that are backbones."""
+        """Return the parts that are backbones, by name."""
         return {name: part for name, part in self.parts().items() if isinstance(part, Backbone)}
 
     def enable_gradient_checkpointing(self, segments: int | None = None, *, budget: object = None) -> Self:
-        """Switch gradient checkpointing on in every backbone; a frozen one keeps nothing anyway.
+        """Switch gradient checkpointing on in every backbone; a frozen one saves nothing anyway.
 
-        `segments`: each backbone is cut into that many ranges. `budget`: one for the whole model, planned for when
-        the first batch is seen; in bytes (`"12 GiB"`) it limits all that a step with AdamW holds, as a share (`0.5`)
-        the activations. `plan_checkpointing` makes such plans beforehand.
+        `segments` cuts each backbone into that many ranges. `budget` is one for the whole model, and the first batch
+        leads to a plan for it: bytes (`"12 GiB"`) limit all that a step with AdamW holds, a share (`0.5`) limits the
+        activations. `plan_checkpointing` makes such plans beforehand.
 
-        Raises `ValueError` where a backbone has fewer units than `segments`, for a budget that is none, for both at
-        once, or where the model has no backbone of ours.
+        Raises `ValueError` where a backbone has fewer units than `segments`, where `budget` is not one, where both
+        are given, and where the model has no backbone of ours.
         """
         if not self.backbones():
             raise ValueError("no part of this model is a backbone made by create_backbone, so none can be checkpointed")
         if segments is not None and budget is not None:
-            raise ValueError("segments and budget are two ways to say what is kept; give one of them")
+            raise ValueError("segments and budget are two ways to say what is saved; give one of them")
         self.treatment = None if budget is None else parse_budget(budget)
         self._plan = None
         for backbone in self.backbones().values():
@@ -97,28 +78,11 @@ class AircraftModel(nn.Module, ABC):
         return self
 
     def disable_gradient_checkpointing(self) -> Self:
-        """Keep everything again, in every backbone."""
+        """Switch gradient checkpointing off in every backbone."""
         for backbone in self.backbones().values():
             backbone.disable_gradient_checkpointing()
         self.treatment = self._plan = None
         return self
-
-    def _follow_budget(self, images: Tensor) -> None:
-        """Plan for the first batch, and again for a larger one."""
-        precision: Precision = "bf16" if torch.is_autocast_enabled(images.device.type) else "float32"
-        plan = self._plan
-        if plan is not None and plan.scope.allows(images.shape, precision):
-            return
-        self._plan = plan_checkpointing(
-            self, images.shape, self.treatment, optimizer="adamw", precision=precision, input_dtype=images.dtype
-        )
-        logger.info("gradient checkpointing %s", self._plan.summary())
-        self._plan.apply(self)
-
-    @property
-    def frozen_parts(self) -> frozenset[str]:
-        """The names of the parts that do not learn."""
-        return self._frozen
 
     def train_only(self, names: Collection[str]) -> Self:
         """Freeze every part but those named. Raises `ValueError` for a part that the model does not have."""
@@ -133,7 +97,7 @@ class AircraftModel(nn.Module, ABC):
         return self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode for the parts that learn; frozen ones stay in evaluation mode."""
+        """Put the parts that learn into training mode; frozen ones stay in evaluation mode."""
         super().train(mode)
         if mode:
             for name in self._frozen:
@@ -141,7 +105,50 @@ class AircraftModel(nn.Module, ABC):
         return self
 
     def run_part(self, name: str, *inputs: Tensor) -> Tensor:
-        """One part's output; a frozen part saves nothing for the backward pass."""
+        """Return one part's output; a frozen part saves nothing for the backward pass."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and name not in self._frozen):
             output: Tensor = self.parts()[name](*inputs)
         return output
+
+    def _follow_budget(self, images: Tensor) -> None:
+        """Plan for the first batch, and again for a larger one."""
+        precision: Precision = "bf16" if torch.is_autocast_enabled(images.device.type) else "float32"
+        if self._plan is not None and self._plan.scope.allows(images.shape, precision):
+            return
+        self._plan = plan_checkpointing(
+            self, images.shape, self.treatment, optimizer="adamw", precision=precision, input_dtype=images.dtype
+        )
+        logger.info("gradient checkpointing %s", self._plan.summary())
+        self._plan.apply(self)
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Switch to evaluation mode without gradients; afterwards every module is in the mode that it was in before.
+
+    `model.train()` cannot undo it: frozen parts of a model in training are in evaluation mode.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        # Not inference mode: what FSDP allocates in its first pass is written to in training.
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+class Normalise(nn.Module):
+    """Standardise uint8 RGB images `[B, 3, H, W]` in 0..255 to floats of the same shape, by ImageNet's statistics."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images.to(self.mean.dtype) - self.mean) / self.std

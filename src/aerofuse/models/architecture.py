@@ -1,31 +1,21 @@
-"""Baselines and the hybrid, and the record from which each can be built again."""
+"""Baselines and the hybrid: how each is built, and the record from which it can be built again."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pydantic import Field
 from torch import Tensor, nn
 
 from aerofuse.backbones.backbone import Backbone, create_backbone
-from aerofuse.common.params import Section
 from aerofuse.data.labels import TASKS, ClassLists
 from aerofuse.models.aircraft_model import AircraftModel, Normalise
 from aerofuse.models.fusion import Fusion, create_fusion
 from aerofuse.models.heads import Heads
 
 
-class HeadDropoutParams(Section):
-    """Dropout in front of every head, per model."""
-
-    single_task: float = Field(ge=0, lt=1)
-    multi_task: float = Field(ge=0, lt=1)
-    hybrid: float = Field(ge=0, lt=1)
-
-
 class BaselineModel(AircraftModel):
-    """A backbone and its heads. Single-task and multi-task differ in nothing but the heads."""
+    """A backbone and its heads. Single-task and multi-task differ only in the heads."""
 
     def __init__(self, cnn: nn.Module, heads: Heads) -> None:
         super().__init__()
@@ -41,7 +31,7 @@ class BaselineModel(AircraftModel):
 
 
 class HybridModel(AircraftModel):
-    """Two backbones, a fusion, four heads."""
+    """Two backbones that see the same image, a fusion, and the heads."""
 
     def __init__(self, cnn: nn.Module, transformer: nn.Module, fusion: Fusion, heads: Heads) -> None:
         super().__init__()
@@ -52,26 +42,17 @@ class HybridModel(AircraftModel):
         self.heads = heads
 
     def parts(self) -> Mapping[str, nn.Module]:
-        return {
-            "cnn": self.cnn,
-            "transformer": self.transformer,
-            "fusion": self.fusion,
-            "heads": self.heads,
-        }
-
-    def get_branch_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The pooled features of the CNN `[B, d_cnn]` and of the transformer `[B, d_trf]`, before fusion."""
-        normalised = self.normalise(images)
-        return self.run_part("cnn", normalised), self.run_part("transformer", normalised)
+        return {"cnn": self.cnn, "transformer": self.transformer, "fusion": self.fusion, "heads": self.heads}
 
     def get_features(self, images: Tensor) -> Tensor:
-        """The fused features `[B, fusion.num_features]`."""
-        return self.run_part("fusion", *self.get_branch_features(images))
+        """Return the fused features `[B, fusion.num_features]`."""
+        normalised = self.normalise(images)
+        return self.run_part("fusion", self.run_part("cnn", normalised), self.run_part("transformer", normalised))
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A baseline where `transformer` and `fusion_method` are `None`, else a hybrid."""
+    """A baseline where `transformer` and `fusion_method` are `None`, otherwise a hybrid."""
 
     cnn: str
     transformer: str | None
@@ -82,7 +63,7 @@ class Architecture:
     image_size_px: int
 
     def build(self, classes: ClassLists) -> AircraftModel:
-        """The model with random weights. Raises `ValueError` for an unknown backbone, fusion or task."""
+        """Return the model with random weights. Raises `ValueError` for an unknown backbone, fusion or task."""
         if self.transformer is None or self.fusion_method is None:
             cnn = self._backbone(self.cnn)
             return BaselineModel(cnn, Heads(cnn.num_features, classes, self.tasks, self.head_dropout))
@@ -100,7 +81,7 @@ class Architecture:
 def baseline_architecture(
     cnn: str, tasks: Sequence[str], head_dropout: float, drop_path: float, image_size_px: int
 ) -> Architecture:
-    """A baseline with the heads named by `tasks`."""
+    """Return the architecture of a baseline with the heads named by `tasks`."""
     return Architecture(cnn, None, None, tuple(tasks), head_dropout, drop_path, image_size_px)
 
 
@@ -113,5 +94,5 @@ def hybrid_architecture(
     image_size_px: int,
     tasks: Sequence[str] = TASKS,
 ) -> Architecture:
-    """The hybrid with the heads named by `tasks`, by default all four."""
+    """Return the architecture of the hybrid with the heads named by `tasks`, by default all four."""
     return Architecture(cnn, transformer, fusion_method, tuple(tasks), head_dropout, drop_path, image_size_px)

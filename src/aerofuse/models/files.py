@@ -1,4 +1,4 @@
-"""A trained model as a folder: `model.safetensors` and `model.json`, which says how to build it again."""
+"""A trained model as a folder: its weights in `model.safetensors`, and in `model.json` how to build it again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RECORD_FILE = "model.json"
 class ModelRecord:
     """What is known of a trained model besides its weights.
 
-    `temperatures` are those of the classification heads; there are none as long as the model is in training.
+    `temperatures` are those of the classification heads; a model in training has none yet.
     """
 
     architecture: Architecture
@@ -37,30 +37,29 @@ class ModelRecord:
 
     @property
     def image_size_px(self) -> int:
-        """The side of the square images that the model was trained on."""
+        """Return the side of the square images that the model was trained on."""
         return self.architecture.image_size_px
 
     @property
     def calibrated_tasks(self) -> tuple[str, ...]:
-        """The tasks of the model that a temperature belongs to."""
+        """Return the tasks of the model that need a temperature."""
         return tuple(task for task in self.architecture.tasks if task in CLASSIFICATION_TASKS)
 
 
 def save_model(folder: Path, weights: Mapping[str, Tensor], record: ModelRecord) -> None:
-    """Write a model. Each file is replaced whole or not at all."""
+    """Write a model; each file is replaced whole or not at all."""
     save_weights(folder / WEIGHTS_FILE, weights)
     write_record(folder, record)
 
 
 def write_record(folder: Path, record: ModelRecord, more: Mapping[str, object] | None = None) -> None:
     """Write `model.json`, whole or not at all, with `more` that a reader may want to know."""
-    content = dataclasses.asdict(record) | dict(more or {})
-    text = json.dumps(content, indent=2, ensure_ascii=False)
-    write_atomically(folder / RECORD_FILE, (text + "\n").encode())
+    content = json.dumps(dataclasses.asdict(record) | dict(more or {}), indent=2, ensure_ascii=False)
+    write_atomically(folder / RECORD_FILE, (content + "\n").encode())
 
 
 def read_record(folder: Path) -> ModelRecord:
-    """Read `model.json`. Raises `FileNotFoundError`, or `ValueError` where it is no record of a model."""
+    """Read `model.json`. Raises `FileNotFoundError`, or `ValueError` where it is not the record of a model."""
     path = folder / RECORD_FILE
     content = read_record_file(folder)
     if "temperatures" not in content and "epoch" in content:
@@ -68,8 +67,7 @@ def read_record(folder: Path) -> ModelRecord:
     try:
         record = TypeAdapter(ModelRecord).validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise ValueError(f"{path} is not the record of a model: {wrong}") from None
+        raise ValueError(f"{path} is not the record of a model: {describe(error)}") from None
     for task, temperature in record.temperatures.items():
         if not 0 < temperature < math.inf:
             raise ValueError(f"{path}: the temperature of {task} is {temperature}; it must be above 0")
@@ -77,7 +75,7 @@ def read_record(folder: Path) -> ModelRecord:
 
 
 def read_record_file(folder: Path) -> dict[str, object]:
-    """The content of `model.json`, not checked any further. Raises as `read_record` does."""
+    """Read `model.json` as plain values, which nobody has checked. Raises as `read_record` does."""
     path = folder / RECORD_FILE
     if not path.is_file():
         raise FileNotFoundError(
@@ -85,15 +83,20 @@ def read_record_file(folder: Path) -> dict[str, object]:
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # no JSON, or no text
+    except ValueError as error:  # not JSON, or not text
         raise ValueError(f"{path} is not the record of a model: {error}; fetch or make it again") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} is not the record of a model: it is a {type(content).__name__}")
     return content
 
 
+def describe(error: ValidationError) -> str:
+    """Return what is wrong with a record, in one line."""
+    return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+
+
 def load_model(folder: Path) -> tuple[AircraftModel, ModelRecord]:
-    """A model with its weights, on CPU, in evaluation mode, and its record.
+    """Load a model with its weights, on CPU and in evaluation mode, and its record.
 
     Raises `FileNotFoundError` or `ValueError` where a file is missing, damaged, or does not fit the other.
     """
@@ -107,8 +110,7 @@ def load_model(folder: Path) -> tuple[AircraftModel, ModelRecord]:
 
 def _check_class_lists(folder: Path, record: ModelRecord, weights: Mapping[str, Tensor]) -> None:
     for task, names in zip(CLASSIFICATION_TASKS, (record.classes.types, record.classes.airlines), strict=True):
-        # Its shape says how many classes the head was made for.
-        bias = weights.get(f"heads.{task}_head.1.bias")
+        bias = weights.get(f"heads.{task}_head.1.bias")  # its length is the head's number of classes
         if len(set(names)) < len(names):
             raise ValueError(f"{folder / RECORD_FILE} names a class of {task} twice")
         if bias is not None and len(bias) != len(names):

@@ -1,4 +1,4 @@
-"""How the features of two backbones become one vector."""
+"""Fusions: how the features of two backbones become one vector."""
 
 from __future__ import annotations
 
@@ -10,23 +10,21 @@ import torch
 from torch import Tensor, nn
 
 FusionMethod = Literal["concat", "add", "attention"]
-
-
 Branch = Literal["cnn", "transformer"]
 
 
 class Fusion(nn.Module, ABC):
-    """Features `[B, d_cnn]` and `[B, d_trf]` to one fused vector `[B, num_features]`."""
+    """Fuse features `[B, d_cnn]` and `[B, d_trf]` to one vector `[B, num_features]`."""
 
     num_features: int
 
     @abstractmethod
     def forward(self, cnn_features: Tensor, transformer_features: Tensor) -> Tensor:
-        """The fused vector."""
+        """Return the fused vector."""
 
 
 class ConcatFusion(Fusion):
-    """Both vectors one after the other: `d_cnn + d_trf` features."""
+    """Concatenate both vectors: `d_cnn + d_trf` features."""
 
     def __init__(self, cnn_dim: int, transformer_dim: int) -> None:
         super().__init__()
@@ -37,7 +35,7 @@ class ConcatFusion(Fusion):
 
 
 class AddFusion(Fusion):
-    """The sum, `d_cnn` features; where the sizes differ, the transformer's side is projected first."""
+    """Add both vectors: `d_cnn` features. Where the sizes differ, the transformer's side is projected first."""
 
     def __init__(self, cnn_dim: int, transformer_dim: int) -> None:
         super().__init__()
@@ -51,10 +49,10 @@ class AddFusion(Fusion):
 
 
 class AttentionFusion(Fusion):
-    """A weight per branch and sample, then the weighted sum, projected to `d_cnn` features.
+    """Weigh the branches per sample, and project the weighted sum to `d_cnn` features.
 
-    Both sides are projected to `hidden_dim`; a small perceptron reads both and a softmax makes the two weights.
-    `branch_weights` gives them for inspection.
+    Both sides are projected to `hidden_dim`; a small MLP reads both, and a softmax gives the two weights.
+    `branch_weights` returns them for inspection.
     """
 
     def __init__(self, cnn_dim: int, transformer_dim: int, hidden_dim: int = 256) -> None:
@@ -68,7 +66,7 @@ class AttentionFusion(Fusion):
         self.output_projection = nn.Linear(hidden_dim, cnn_dim)
 
     def branch_weights(self, cnn_features: Tensor, transformer_features: Tensor) -> Tensor:
-        """The weights of the CNN and of the transformer, `[B, 2]`, each row summing to 1."""
+        """Return the weights of the CNN and of the transformer, `[B, 2]`; each row adds up to 1."""
         return self._project_and_weigh(cnn_features, transformer_features)[1]
 
     def forward(self, cnn_features: Tensor, transformer_features: Tensor) -> Tensor:
@@ -77,7 +75,7 @@ class AttentionFusion(Fusion):
         return fused
 
     def _project_and_weigh(self, cnn_features: Tensor, transformer_features: Tensor) -> tuple[Tensor, Tensor]:
-        """The projected branches `[B, 2, hidden_dim]` and their weights `[B, 2]`."""
+        """Return the projected branches `[B, 2, hidden_dim]` and their weights `[B, 2]`."""
         branches = torch.stack(
             [self.cnn_projection(cnn_features), self.transformer_projection(transformer_features)], dim=1
         )
@@ -92,7 +90,7 @@ FUSIONS: dict[FusionMethod, Callable[[int, int], Fusion]] = {
 
 
 def create_fusion(method: str, cnn_dim: int, transformer_dim: int) -> Fusion:
-    """The fusion named `method`. Raises `ValueError` naming the known ones."""
+    """Return the fusion named `method`. Raises `ValueError` naming the known ones."""
     for known in get_args(FusionMethod):
         if method == known:
             return FUSIONS[known](cnn_dim, transformer_dim)

@@ -1,4 +1,4 @@
-"""The four heads, and the temperatures that calibrate their logits."""
+"""The heads, and how temperatures scale their logits."""
 
 from __future__ import annotations
 
@@ -6,38 +6,15 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from aerofuse.data.labels import CLASSIFICATION_TASKS, REGRESSION_TASKS, TASKS, ClassLists
+from aerofuse.data.labels import CLASSIFICATION_TASKS, TASKS, ClassLists
 
-
-class ClassificationHead(nn.Sequential):
-    """Features `[B, D]` to logits `[B, num_classes]`."""
-
-    def __init__(self, num_features: int, num_classes: int, dropout: float) -> None:
-        super().__init__(nn.Dropout(dropout), nn.Linear(num_features, num_classes))
-
-
-class RegressionHead(nn.Module):
-    """Features `[B, D]` to a value `[B]` in 0..1."""
-
-    def __init__(self, num_features: int, dropout: float, hidden_features: int = 64) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Dropout(dropout),
-            nn.Linear(num_features, hidden_features),
-            nn.ReLU(),
-            nn.Linear(hidden_features, 1),
-            nn.Sigmoid(),
-        )
-
-    def forward(self, features: Tensor) -> Tensor:
-        value: Tensor = self.layers(features)
-        return value.squeeze(-1)
+_HIDDEN_FEATURES = 64  # of a regression head
 
 
 class Heads(nn.Module):
-    """One head per task: features `[B, D]` to `{task: logits [B, C] or value [B]}`.
+    """Map features `[B, D]` to `{task: logits [B, C] or value [B]}`, with one head per task.
 
-    Raises `ValueError` for a task that does not exist.
+    Raises `ValueError` for a task that does not exist, and for none.
     """
 
     def __init__(self, num_features: int, classes: ClassLists, tasks: Sequence[str], dropout: float) -> None:
@@ -48,26 +25,21 @@ class Heads(nn.Module):
         num_classes = dict(zip(CLASSIFICATION_TASKS, (len(classes.types), len(classes.airlines)), strict=True))
         self.tasks = tuple(tasks)
         for task in tasks:
-            head: nn.Module
-            if task in REGRESSION_TASKS:
-                head = RegressionHead(num_features, dropout)
-            else:
-                head = ClassificationHead(num_features, num_classes[task], dropout)
-            self.add_module(_module_name(task), head)
+            head = (
+                nn.Sequential(nn.Dropout(dropout), nn.Linear(num_features, num_classes[task]))
+                if task in CLASSIFICATION_TASKS
+                else _RegressionHead(num_features, dropout)
+            )
+            self.add_module(f"{task}_head", head)  # not `type`: every module has a method of that name
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
-        return {task: self.get_submodule(_module_name(task))(features) for task in self.tasks}
-
-
-def _module_name(task: str) -> str:
-    # Every module has a method `type` already.
-    return f"{task}_head"
+        return {task: self.get_submodule(f"{task}_head")(features) for task in self.tasks}
 
 
 def scale_logits(outputs: Mapping[str, Tensor], temperatures: Mapping[str, float]) -> dict[str, Tensor]:
-    """The outputs of a model `{task: logits [B, C] or value [B]}` in float64, logits divided by their temperature.
+    """Return outputs `{task: logits [B, C] or value [B]}` in float64, with logits divided by their temperature.
 
-    In float32 two logits that differ could become equal, and another class the likeliest. Raises `ValueError` where
+    In float32 two different logits could become equal, and another class the likeliest. Raises `ValueError` where
     a classification task has no temperature.
     """
     missing = [task for task in outputs if task in CLASSIFICATION_TASKS and task not in temperatures]
@@ -79,3 +51,21 @@ def scale_logits(outputs: Mapping[str, Tensor], temperatures: Mapping[str, float
         task: output.double() / temperatures[task] if task in CLASSIFICATION_TASKS else output.double()
         for task, output in outputs.items()
     }
+
+
+class _RegressionHead(nn.Module):
+    """Map features `[B, D]` to a value `[B]` in 0..1."""
+
+    def __init__(self, num_features: int, dropout: float) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Dropout(dropout),
+            nn.Linear(num_features, _HIDDEN_FEATURES),
+            nn.ReLU(),
+            nn.Linear(_HIDDEN_FEATURES, 1),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        value: Tensor = self.layers(features)
+        return value.squeeze(-1)

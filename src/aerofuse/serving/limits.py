@@ -1,4 +1,4 @@
-"""What a server takes from strangers: how large a photo may be, how many pixels, how many at a time, of which kind."""
+"""Limits on what a server accepts: the size of a photo, its pixels, its format, and the photos in a request."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from PIL import Image, UnidentifiedImageError
 
 from aerofuse.data.photo import MAX_PIXELS, UnreadablePhotoError
 
-# Cameras and the web write these. Pillow's other decoders, some of which start programs, meet no photo of a stranger.
+# Cameras and the web use these. Pillow's other decoders, some of which start programs, get no file from a request.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """A photo's size as a file and once decoded, and the photos in one request."""
+    """The largest photo file, the most pixels of a photo, and the most photos in one request."""
 
     max_photo_bytes: int = 20 * 2**20
     max_photo_pixels: int = 64_000_000
@@ -35,7 +35,7 @@ class Limits:
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, int]) -> Limits:
-        """The limits named in `settings`, the others as they are. Raises `ValueError` for what is no limit."""
+        """Return the limits named in `settings`, with defaults for the others. Raises `ValueError` for other names."""
         known = [field.name for field in dataclasses.fields(cls)]
         unknown = sorted(set(settings) - set(known))
         if unknown:
@@ -44,13 +44,13 @@ class Limits:
 
 
 def read_content(cell: object, limits: Limits) -> bytes:
-    """The file that a cell of a request holds, as bytes or as base64, none of its pixels decoded.
+    """Return the photo file in a cell of a request, bytes or base64, without decoding its pixels.
 
-    Raises `UnreadablePhotoError` where it is none, too large, of a kind that is not taken, or has too many pixels.
+    Raises `UnreadablePhotoError` where it is not a photo, too large, of another format, or has too many pixels.
     """
     content = _content(cell, limits)
     try:
-        # Pillow warns of sizes, which are checked here.
+        # Pillow warns of large images; their size is checked here.
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content), formats=FORMATS) as file:
             width, height = file.size
     except UnidentifiedImageError:

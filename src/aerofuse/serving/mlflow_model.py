@@ -1,4 +1,4 @@
-"""A model package as an MLflow model: a folder, or a version in a model registry. No pickle is written or read."""
+"""Write a model package as an MLflow model, to a folder or to a model registry. No pickle is written or read."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from aerofuse.serving.photo_model import IMAGE_COLUMN, PACKAGE_ARTIFACT
 from aerofuse.tracking.addresses import tracking_uri
 from aerofuse.tracking.store import make_client
 
-_EXPERIMENT = "aerofuse"  # unless params.yaml says otherwise, that of the trainings
-_MARK = "MLmodel"  # the file by which MLflow knows a model
-# What predicting imports; what those need in turn is theirs to say.
+_EXPERIMENT = "aerofuse"  # also the default experiment of the trainings, in params.yaml
+_MARK = "MLmodel"  # MLflow recognises a model by this file
+# Predicting imports these packages; they name their own requirements.
 REQUIREMENTS = (
     "huggingface_hub",
     "mlflow",
@@ -47,10 +47,10 @@ REQUIREMENTS = (
 
 
 def signature() -> ModelSignature:
-    """A photo as base64 in; the record of `aerofuse predict` out, and `error`.
+    """Return the signature: a photo as base64 in, and out the record of `aerofuse predict` with `error`.
 
-    The column is a string, and not binary, for MLflow to pass it on as it came: it decodes base64 in one of its four
-    forms of request only, and there skips what is none.
+    The column is a string, because MLflow passes a string on unchanged. It decodes a binary column in only one of its
+    four request formats, and there it leaves out what is not base64.
     """
     candidates = Array(Object([Property("name", DataType.string), Property("confidence", DataType.double)]))
     outputs: dict[str, DataType | Array] = {
@@ -71,14 +71,14 @@ def signature() -> ModelSignature:
 
 
 def write_mlflow_model(package: Path, output: Path, limits: Limits | None = None) -> None:
-    """Make the folder `output` an MLflow model of a package; an older MLflow model there is replaced.
+    """Write an MLflow model of a package to the folder `output`; an older MLflow model there is replaced.
 
-    Raises `FileNotFoundError` or `ValueError` for a package that cannot be loaded, and for an `output` that holds
-    something else.
+    Raises `FileNotFoundError` or `ValueError` for a package that cannot be loaded, and `ValueError` where `output`
+    holds something else.
     """
     load_package(package)
     if output.exists() and not (output / _MARK).is_file() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"{output} is no MLflow model, and is not replaced by one; name another folder")
+        raise ValueError(f"{output} is not an MLflow model, and is not replaced by one; name another folder")
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
         new = Path(folder) / "model"
@@ -89,9 +89,9 @@ def write_mlflow_model(package: Path, output: Path, limits: Limits | None = None
 
 
 def register_mlflow_model(package: Path, name: str, repo: Path, limits: Limits | None = None) -> str:
-    """Log the MLflow model of a package in a run of its own, and register it as `name`; the version that it got.
+    """Log the MLflow model of a package in a run of its own, register it as `name`, and return its version.
 
-    To `MLFLOW_TRACKING_URI`, or the store in `repo`. Raises what MLflow and its parts raise.
+    It goes to `MLFLOW_TRACKING_URI`, or to the store in `repo`. Raises what MLflow raises.
     """
     uri = tracking_uri(repo)
     client = make_client(uri)
@@ -112,7 +112,7 @@ def _contents(package: Path, limits: Limits) -> dict[str, Any]:
     return {
         "python_model": model_code.__file__,
         "artifacts": {PACKAGE_ARTIFACT: str(package)},
-        # With it the folder serves wherever the requirements are installed.
+        # With the code, the folder serves wherever the requirements are installed.
         "code_paths": [str(Path(aerofuse.__file__).parent)],
         "model_config": dataclasses.asdict(limits),
         "signature": signature(),
@@ -122,7 +122,7 @@ def _contents(package: Path, limits: Limits) -> dict[str, Any]:
 
 
 def _example() -> pd.DataFrame:
-    """A request with a photo that shows nothing: MLflow keeps it beside the model as a file to send."""
+    """Return a request with an empty photo; MLflow keeps it beside the model as an example file."""
     file = io.BytesIO()
     Image.new("RGB", (64, 48), "skyblue").save(file, "JPEG")
     return pd.DataFrame({IMAGE_COLUMN: [base64.b64encode(file.getvalue()).decode()]})

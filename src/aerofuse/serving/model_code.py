@@ -1,4 +1,4 @@
-"""The code that MLflow keeps in a model's folder and runs to load it, in place of a pickled object."""
+"""The code that MLflow keeps in a model's folder and runs to load the model, instead of a pickled object."""
 
 from mlflow.models import set_model
 

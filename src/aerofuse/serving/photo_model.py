@@ -1,4 +1,4 @@
-"""A model package as MLflow's Python model."""
+"""A model package as a Python model of MLflow."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _NOTHING = Prediction().to_dict()
 
 
 class PhotoModel(PythonModel):
-    """A row per photo in, a record per row out: what `aerofuse predict` says, and `error`.
+    """Take a row per photo, and return a record per row: what `aerofuse predict` says, and `error`.
 
-    A photo that cannot be used has its reason there, and the others have their answers, as with `aerofuse predict`: one
-    bad photo out of sixteen is no bad request. A request that is wrong as a whole is refused: HTTP 400.
+    A photo that cannot be used has the reason in `error`, and the other photos have their answers, as with
+    `aerofuse predict`. A request that is wrong as a whole is refused with HTTP 400.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the package, which MLflow calls for before the first request. Raises what `aerofuse.load` raises."""
+        """Load the package; MLflow calls this before the first request. Raises what `aerofuse.load` raises."""
         self._limits = Limits.from_settings(context.model_config or {})
         self._predictor: Predictor = load(context.artifacts[PACKAGE_ARTIFACT])
-        # A server has many threads. One photo is decoded at a time, so that a flood of them takes no more memory.
+        # A server has many threads. They decode one photo at a time, so that many requests take no more memory.
         self._one_request_at_a_time = Lock()
 
     def predict(
@@ -43,7 +43,7 @@ class PhotoModel(PythonModel):
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,  # noqa: ARG002
     ) -> list[dict[str, Any]]:
-        """A record per row of the column `image`; raises `MlflowException` for a request that is refused."""
+        """Return a record per row of the column `image`. Raises `MlflowException` for a request that is refused."""
         photos = list(model_input[IMAGE_COLUMN])
         if len(photos) > self._limits.max_photos:
             raise MlflowException(
@@ -51,12 +51,15 @@ class PhotoModel(PythonModel):
             )
         with self._one_request_at_a_time:
             try:
-                return [_record(result) for result in self._results(photos)]
+                return [
+                    (_NOTHING if result.prediction is None else result.prediction.to_dict()) | {"error": result.problem}
+                    for result in self._results(photos)
+                ]
             except ValueError as error:
                 raise MlflowException(str(error), INTERNAL_ERROR) from error
 
     def _results(self, photos: Sequence[object]) -> Iterator[PhotoResult]:
-        """Of each photo, in order, by way of files: they are read by the very code that reads those of `predict`."""
+        """Yield the result of each photo, in order. Files are written so that the code of `predict` reads them."""
         with tempfile.TemporaryDirectory() as folder:
             refused: dict[int, PhotoResult] = {}
             files: list[Path] = []
@@ -70,8 +73,3 @@ class PhotoModel(PythonModel):
             read = self._predictor.predict_files(files)
             for number in range(len(photos)):
                 yield refused[number] if number in refused else next(read)
-
-
-def _record(result: PhotoResult) -> dict[str, Any]:
-    answers = _NOTHING if result.prediction is None else result.prediction.to_dict()
-    return {**answers, "error": result.problem}

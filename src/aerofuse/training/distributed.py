@@ -1,7 +1,7 @@
-"""Several processes for one training stage: starting them, and sharing the model out.
+"""Several processes for one training stage: start them, shard the model, and gather its state.
 
-FSDP2: each process holds its share of the weights, gradients and optimiser state of one model. The method is ZeRO
-(Rajbhandari et al., 2020, arXiv 1910.02054), its third stage, as torch has it: `fully_shard`.
+With FSDP2 (torch's `fully_shard`) each process holds its shard of the weights, gradients and optimiser state of one
+model. The method is the third stage of ZeRO (Rajbhandari et al., 2020, arXiv 1910.02054).
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from aerofuse.training.params import LaunchParams
 
 logger = logging.getLogger(__name__)
 
-# What torchrun, and `accelerate launch` through it, tells each process that it starts.
+# torchrun, and `accelerate launch` through it, sets this variable in each process that it starts.
 _RANK = "LOCAL_RANK"
+_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 def launch(stage: Callable[[], object], module: str) -> None:
     """Run a stage here, or start `launch.processes` processes that each run `python -m module`.
 
-    A process that torchrun has started, here or on another machine, runs its part: so
-    `torchrun --nnodes 2 --nproc-per-node 4 ... -m stages.train_stage_c` works on several machines, by torchrun's own
-    variables.
+    A process that torchrun has started runs the stage itself, so several machines work too:
+    `torchrun --nnodes 2 --nproc-per-node 4 ... -m stages.train_stage_c`.
     """
     processes = load_section(LaunchParams, "launch").processes
     if _RANK in os.environ or processes == 1:
@@ -45,19 +45,16 @@ def launch(stage: Callable[[], object], module: str) -> None:
     from torch.distributed.run import main as torchrun
 
     logger.info("training in %d processes", processes)
-    # Each would otherwise take all cores of the machine.
+    # Each process would otherwise use all cores of the machine.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
     torchrun(["--standalone", f"--nproc-per-node={processes}", "-m", module])
 
 
-_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
-
-
 def shard(model: AircraftModel) -> None:
-    """Leave each process its share, in place; an optimiser is to be made after this, of what the parameters are then.
+    """Shard the model over the processes, in place. Make the optimiser afterwards, from the new parameters.
 
-    A backbone's weights come together while it runs forward, and again while it runs backward. They do not come
-    together unit by unit: a plan for gradient checkpointing may compute any of its units again, and finds them there.
+    A backbone's weights are gathered while it runs forward, and again while it runs backward. They are not gathered
+    per unit, because a plan for gradient checkpointing may compute any unit of the backbone again.
     """
     for backbone in model.backbones().values():
         fully_shard(backbone)
@@ -65,12 +62,12 @@ def shard(model: AircraftModel) -> None:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether this process holds no more than a share."""
+    """Return whether this process holds only a shard of the model."""
     return isinstance(model, FSDPModule)
 
 
 def whole_state(model: nn.Module, optimizer: Optimizer) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The states of both. All processes call it; of a sharded model the first gets them, and the others nothing."""
+    """Return both states. All processes call it; of a sharded model only the first process gets them."""
     if not is_sharded(model):
         return model.state_dict(), optimizer.state_dict()
     weights, state = get_state_dict(model, optimizer, options=_WHOLE)
@@ -78,7 +75,7 @@ def whole_state(model: nn.Module, optimizer: Optimizer) -> tuple[dict[str, Any],
 
 
 def whole_weights(model: nn.Module) -> Mapping[str, Tensor]:
-    """The weights. All processes call it; of a sharded model the first gets them, and the others nothing."""
+    """Return the weights. All processes call it; of a sharded model only the first process gets them."""
     if not is_sharded(model):
         return model.state_dict()
     weights: dict[str, Any] = get_model_state_dict(model, options=_WHOLE)
@@ -88,7 +85,7 @@ def whole_weights(model: nn.Module) -> Mapping[str, Tensor]:
 def load_whole_state(
     model: nn.Module, optimizer: Optimizer, weights: dict[str, Any], optimizer_state: dict[str, Any]
 ) -> None:
-    """Put back what `whole_state` gave to the first process. All processes call it, with the same."""
+    """Load states that `whole_state` returned to the first process. All processes call it with the same states."""
     if not is_sharded(model):
         model.load_state_dict(weights, strict=True)
         optimizer.load_state_dict(optimizer_state)

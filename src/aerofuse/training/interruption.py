@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: a training first saves what it has, then leaves."""
+"""Interruption by SIGTERM or Ctrl-C: a training first saves its state, then stops."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ logger = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class InterruptedTraining(SystemExit):  # no error: whoever sent the signal wanted it
-    """Told to stop by a signal; ends the process with the status that shells have for it."""
+class InterruptedTraining(SystemExit):  # not an error: the sender of the signal wanted it
+    """A signal asked the training to stop; the process ends with the status that shells use for that signal."""
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
 
 
 class Interruption:
-    """Whether somebody has asked the training to stop.
+    """Note signals that ask the training to stop.
 
-    Inside `watch` a first signal is noted, to be asked for where it suits; a second one, or a first one inside
-    `at_once`, stops right there.
+    Inside `watch` a first signal is noted, and the training asks for it when it can stop. A second signal, or a first
+    one inside `at_once`, stops it immediately.
     """
 
     def __init__(self) -> None:
@@ -37,21 +37,21 @@ class Interruption:
 
     @property
     def is_requested(self) -> bool:
-        """Whether a signal has come."""
+        """Return whether a signal has come."""
         return self._number is not None
 
     def check(self) -> None:
-        """Raises `InterruptedTraining` where a signal has come."""
+        """Raise `InterruptedTraining` where a signal has come."""
         if self._number is not None:
             self.leave()
 
     def leave(self) -> NoReturn:
-        """Raises `InterruptedTraining`, also where it is another process that was told to stop."""
+        """Raise `InterruptedTraining`, also where only another process was asked to stop."""
         raise InterruptedTraining(self._number or signal.SIGTERM)
 
     @contextmanager
     def watch(self) -> Iterator[None]:
-        """Note signals from here on; in a thread other than the main one, where Python hears none, do nothing."""
+        """Note signals inside the block; outside the main thread, where Python receives none, do nothing."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -64,7 +64,7 @@ class Interruption:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Where nothing is lost: a signal stops what runs here."""
+        """Let a signal stop the block immediately, because nothing can be lost in it."""
         self.check()
         self._at_once = True
         try:
@@ -74,7 +74,7 @@ class Interruption:
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if os.getpid() != self._process:
-            # A process that loads photos was born with this handler. It dies with its parent, or when told to.
+            # A forked worker that loads photos inherits this handler. It ends with its parent, or on SIGTERM.
             if number == signal.SIGTERM:
                 signal.signal(number, signal.SIG_DFL)
                 os.kill(os.getpid(), number)

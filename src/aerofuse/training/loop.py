@@ -18,6 +18,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
+from aerofuse.common.torchvision_pairing import ensure_torchvision_imports
 from aerofuse.data.dataset import TrainingLoader
 from aerofuse.models.aircraft_model import AircraftModel
 from aerofuse.training.distributed import shard
@@ -29,49 +30,24 @@ from aerofuse.training.state import Progress, TrainingReport, capture, restore
 from aerofuse.training.state_folder import StateFolder
 from aerofuse.training.update import NotFiniteError, Updater
 
-# What Swin names its tables of position biases: like biases, they are not decayed.
-_POSITION_TABLE = "relative_position_bias_table"
+ensure_torchvision_imports()  # timm imports torchvision
 
-
-def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> AdamW:
-    """AdamW over the parameters that learn; biases, norms, scales and position tables are not decayed."""
-    decayed: list[nn.Parameter] = []
-    kept: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            plain = parameter.ndim <= 1 or name.endswith(_POSITION_TABLE)
-            (kept if plain else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
-    return AdamW([group for group in groups if group["params"]], lr=learning_rate)
-
-
-def make_schedule(optimizer: Optimizer, total_steps: int, warmup_fraction: float) -> LambdaLR:
-    """Linear rise over the first `warmup_fraction` of the steps, then a half cosine to zero."""
-    warmup_steps = round(total_steps * warmup_fraction)
-
-    def scale(step: int) -> float:
-        if step < warmup_steps:
-            return (step + 1) / (warmup_steps + 1)
-        progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-    return LambdaLR(optimizer, scale)
-
+from timm.optim import param_groups_weight_decay  # type: ignore[attr-defined]  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
 Metrics = Mapping[str, float]
+_NOT_DECAYED = ("*relative_position_bias_table",)  # Swin's position biases; timm leaves out vectors and scalars itself
 
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the loop calls and knows nothing of.
+    """Functions that the loop calls.
 
-    `evaluate` gives the validation metrics of the model as it is, among them `score`, by which the best epoch is
-    chosen; `on_epoch` receives the metrics of each epoch (counted from 1); `on_best` is called when an epoch is
-    the best so far, to keep the model: after a resumption perhaps once more for the same epoch. `meter` is told of
-    every epoch and step, and measures the memory they take. `what_would_fit` says what would, when not even one image
-    does.
+    `evaluate` returns the validation metrics of the model as it is; the one named `score` chooses the best epoch.
+    `on_epoch` receives the metrics of each epoch, counted from 1. `on_best` keeps the model of an epoch that is the
+    best so far; after a resumption the loop may call it again for the same epoch. `meter` measures the memory of every
+    epoch and step. `what_would_fit` returns advice for when not even one image fits.
     """
 
     evaluate: Callable[[AircraftModel], Metrics]
@@ -92,12 +68,12 @@ def train(
 ) -> TrainingReport:
     """Train the parts of `model` that are not frozen, for `phase.epochs` epochs.
 
-    With `states`, which is locked by the caller, the training goes on from the state kept there, and keeps its own:
-    after every epoch, after every so many updates, and when a signal asks it to stop, which raises
-    `InterruptedTraining`. It then gives the same bits as one that was never stopped.
+    With `states`, which the caller has locked, the training goes on from the state saved there. It saves its own state
+    after every epoch, after every `params.save_state_every` updates, and when a signal asks it to stop, which raises
+    `InterruptedTraining`. A resumed training gives the same bits as one that was never stopped.
 
-    Raises `FloatingPointError` when the loss is no longer finite, with the names of the photos that it is the loss of,
-    and `MemoryError` where not even a single image fits.
+    Raises `FloatingPointError` with the names of the photos when the loss is no longer finite, and `MemoryError` where
+    not even a single image fits.
     """
     prepared_model: nn.Module = model
     if accelerator.num_processes > 1 and params.parallelism == "fsdp":
@@ -111,11 +87,30 @@ def train(
     hooks.meter.attach(model, optimizer, len(loader), phase.accumulation_steps)
     micro_batches = MicroBatches(model, params.on_out_of_memory, hooks.what_would_fit)
     updater = Updater(prepared_model, prepared_optimizer, schedule, params, accelerator, hooks.meter, micro_batches)
-    return _Training(model, loader, phase, params, accelerator, hooks, states, updater).run()
+    return _TrainingLoop(model, loader, phase, params, accelerator, hooks, states, updater).run()
+
+
+def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> AdamW:
+    """Make AdamW over the parameters that learn; biases, norms, scales and position biases are not decayed."""
+    groups = param_groups_weight_decay(model, weight_decay, no_weight_decay_list=_NOT_DECAYED)
+    return AdamW(groups[::-1], lr=learning_rate)  # decayed parameters come first
+
+
+def make_schedule(optimizer: Optimizer, total_steps: int, warmup_fraction: float) -> LambdaLR:
+    """Make a schedule: linear warmup over the first `warmup_fraction` of the steps, then a half cosine to zero."""
+    warmup_steps = round(total_steps * warmup_fraction)
+
+    def scale(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / (warmup_steps + 1)
+        progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+    return LambdaLR(optimizer, scale)
 
 
 @dataclass
-class _Training:
+class _TrainingLoop:
     model: AircraftModel
     loader: TrainingLoader
     phase: PhaseParams
@@ -138,7 +133,7 @@ class _Training:
                 if epoch > self._progress.epoch:
                     self._progress = Progress(report, epoch)
                 self._train_epoch()
-                # A state of the epoch as it was trained: nothing is lost by an evaluation that is cut short.
+                # The state of the trained epoch is saved, so a signal may stop its evaluation at once.
                 with self._interruption.at_once():
                     self._judge_epoch(epoch)
         report.peak_memory_bytes = self.hooks.meter.allocator_peak_bytes
@@ -164,7 +159,7 @@ class _Training:
                 updates,
                 math.ceil(len(self.loader) / self.phase.accumulation_steps),
             )
-            # The run that is logged to has seen none of them.
+            # The resumed run's log has none of the earlier epochs.
             for judged in self._progress.report.history:
                 self.hooks.on_epoch(int(judged["epoch"]), {name: judged[name] for name in judged if name != "epoch"})
 
@@ -184,7 +179,7 @@ class _Training:
         self._save()
 
     def _groups(self) -> Generator[tuple[int, list[Batch]], None, None]:
-        """The batches of each update that the epoch still has to make, with the number of the first."""
+        """Yield the batches of each update that the epoch still has to make, after the number of the first."""
         size = self.phase.accumulation_steps
         epoch, first = self._progress.epoch, self._progress.totals.updates * size
         batches = self.loader.epoch(epoch, first)
@@ -199,7 +194,7 @@ class _Training:
                 bar.update(len(group))
 
     def _update(self, first_batch: int, batches: list[Batch]) -> bool:
-        """Whether to stop after it."""
+        """Make one update, and return whether to stop after it."""
         progress = self._progress
         try:
             update = self.updater.update(batches, asked_to_stop=self._interruption.is_requested)

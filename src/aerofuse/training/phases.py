@@ -1,4 +1,4 @@
-"""The training stages as data, and the model that each starts from."""
+"""The training stages as data, and the model that each of them starts from."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from aerofuse.common.files import load_into, load_weights
 from aerofuse.common.params import load_section, load_value
 from aerofuse.data.labels import ClassLists
 from aerofuse.models.aircraft_model import AircraftModel
-from aerofuse.models.architecture import Architecture, HeadDropoutParams, baseline_architecture, hybrid_architecture
+from aerofuse.models.architecture import Architecture, baseline_architecture, hybrid_architecture
 from aerofuse.models.files import load_model
+from aerofuse.models.params import HeadDropoutParams
 
 
 @dataclass(frozen=True)
-class Phase:
-    """One training stage. `starts_from` is the model folder it continues, `None` for pretrained backbones."""
+class TrainingPhase:
+    """One training stage. `starts_from` is the model folder that it continues, `None` for pretrained backbones."""
 
     stage: str
     model: Literal["single_task", "multi_task", "hybrid"]
@@ -26,40 +27,28 @@ class Phase:
     starts_from: str | None = None
 
 
-PHASES: dict[str, Phase] = {
+PRETRAINED_FOLDER = Path("models/pretrained")
+PHASES = {
     phase.stage: phase
     for phase in (
-        Phase("train_single_task", "single_task", "single_task", trains=("cnn", "heads")),
-        Phase("train_multi_task", "multi_task", "multi_task", trains=("cnn", "heads")),
-        # Heads first on frozen backbones, so that their first wild gradients spoil nothing (LP-FT, arXiv 2202.10054).
-        Phase("train_stage_a", "hybrid", "stage_a", trains=("fusion", "heads")),
-        Phase(
-            "train_stage_b",
-            "hybrid",
-            "stage_b",
-            trains=("transformer", "fusion", "heads"),
-            starts_from="stage_a",
-        ),
-        Phase(
-            "train_stage_c",
-            "hybrid",
-            "hybrid",
-            trains=("cnn", "transformer", "fusion", "heads"),
-            starts_from="stage_b",
-        ),
+        TrainingPhase("train_single_task", "single_task", "single_task", ("cnn", "heads")),
+        TrainingPhase("train_multi_task", "multi_task", "multi_task", ("cnn", "heads")),
+        # New heads have large gradients, which would damage pretrained backbones: heads come first, on frozen backbones
+        # (LP-FT, arXiv 2202.10054).
+        TrainingPhase("train_stage_a", "hybrid", "stage_a", ("fusion", "heads")),
+        TrainingPhase("train_stage_b", "hybrid", "stage_b", ("transformer", "fusion", "heads"), "stage_a"),
+        TrainingPhase("train_stage_c", "hybrid", "hybrid", ("cnn", "transformer", "fusion", "heads"), "stage_b"),
     )
 }
 
 
-PRETRAINED_FOLDER = Path("models/pretrained")
-
-
 def start_model(
-    phase: Phase, classes: ClassLists, labelled_tasks: tuple[str, ...]
+    phase: TrainingPhase, classes: ClassLists, labelled_tasks: tuple[str, ...]
 ) -> tuple[AircraftModel, Architecture]:
-    """Build it, with its architecture: the best model of the phase before, or pretrained backbones and new heads.
+    """Return the model that a phase starts from, and its architecture.
 
-    A task without any label to learn from gets no head: it would answer at random.
+    It is the best model of the phase before, or has pretrained backbones and new heads. A task without any label gets
+    no head, because its answers would be random.
     """
     if phase.starts_from is not None:
         model, record = load_model(Path("models") / phase.starts_from)

@@ -1,13 +1,13 @@
-"""What a training stage leaves beside its model: metrics, history, times and memory."""
+"""The records of a training stage beside its model: metrics, history, times and memory."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
+from aerofuse.common.files import write_json
 from aerofuse.plotting.learning_curves import draw_learning_curves
 from aerofuse.training.params import PhaseParams
 from aerofuse.training.state import TrainingReport
@@ -16,15 +16,13 @@ from aerofuse.training.state import TrainingReport
 def write_records(
     stage: str, report: TrainingReport, phase: PhaseParams, device: str, memory: Mapping[str, object]
 ) -> list[Path]:
-    """Write the metrics of the best epoch, the history as a table and a picture, and times and memory."""
+    """Write the best epoch, the history as a table and a picture, and times and memory; return the files."""
     metrics = Path("metrics/train") / f"{stage}.json"
     history = Path("plots/history") / f"{stage}.csv"
     times = Path("reports/times") / f"{stage}.json"
-    for path in (metrics, history, times):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    # All metrics of every epoch are in the history; here, two short columns for `dvc metrics diff`.
-    best = {"best_epoch": report.best_epoch, "score": round(report.best_metrics["score"], 6)}
-    metrics.write_text(json.dumps({stage: best}, indent=2) + "\n")
+    # The history has all metrics of every epoch; here are two short columns for `dvc metrics diff`.
+    write_json(metrics, {stage: {"best_epoch": report.best_epoch, "score": round(report.best_metrics["score"], 6)}})
+    history.parent.mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame(report.history).round(6)
     table.to_csv(history, index=False)
     curves = history.with_suffix(".png")
@@ -40,5 +38,5 @@ def write_records(
         "resumed": report.resumed,
         "memory": memory,
     }
-    times.write_text(json.dumps(spent, indent=2) + "\n")
+    write_json(times, spent)
     return [metrics, history, curves, times]

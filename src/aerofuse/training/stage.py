@@ -33,7 +33,7 @@ from aerofuse.training.fitting import fit_training
 from aerofuse.training.loop import Hooks, train
 from aerofuse.training.memory_watch import MemoryWatch
 from aerofuse.training.params import AUTO, PhaseParams, TrainingParams
-from aerofuse.training.phases import PHASES, Phase, start_model
+from aerofuse.training.phases import PHASES, TrainingPhase, start_model
 from aerofuse.training.records import write_records
 from aerofuse.training.state import TrainingReport
 from aerofuse.training.state_folder import StateFolder, find_training_key
@@ -81,7 +81,7 @@ class _Training:
     """A training that is ready to begin: which model, on what, in which steps, and where its states are."""
 
     stage: str
-    phase: Phase
+    phase: TrainingPhase
     phase_params: PhaseParams
     params: TrainingParams
     seed: int

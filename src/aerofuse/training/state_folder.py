@@ -65,31 +65,31 @@ def _files(path: Path) -> Iterator[Path]:
 
 logger = logging.getLogger(__name__)
 
-_KEPT_STATES = 2  # the latest, and the one before, for the case that the latest is damaged
-_KEPT_TRAININGS = 3  # of one stage that have not ended: a sweep that is interrupted finds what it began
+_KEPT_STATES = 2  # the latest, and the one before in case the latest is damaged
+_KEPT_TRAININGS = 3  # that have not ended, per stage: an interrupted sweep finds what it began
 _LOCK = "lock"
 _BEST = "best"
 _ENDED = "ended"
 
 
 class StateInUseError(ConnectionError):
-    """Another process trains on the same state."""
+    """Another process uses the same state."""
 
 
 class StateFolder:
-    """The states of one training, the best model so far, and a lock that keeps a second trainer off."""
+    """The saved states of one training, its best model so far, and a lock against a second process."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @property
     def best_model(self) -> Path:
-        """Where the best model so far is kept; the stage's output is a copy of it, made at the end."""
+        """Return the folder of the best model so far; the stage copies it to its output at the end."""
         return self.path / _BEST
 
     @contextmanager
     def locked(self, timeout_s: float = 10.0) -> Iterator[None]:
-        """Raises `StateInUseError` where another process has it, as one does whose `dvc` was killed."""
+        """Lock the folder. Raises `StateInUseError` where another process holds it."""
         self.path.mkdir(parents=True, exist_ok=True)
         owner = self.path / "owner"
         lock = FileLock(self.path / _LOCK)
@@ -107,9 +107,9 @@ class StateFolder:
             lock.release()
 
     def save(self, state: dict[str, Any]) -> float:
-        """Keep a state, whole or not at all; the seconds that took.
+        """Save a state, whole or not at all, and return the seconds that it took.
 
-        On a full disk and the like it warns, and the state before is still there.
+        An `OSError`, such as a full disk, gives a warning, and the state before stays.
         """
         started = time.perf_counter()
         buffer = io.BytesIO()
@@ -122,11 +122,11 @@ class StateFolder:
             for old in self._files()[:-_KEPT_STATES]:
                 old.unlink()
         except OSError as error:
-            logger.warning("the state of the training could not be saved, it goes on with the one before: %s", error)
+            logger.warning("the training goes on, but its state could not be saved and the one before stays: %s", error)
         return time.perf_counter() - started
 
     def load(self) -> dict[str, Any] | None:
-        """The latest state that is whole, `None` where there is none. One that is damaged is passed over."""
+        """Return the latest state that is not damaged, `None` where there is none."""
         for path in reversed(self._files()):
             try:
                 content = path.read_bytes()
@@ -141,13 +141,13 @@ class StateFolder:
         return None
 
     def end(self) -> None:
-        """The stage has written its outputs. The last state stays for a while: dvc may yet be killed."""
+        """Mark the training as ended: its outputs are written. The last state stays, in case dvc is killed."""
         (self.path / _ENDED).touch()
         for old in self._files()[:-1]:
             old.unlink()
 
     def forget_others(self) -> None:
-        """Remove what other trainings of the same stage left: all that have ended, and all but the latest few."""
+        """Remove the states of other trainings of this stage: those that have ended, and all but the latest few."""
         others = [path for path in self.path.parent.iterdir() if path.is_dir() and path != self.path]
         others.sort(key=lambda path: (not (path / _ENDED).exists(), path.stat().st_mtime), reverse=True)
         for number, path in enumerate(others):

@@ -1,9 +1,9 @@
-"""One update of the weights: losses, batches forward and backward in as many parts as memory wants, then a step."""
+"""One update of the weights: losses, forward and backward passes in parts that fit into memory, and a step."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -23,75 +23,15 @@ from aerofuse.training.micro_batches import Batch, MicroBatches
 from aerofuse.training.params import TrainingParams
 from aerofuse.training.step_memory import free_what_is_unused, is_out_of_memory
 
-
-def count_labels(targets: Mapping[str, Tensor], tasks: Iterable[str]) -> dict[str, Tensor]:
-    """How many of the samples have the label of each task, a scalar int64 per task."""
-    return {task: _is_labelled(task, targets[task]).sum() for task in tasks}
-
-
-def task_losses(
-    outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], counts: Mapping[str, Tensor] | None = None
-) -> dict[str, Tensor]:
-    """The mean loss of each task over the samples that have its label, a scalar per task.
-
-    Cross-entropy for logits `[B, C]`, SmoothL1 for values `[B]`. A task without a label in the batch gives an
-    exact zero that is still part of the graph, so that every parameter has a gradient on every process.
-
-    `counts` are those of a larger batch of which this is a part; the losses of all its parts then add up to its own.
-    """
-    counts = counts or count_labels(targets, outputs)
-    return {task: _summed(task, output, targets[task]) / counts[task].clamp(min=1) for task, output in outputs.items()}
-
-
-def weighted_sum(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
-    """The loss that is minimised: the sum of the tasks' losses by their weights."""
-    return torch.stack([weights[task] * loss for task, loss in losses.items()]).sum()
-
-
-def _summed(task: str, output: Tensor, target: Tensor) -> Tensor:
-    # Losses are taken in float32 whatever the model computes in.
-    output = output.float()
-    if task in CLASSIFICATION_TASKS:
-        return F.cross_entropy(output, target, ignore_index=MISSING_CLASS, reduction="sum")
-    # A NaN would survive multiplication by the mask: compare such a sample with itself instead.
-    known = torch.where(_is_labelled(task, target), target, output.detach())
-    return F.smooth_l1_loss(output, known, reduction="sum")
-
-
-def _is_labelled(task: str, target: Tensor) -> Tensor:
-    return target != MISSING_CLASS if task in CLASSIFICATION_TASKS else ~target.isnan()
-
-
-_STOP = "stop"
-
-
-class NoRoomForOptimizerError(MemoryError):
-    """Memory ran out when the batch was done and its activations gone: smaller parts would not help."""
-
-
-class _OtherProcessError(RuntimeError):
-    """Memory ran out in another of several processes."""
-
-    def __init__(self) -> None:
-        super().__init__("out of memory in another process")
-
-
-class NotFiniteError(FloatingPointError):
-    """A loss that is NaN or infinite; `batch` is which of the update's batches gave it."""
-
-    def __init__(self, losses: Mapping[str, Tensor], batch: int) -> None:
-        values = ", ".join(f"{task} {float(value.detach()):.4g}" for task, value in losses.items())
-        super().__init__(f"the loss is no longer finite ({values})")
-        self.batch = batch
+_STOP = "stop"  # a key beside the tasks
 
 
 @dataclass(frozen=True)
 class Update:
-    """What one update gave: the mean losses of its samples, in all and per task, and the norm of the gradient.
+    """The mean losses of an update's samples, in all and per task, and the norm of the gradient.
 
-    `asked_to_stop` says whether any process was, so that all of them stop after the same update.
-
-    Scalars on the device. The losses are this process's share: those of all processes add up.
+    Tensors are scalars on the device. The losses are this process's shares, which add up over the processes.
+    `asked_to_stop` says whether any process was asked, so that all of them stop after the same update.
     """
 
     losses: dict[str, Tensor]
@@ -101,7 +41,7 @@ class Update:
 
 @dataclass
 class Updater:
-    """Makes updates of a prepared model."""
+    """Make updates of a prepared model."""
 
     model: nn.Module
     optimizer: Optimizer
@@ -112,12 +52,12 @@ class Updater:
     micro_batches: MicroBatches
 
     def update(self, batches: Sequence[Batch], *, asked_to_stop: bool = False) -> Update:
-        """One update from the sum over all `batches`, as if they were one.
+        """Make one update from the sum over all `batches`, as if they were one batch.
 
-        Where memory runs out it is made again in smaller parts. Raises `NotFiniteError`, and `MemoryError` where not
-        even the smallest part fits, or the optimiser has no room.
+        Where memory runs out, the update is made again in smaller parts. Raises `NotFiniteError`, and `MemoryError`
+        where not even the smallest part fits, or the optimiser has no room.
         """
-        before = _Surroundings(self.model, self.accelerator.device)
+        before = _UpdateSnapshot(self.model, self.accelerator.device)
         while True:
             try:
                 return self._attempt(batches, asked_to_stop)
@@ -130,7 +70,7 @@ class Updater:
                 among_others = isinstance(error, _OtherProcessError)
             if not (self._is_alone or among_others):
                 self._anyone_failed(True)
-            # Not while the error is handled, for its frames hold the tensors that were too many.
+            # After the `except` block, because the error's frames hold the tensors that were too many.
             self.optimizer.zero_grad()
             free_what_is_unused(self.accelerator.device)
             self.micro_batches.make_room(max(len(images) for images, _ in batches), reason)
@@ -147,8 +87,9 @@ class Updater:
             with self.meter.step(batch[0]):
                 parts = list(self.micro_batches.parts(batch))
                 for part_number, part in enumerate(parts):
+                    # Processes exchange gradients once per update.
                     exchanged = is_last and part_number == len(parts) - 1 and not on_trial
-                    with self._without_exchange(unless=exchanged):
+                    with nullcontext() if exchanged else self.accelerator.no_sync(self.model):
                         losses = self._backward(part, counts, number)
                     for name, loss in losses.items():
                         sums[name] = sums.get(name, 0) + loss
@@ -162,13 +103,15 @@ class Updater:
         device = self.accelerator.device
         images = part[0].to(device, non_blocking=True)
         targets = {task: values.to(device, non_blocking=True) for task, values in part[1].items()}
+        # On trial without DDP, which would wait for processes that have failed.
+        model = self.accelerator.unwrap_model(self.model) if self._on_trial else self.model
         with self.accelerator.autocast():
-            outputs = self._runner(images)
+            outputs = model(images)
         losses = task_losses(outputs, targets, counts)
         loss = weighted_sum(losses, self.params.task_weights.model_dump())
         if not torch.isfinite(loss):
             raise NotFiniteError(losses, number)
-        # Gradients are averaged over the processes; the loss is one of all their samples.
+        # Accelerate averages gradients over the processes, but this loss is a sum over all their samples.
         self.accelerator.backward(loss * self.accelerator.num_processes)
         return {"loss": loss.detach()} | {f"{task}_loss": value.detach() for task, value in losses.items()}
 
@@ -191,10 +134,9 @@ class Updater:
         return (norm.full_tensor() if isinstance(norm, DTensor) else norm).detach()
 
     def _count(self, batches: Sequence[Batch], asked_to_stop: bool) -> dict[str, Tensor]:
-        """The labels per task of all batches and processes; beside them, how many processes were asked to stop."""
-        tasks = list(batches[0][1])
-        labels = [count_labels(targets, tasks) for _, targets in batches]
-        counts = {task: torch.stack([count[task] for count in labels]).sum() for task in tasks}
+        """Count the labels per task of all batches and processes, and the processes that were asked to stop."""
+        labels = [_count_labels(targets) for _, targets in batches]
+        counts = {task: torch.stack([count[task] for count in labels]).sum() for task in labels[0]}
         counts[_STOP] = torch.tensor(int(asked_to_stop))
         counts = {task: count.to(self.accelerator.device) for task, count in counts.items()}
         if self.accelerator.num_processes > 1:
@@ -207,19 +149,14 @@ class Updater:
 
     @property
     def _on_trial(self) -> bool:
-        """Whether several processes first see that all have room, and only then wait for each other's gradients.
+        """Return whether several processes first check that all have room, and exchange gradients only then.
 
-        Those that hold shares of the model wait for each other in the forward pass already.
+        Processes that hold shards of the model wait for each other in the forward pass already.
         """
         return not self._is_alone and self.micro_batches.trials > 0 and not is_sharded(self.model)
 
-    @property
-    def _runner(self) -> nn.Module:
-        """On trial without DDP, which would wait for processes that have failed."""
-        return self.accelerator.unwrap_model(self.model) if self._on_trial else self.model
-
     def _exchange(self) -> None:
-        """What DDP does while it runs backward."""
+        """Average the gradients over the processes, as DDP does in its backward pass."""
         if self._anyone_failed(False):
             raise _OtherProcessError
         for parameter in self.model.parameters():
@@ -232,13 +169,68 @@ class Updater:
         total: Tensor = self.accelerator.reduce(flag, "sum")
         return bool(total)
 
-    def _without_exchange(self, *, unless: bool) -> AbstractContextManager[None]:
-        """Processes exchange gradients once per update."""
-        return nullcontext() if unless else self.accelerator.no_sync(self.model)
+
+class NoRoomForOptimizerError(MemoryError):
+    """Memory ran out in the optimiser's step, when the activations were already freed: smaller parts do not help."""
 
 
-class _Surroundings:
-    """What an update that is begun anew must find as the first attempt did."""
+class NotFiniteError(FloatingPointError):
+    """A loss is NaN or infinite; `batch` is the number of its batch within the update."""
+
+    def __init__(self, losses: Mapping[str, Tensor], batch: int) -> None:
+        values = ", ".join(f"{task} {float(value.detach()):.4g}" for task, value in losses.items())
+        super().__init__(f"the loss is no longer finite ({values})")
+        self.batch = batch
+
+
+def task_losses(
+    outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], counts: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Return the mean loss of each task over the samples that have its label, a scalar per task.
+
+    The loss is cross-entropy for logits `[B, C]`, and SmoothL1 for values `[B]`. A task without a label in the batch
+    gives an exact zero that is still part of the graph, so that every parameter has a gradient on every process.
+
+    `counts` are the labels of a larger batch that this one is a part of: the losses of all parts then add up to the
+    loss of the larger batch.
+    """
+    counts = counts or _count_labels(targets)
+    return {task: _summed(task, output, targets[task]) / counts[task].clamp(min=1) for task, output in outputs.items()}
+
+
+def weighted_sum(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """Return the loss that is minimised, the weighted sum of the tasks' losses."""
+    return torch.stack([weights[task] * loss for task, loss in losses.items()]).sum()
+
+
+class _OtherProcessError(RuntimeError):
+    """Memory ran out in another process."""
+
+    def __init__(self) -> None:
+        super().__init__("out of memory in another process")
+
+
+def _count_labels(targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Count the samples that have the label of each task, a scalar int64 per task."""
+    return {task: _is_labelled(task, target).sum() for task, target in targets.items()}
+
+
+def _summed(task: str, output: Tensor, target: Tensor) -> Tensor:
+    # Losses are computed in float32, whatever the model computes in.
+    output = output.float()
+    if task in CLASSIFICATION_TASKS:
+        return F.cross_entropy(output, target, ignore_index=MISSING_CLASS, reduction="sum")
+    # NaN times a mask of 0 is still NaN, so a sample without a label is compared with itself.
+    known = torch.where(_is_labelled(task, target), target, output.detach())
+    return F.smooth_l1_loss(output, known, reduction="sum")
+
+
+def _is_labelled(task: str, target: Tensor) -> Tensor:
+    return target != MISSING_CLASS if task in CLASSIFICATION_TASKS else ~target.isnan()
+
+
+class _UpdateSnapshot:
+    """The random state and the running statistics before an update, for another attempt at it."""
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         self._random = RandomState.capture(device)

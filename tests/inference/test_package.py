@@ -141,7 +141,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no temperature": (
         edit(lambda content: content["temperatures"].pop("airline")),
-        "has no temperature for airline: its training has not come to its end",
+        "has no temperature for airline: its training has not ended",
     ),
     "a temperature of 0": (
         edit(lambda content: content["temperatures"].update(type=0.0)),
