@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from tests.data.test_photo_files import bomb, broken_png, deep_planes, floats
+from tests.data.test_photo import bomb, broken_png, deep_planes, floats
 from tests.ingest.fgvc_archive import make_fgvc, pack
 from tests.ingest.photo_folder import PhotoFolder, draw_folder
 from tests.pipeline import clone_on_a_shrunken_recipe, git, ran, run_dvc

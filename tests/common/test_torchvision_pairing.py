@@ -9,7 +9,7 @@ from tests.new_python import check_in_new_python
 
 NOTHING_DEFINED = """
 import torch
-from aerofuse import torchvision_pairing
+from aerofuse.common import torchvision_pairing
 
 def defining(*arguments):
     raise AssertionError("defined operators where none are needed")
@@ -43,7 +43,7 @@ def test_operators_are_defined_just_where_the_extension_does_not_load() -> None:
 from pathlib import Path
 import importlib.util
 import torch
-from aerofuse import torchvision_pairing
+from aerofuse.common import torchvision_pairing
 
 folder = Path(importlib.util.find_spec("torchvision").origin).parent
 loads = torchvision_pairing._extension_loads(folder)

@@ -7,11 +7,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from aerofuse.synthetic.fleet import Fleet
-from aerofuse.synthetic.props import jet_bridge, other_aircraft, vehicle
-from aerofuse.synthetic.render import Layer
-from aerofuse.synthetic.scene import Scene
-from aerofuse.synthetic.sprites import (
+from aerofuse.synthetic.flat_occluders import (
     Mask,
     Sprite,
     barrier,
@@ -23,6 +19,10 @@ from aerofuse.synthetic.sprites import (
     wall,
     wires,
 )
+from aerofuse.synthetic.fleet import Fleet
+from aerofuse.synthetic.render import Layer
+from aerofuse.synthetic.scene import Scene
+from aerofuse.synthetic.solid_occluders import jet_bridge, other_aircraft, vehicle
 
 Draw = Callable[[np.random.Generator, Scene, Mask, float], Sprite]
 

@@ -9,12 +9,12 @@ import numpy.typing as npt
 
 from aerofuse.synthetic.airframes import AircraftType
 from aerofuse.synthetic.assembly import aircraft_mesh
+from aerofuse.synthetic.flat_occluders import Mask, Sprite
 from aerofuse.synthetic.liveries import Livery
 from aerofuse.synthetic.mesh import SOLIDS, TEXTURE_HEIGHT, TEXTURE_WIDTH, Mesh, solid
 from aerofuse.synthetic.paint import texture
 from aerofuse.synthetic.render import SUPERSAMPLING, render
 from aerofuse.synthetic.scene import Scene
-from aerofuse.synthetic.sprites import Mask, Sprite
 from aerofuse.synthetic.vehicles import VEHICLES, bridge_mesh, vehicle_mesh
 
 _PAINTS = (
