@@ -1,4 +1,4 @@
-"""What may be asked of the built-in pictures: how many, from where, and how hard."""
+"""The parameters of the built-in data: how many photos, from where, and how hard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Solid things on the apron that stand before an aircraft: vehicles, a jet bridge, another aircraft."""
+"""Drawing occluders that are solid: vehicles, a jet bridge, another aircraft."""
 
 from __future__ import annotations
 
@@ -22,6 +22,51 @@ _PAINTS = (
 )  # fmt: skip
 
 
+def vehicle(rng: np.random.Generator, scene: Scene, hidden: Mask, target: float) -> Sprite:
+    """Draw a ramp vehicle nearer to the camera than the aircraft; for a larger share, a larger and nearer one."""
+    kinds = tuple(VEHICLES) if target < 0.2 else ("bus", "tanker", "caterer")
+    kind = kinds[int(rng.integers(len(kinds)))]
+    aircraft_px = scene.mesh.extent_m[0]
+    # A ramp vehicle is a third of an A320's length but a sixth of an A380's: nearness makes up for it.
+    nearness = float(np.clip(rng.uniform(0.25, 0.45) + 0.55 * target + 0.002 * aircraft_px, 0.2, 0.82))
+    at = _before(rng, scene, nearness)
+    heading = rng.normal(0, 0.35) + (np.pi if rng.random() < 0.5 else 0.0)
+    mesh = _turned(vehicle_mesh(kind), float(heading), 1.0, at)
+    return _rendered(mesh, _paint_sheet(rng), scene, hidden, haze=0.3)
+
+
+def jet_bridge(rng: np.random.Generator, scene: Scene, hidden: Mask, target: float) -> Sprite:
+    """Draw a jet bridge that comes from the camera's side to the forward fuselage."""
+    side = 1.0 if scene.camera.position[1] > 0 else -1.0
+    span = float(scene.mesh.extent_m[0])
+    scale = float(np.clip(span / 40, 0.8, 1.35)) * rng.uniform(0.95, 1.3) * (1 + 0.5 * target)
+    x = -rng.uniform(0.1, 0.36) * span
+    angle = (0.0 if side < 0 else np.pi) + rng.normal(0, 0.45)
+    mesh = _turned(bridge_mesh(), float(angle), scale, (x, side * 2.2, scene.ground_z_m))
+    return _rendered(mesh, _paint_sheet(rng), scene, hidden, haze=0.5)
+
+
+def other_aircraft(
+    rng: np.random.Generator, scene: Scene, hidden: Mask, target: float, aircraft: AircraftType, livery: Livery
+) -> Sprite:
+    """Draw the nose or tail of another aircraft that taxis past before the first.
+
+    It always reaches in from outside the frame. The subject of a photo is the aircraft that is wholly in it.
+    """
+    mesh = aircraft_mesh(aircraft)
+    length = float(scene.mesh.extent_m[0])
+    nearness = float(np.clip(rng.uniform(0.25, 0.45) + 0.3 * target, 0.25, 0.6))
+    _, y, ground = _before(rng, scene, nearness)
+    from_tail = 1.0 if rng.random() < 0.5 else -1.0
+    eye_x = float(scene.camera.position[0])
+    edge = eye_x * nearness + from_tail * 0.5 * length * (1 - nearness)
+    x = edge + from_tail * (0.5 - rng.uniform(0.1, 0.5)) * aircraft.length_m
+    turn = float(rng.normal(0, 0.15)) + (np.pi if rng.random() < 0.5 else 0.0)
+    placed = _turned(mesh.standing, turn, 1.0, (x, y, ground - mesh.ground_z_m))
+    level = 1 if hidden.shape[0] < 320 else 0
+    return _rendered(placed, texture(aircraft, livery, level), scene, hidden, haze=1.0)
+
+
 def _paint_sheet(rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """A texture sheet (quarter size) whose plain cells wear two of the usual ramp colours."""
     scale = 4
@@ -40,10 +85,12 @@ def _paint_sheet(rng: np.random.Generator) -> npt.NDArray[np.uint8]:
 def _turned(mesh: Mesh, angle: float, scale: float, to: tuple[float, float, float]) -> Mesh:
     """The mesh turned about z, scaled and set down at a point."""
     turn = np.array([[np.cos(angle), np.sin(angle), 0], [-np.sin(angle), np.cos(angle), 0], [0, 0, 1]], np.float32)
-    return Mesh(
-        (mesh.corners @ turn * scale + np.array(to)).astype(np.float32), (mesh.normals @ turn).astype(np.float32),
-        mesh.texels, mesh.gloss, (mesh.facing @ turn).astype(np.float32), mesh.two_sided,
-    )  # fmt: skip
+    return replace(
+        mesh,
+        corners=(mesh.corners @ turn * scale + np.array(to)).astype(np.float32),
+        normals=(mesh.normals @ turn).astype(np.float32),
+        facing=(mesh.facing @ turn).astype(np.float32),
+    )
 
 
 def _before(rng: np.random.Generator, scene: Scene, nearness: float) -> tuple[float, float, float]:
@@ -53,53 +100,8 @@ def _before(rng: np.random.Generator, scene: Scene, nearness: float) -> tuple[fl
     return (x + (float(eye[0]) - x) * nearness, float(eye[1]) * nearness, scene.ground_z_m)
 
 
-def vehicle(rng: np.random.Generator, scene: Scene, hidden: Mask, target: float) -> Sprite:
-    """A ramp vehicle nearer to the camera than the aircraft; larger kinds, and nearer, for a larger share."""
-    kinds = tuple(VEHICLES) if target < 0.2 else ("bus", "tanker", "caterer")
-    kind = kinds[int(rng.integers(len(kinds)))]
-    aircraft_px = scene.mesh.extent_m[0]
-    # A ramp vehicle is a third of an A320's length but a sixth of an A380's: nearness makes up for it.
-    nearness = float(np.clip(rng.uniform(0.25, 0.45) + 0.55 * target + 0.002 * aircraft_px, 0.2, 0.82))
-    at = _before(rng, scene, nearness)
-    heading = rng.normal(0, 0.35) + (np.pi if rng.random() < 0.5 else 0.0)
-    mesh = _turned(vehicle_mesh(kind), float(heading), 1.0, at)
-    light = replace(scene.light, haze=0.3 * scene.light.haze)
-    layer = render(mesh, _paint_sheet(rng), scene.camera, light, hidden.shape[0] // SUPERSAMPLING)
-    return Sprite(layer.colour, layer.mask, slides=True)
-
-
-def jet_bridge(rng: np.random.Generator, scene: Scene, hidden: Mask, target: float) -> Sprite:
-    """A jet bridge that comes from the camera's side to the forward fuselage."""
-    side = 1.0 if scene.camera.position[1] > 0 else -1.0
-    span = float(scene.mesh.extent_m[0])
-    scale = float(np.clip(span / 40, 0.8, 1.35)) * rng.uniform(0.95, 1.3) * (1 + 0.5 * target)
-    x = -rng.uniform(0.1, 0.36) * span
-    angle = (0.0 if side < 0 else np.pi) + rng.normal(0, 0.45)
-    mesh = _turned(bridge_mesh(), float(angle), scale, (x, side * 2.2, scene.ground_z_m))
-    light = replace(scene.light, haze=0.5 * scene.light.haze)
-    layer = render(mesh, _paint_sheet(rng), scene.camera, light, hidden.shape[0] // SUPERSAMPLING)
-    return Sprite(layer.colour, layer.mask, slides=True)
-
-
-def other_aircraft(
-    rng: np.random.Generator, scene: Scene, hidden: Mask, target: float, aircraft: AircraftType, livery: Livery
-) -> Sprite:
-    """The nose or tail of another aircraft that taxis past before the first.
-
-    It always reaches in from outside the frame: a photo's subject is the aircraft that is wholly in it.
-    """
-    mesh = aircraft_mesh(aircraft)
-    length = float(scene.mesh.extent_m[0])
-    nearness = float(np.clip(rng.uniform(0.25, 0.45) + 0.3 * target, 0.25, 0.6))
-    _, y, ground = _before(rng, scene, nearness)
-    from_tail = 1.0 if rng.random() < 0.5 else -1.0
-    eye_x = float(scene.camera.position[0])
-    edge = eye_x * nearness + from_tail * 0.5 * length * (1 - nearness)
-    x = edge + from_tail * (0.5 - rng.uniform(0.1, 0.5)) * aircraft.length_m
-    turn = float(rng.normal(0, 0.15)) + (np.pi if rng.random() < 0.5 else 0.0)
-    placed = _turned(mesh.standing, turn, 1.0, (x, y, ground - mesh.ground_z_m))
-    level = 1 if hidden.shape[0] < 320 else 0
-    layer = render(
-        placed, texture(aircraft, livery, level), scene.camera, scene.light, hidden.shape[0] // SUPERSAMPLING
-    )
+def _rendered(mesh: Mesh, texture: npt.NDArray[np.uint8], scene: Scene, hidden: Mask, haze: float) -> Sprite:
+    """The mesh in the scene, with this share of the haze that lies before the aircraft."""
+    light = replace(scene.light, haze=haze * scene.light.haze)
+    layer = render(mesh, texture, scene.camera, light, hidden.shape[0] // SUPERSAMPLING)
     return Sprite(layer.colour, layer.mask, slides=True)
