@@ -245,7 +245,7 @@ REMARKS = {
     "grey": 2,
     "more than 8 bits a channel": 2,
     "transparent: put on white": 1,
-    "animated: the first picture is used": 2,
+    "animated: the first frame is used": 2,
 }
 
 

@@ -93,7 +93,7 @@ READABLE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "wrong extension": (lambda folder: _save(_picture(), folder / "a.jpg", format="PNG"), ""),
     "no extension": (lambda folder: _save(_picture(), folder / "a", format="PNG"), ""),
     "cmyk": (lambda folder: _save(_picture().convert("CMYK"), folder / "a.jpg", quality=95), "CMYK"),
-    "animated": (lambda folder: _animated(folder / "a.gif"), "animated: the first picture is used"),
+    "animated": (lambda folder: _animated(folder / "a.gif"), "animated: the first frame is used"),
     "16 bits, png": (lambda folder: _deep_colour(folder / "a.png"), ""),
     "16 bits, tiff": (lambda folder: _deep_colour(folder / "a.tif"), ""),
     "16 bits with opaque alpha, tiff": (

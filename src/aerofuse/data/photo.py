@@ -151,7 +151,7 @@ def _read(
     remarks: list[str] = []
     if getattr(file, "n_frames", 1) > 1:
         file.seek(0)
-        remarks.append("animated: the first picture is used")
+        remarks.append("animated: the first frame is used")
     # A JPEG can be decoded at a half, a quarter or an eighth, which saves most of the time of a large one.
     file.draft("RGB", (2 * side_px, 2 * side_px))
     # A progressive JPEG is held whole, however small it is decoded.

@@ -1,9 +1,8 @@
-"""Taking in photo files: read once, by a few processes, checked, fingerprinted, brought to size, and kept.
+"""Taking in photo files: a few processes read, check, fingerprint and resize each photo once, and keep it.
 
-Files are dealt into shards by the hash of their names, a few hundred each. A shard is written whole or not at all, and
-its name covers the files' sizes and times and the settings: a run that was stopped goes on where it was, a changed
-label reads nothing again, and a new photo only its shard. Memory holds one shard per process, and of what is kept
-no more than one.
+The hash of its name puts a file into one of several shards, of a few hundred files each. A shard is written whole or
+not at all. Its name covers the settings, and the sizes and times of its files. So a run that was stopped goes on where
+it was, a changed label reads no photo again, and a new photo only its shard. Memory holds one shard per process.
 """
 
 from __future__ import annotations
@@ -36,9 +35,9 @@ from aerofuse.ingest.duplicates import fingerprint
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 2  # of what is kept; a change of this module that gives other pixels must raise it
+_VERSION = 2  # of the shards; raise it when a change gives other pixels
 _SHARD_FILES = 256
-# Each has 170 MB before it reads anything, and a large photo takes as much again; `prepare` stays below 2 GB.
+# Each takes 170 MB before it reads anything, and a large photo takes as much again; `prepare` stays below 2 GB.
 _MOST_PROCESSES = 4
 _SCHEMA = pa.schema(
     [
@@ -56,7 +55,7 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class IntakeSettings:
-    """How photos are brought to size: `side_px` the side of the square, `banner_px` cut off below.
+    """How photos are resized: to a square of `side_px`, after `banner_px` rows at the bottom are cut off.
 
     With `crop_padding`, photos with a box are also kept cropped to it, with that share of its sides around.
     """
@@ -68,22 +67,22 @@ class IntakeSettings:
 
 @dataclass(frozen=True)
 class PhotoFile:
-    """A file to take in, and where on it the aircraft is, if that is known."""
+    """A file to take in, and the box of the aircraft, if that is known."""
 
     path: Path
     box: Box | None = None
 
 
-# Held while a large photo is read; in a process of several, one lock for all of them.
+# Held while a large photo is read; one lock for all processes.
 _large_at_a_time: AbstractContextManager[object] = nullcontext()
 _Work = tuple[Sequence[PhotoFile], Path]  # a shard's files, and where it is written
 
 
 class Intake:
-    """Photo files, taken in: what is known of each, and its pixels."""
+    """Photo files that were taken in: facts about each, and its image."""
 
     def __init__(self, files: Sequence[PhotoFile], settings: IntakeSettings, folder: Path) -> None:
-        """Read what `folder` does not hold yet; what it holds of other files or settings is removed."""
+        """Read what `folder` does not hold yet, and remove what it holds of other files or settings."""
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob("*.partial"):
             if not _is_written(left):
@@ -109,7 +108,7 @@ class Intake:
         """Per file, in order: `problem` (`None` for a photo that can be used), `remarks`, size, `fingerprint`."""
 
     def image(self, number: int, *, cropped: bool = False) -> Any:
-        """One photo, RGB `[side, side, 3]`; `cropped` to its box where it has one."""
+        """Return one image, RGB `[side, side, 3]`; `cropped` to its box where it has one."""
         shard, row = self._places[self._paths[number]]
         encoded = shard.table["cropped"][row] if cropped else None
         if encoded is None or not encoded.is_valid:
@@ -128,7 +127,7 @@ class _Shard:
         self.table = pa.ipc.open_file(pa.py_buffer(self._pages)).read_all()
 
     def give_pages_back(self) -> None:
-        """Pages that were looked at, and those around them, count as memory of this process until then."""
+        """Release the pages that were read, which count as memory of this process."""
         self._pages.madvise(mmap.MADV_DONTNEED)
 
 

@@ -1,4 +1,4 @@
-"""The label table: a CSV with a row per photo, read strictly, every fault named with its row, value and remedy."""
+"""The label table: a CSV with a row per photo. Every fault is named with its row, value and remedy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REQUIRED = ("filename", "typename")
 BOX_COLUMNS = ("xmin", "ymin", "xmax", "ymax")
 # Columns that are added on the way to data/prepared/table.parquet.
 RESERVED = ("row", "path", "width", "height", "remarks", "near_duplicates", "group", "source_type", "split")
-# What programmes write into cells that are empty; as names they would be a class, or an airframe that many share.
+# Programs write these into empty cells. As names they would be a class, or an airframe that many photos share.
 _WORDS_FOR_NOTHING = frozenset(("na", "n/a", "#n/a", "nan", "nil", "none", "null", "unknown", "-", "--", "?"))
 _SHOWN = 10  # faults of one kind in a message; the rest is counted
 _ROWS_AT_A_TIME = 5000  # as objects, a row has two kilobytes
@@ -38,7 +38,7 @@ def _number(text: object) -> object:
     except ValueError:
         if text.count(",") == 1 and text.replace(",", "").replace("-", "").isdigit():
             raise ValueError("write it with a point instead of the comma") from None
-        raise ValueError("write a number, or leave the cell empty where it is not known") from None
+        value = math.nan
     if not math.isfinite(value):
         raise ValueError("write a number, or leave the cell empty where it is not known")
     return value
@@ -51,7 +51,7 @@ def _name(text: object) -> object:
 
 
 def _type_name(text: object) -> object:
-    if isinstance(text, str) and text.casefold() in {"", *_WORDS_FOR_NOTHING}:
+    if isinstance(text, str) and (not text or text.casefold() in _WORDS_FOR_NOTHING):
         raise ValueError("every photo needs a type; fill it in or take the row out")
     return text
 
@@ -113,9 +113,9 @@ class LabelRow(BaseModel):
 
 @dataclass(frozen=True)
 class LabelTable:
-    """The rows as a frame with all columns of `LabelRow`, those of the user's own and `row`, the row in the file.
+    """The rows as a frame: all columns of `LabelRow`, those of the user's own, and `row`, the row in the file.
 
-    `types` and `airlines` are in the order of the ids that the table gives, else sorted.
+    `types` and `airlines` are in the order of the ids in the table, else sorted.
     """
 
     frame: pd.DataFrame
