@@ -141,7 +141,7 @@ def _messy(root: Path) -> PhotoFolder:
     table.loc[table.index % 11 == 10, "registration"] = None
     table["photographer"] = "Zoë 佐伊"
     table[["xmin", "ymin", "xmax", "ymax"]] = None
-    picture, original = folder.picture(1), folder.picture(_ORIGINAL)
+    picture, original = folder.image(1), folder.image(_ORIGINAL)
     for plant in (*READ.values(), *(plant for plant, _ in LEFT_OUT.values())):
         plant(folder, picture)
     for name, save in COPIES.items():

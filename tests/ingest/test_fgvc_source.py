@@ -111,10 +111,7 @@ def _bad_box(root: Path) -> None:
         (_drop_list, "has no images_variant_val.txt; is the archive complete?"),
         (_drop_images, "has no folder `images` beside lists"),
         (_twice, "name 1 photos more than once: 0000000 in train, test"),
-        (
-            _new_class,
-            r"no photo of Concorde \(images_variant_val.txt, line 11\), so that .* 1 types; take",
-        ),
+        (_new_class, r"no photo of Concorde \(images_variant_val.txt, line 11\), so that .* 1 types; take"),
         (_no_class, "line 11: '9999999' is not a photo and its class"),
         (_bad_box, "line 1: '0000000 1 2 3' is not a photo and four pixels"),
     ],

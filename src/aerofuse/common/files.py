@@ -1,4 +1,4 @@
-"""Files: results as JSON that reads well in a diff, weights as safetensors, written whole or not at all."""
+"""Files: results as JSON that reads well in a diff, weights as safetensors, and atomic writing."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def read_json(path: Path) -> Any:
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Write a file so that `path` is either the old content or all of the new, also on a full disk or a crash.
+    """Write a file as a whole: after a crash or on a full disk, `path` still has its old content.
 
-    Raises `OSError` where it cannot be written; the old file is then still there.
+    Raises `OSError` where the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")

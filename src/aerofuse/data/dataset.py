@@ -147,7 +147,7 @@ class TrainingLoader:
             yield from self._loader
         except RuntimeError as error:
             if not str(error).startswith("DataLoader worker (pid"):
-                raise  # it has said itself what is wrong
+                raise  # an error that names its cause
             names = ", ".join(self._split.being_read()) or "nothing"
             raise ChildProcessError(
                 f"a process that loads photos died while it was reading {names}: {error}; where the system killed it "

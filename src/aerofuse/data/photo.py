@@ -71,11 +71,7 @@ def photos_below(folder: Path) -> list[Path]:
 
 
 def open_photo(
-    path: Path,
-    side_px: int,
-    *,
-    banner_px: int = 0,
-    large_at_a_time: AbstractContextManager[object] | None = None,
+    path: Path, side_px: int, *, banner_px: int = 0, large_at_a_time: AbstractContextManager[object] | None = None
 ) -> OpenedPhoto:
     """Read a photo as RGB, turned as a viewer shows it.
 
@@ -175,7 +171,7 @@ def _read(
 
 
 def _refuse_deep_planes(file: Image.Image) -> None:
-    """Pillow takes the first bytes of the first plane for the whole of it; OpenCV mixes the planes up."""
+    """Refuse a kind of TIFF that Pillow and OpenCV read wrongly: 16 bits with separate colour planes."""
     tags = getattr(file, "tag_v2", {})
     if tags.get(_TIFF_PLANES, 1) == 2 and max(tags.get(_TIFF_BITS, (1,))) > 8:
         raise UnreadablePhotoError(
@@ -205,7 +201,7 @@ def _as_rgb(image: Image.Image, remarks: list[str]) -> Image.Image:
 
 
 def _in_8_bits(values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
-    """Grey values of any depth; what is written in floats goes from 0 to 1."""
+    """Grey values of any depth as 8 bits. Floats range from 0 to 1."""
     deep = values.astype(np.float64)
     if not np.isfinite(deep).all():
         raise UnreadablePhotoError("its values are no numbers")

@@ -24,6 +24,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import psutil
 import pyarrow as pa
@@ -75,7 +77,7 @@ class PhotoFile:
 
 # Held while a large photo is read; one lock for all processes.
 _large_at_a_time: AbstractContextManager[object] = nullcontext()
-_Work = tuple[Sequence[PhotoFile], Path]  # a shard's files, and where it is written
+_Work = tuple[Sequence[PhotoFile], Path]  # the files of a shard, and the path of the shard
 
 
 class Intake:
@@ -107,7 +109,7 @@ class Intake:
         self.facts = pd.concat(known).set_index("path").loc[self._paths].reset_index(drop=True)
         """Per file, in order: `problem` (`None` for a photo that can be used), `remarks`, size, `fingerprint`."""
 
-    def image(self, number: int, *, cropped: bool = False) -> Any:
+    def image(self, number: int, *, cropped: bool = False) -> npt.NDArray[np.uint8]:
         """Return one image, RGB `[side, side, 3]`; `cropped` to its box where it has one."""
         shard, row = self._places[self._paths[number]]
         encoded = shard.table["cropped"][row] if cropped else None
@@ -119,7 +121,7 @@ class Intake:
 
 
 class _Shard:
-    """A file of photos that were taken in, mapped: its table, and the pages behind it."""
+    """A memory-mapped shard: its table, and the pages behind it."""
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:
@@ -132,10 +134,10 @@ class _Shard:
 
 
 def _deal(files: Sequence[PhotoFile], settings: IntakeSettings) -> dict[str, list[PhotoFile]]:
-    """The files of each shard by its name."""
+    """The files of each shard, by the name of the shard."""
     count = 1
     while count * _SHARD_FILES < len(files):
-        count *= 2  # so that a few photos more or less leave most shards as they are
+        count *= 2  # doubled, so that a few photos more or less leave most shards unchanged
     buckets: dict[int, list[PhotoFile]] = {}
     for file in sorted(files, key=lambda file: str(file.path)):
         buckets.setdefault(zlib.crc32(str(file.path).encode()) % count, []).append(file)
@@ -174,14 +176,14 @@ def _done(work: Sequence[_Work], settings: IntakeSettings) -> Iterator[int]:
     if processes < 2:
         yield from map(write, work)
         return
-    # Not forked: the parent has threads of its own.
+    # Spawned, because the parent has threads, which do not survive a fork.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, context, _start_process, (context.Lock(),)) as pool:
         yield from pool.map(write, work)
 
 
 def _start_process(large_at_a_time: AbstractContextManager[object]) -> None:
-    """In a process that reads photos: it ends with the one that started it, also where that was killed."""
+    """Set up a process that reads photos. It ends with the process that started it, even if that was killed."""
     global _large_at_a_time
     _large_at_a_time = large_at_a_time
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -195,7 +197,7 @@ def _end_with_parent() -> None:
 
 
 def _is_written(partial_path: Path) -> bool:
-    """Whether the process that began this file goes on, and was not killed."""
+    """Whether the process that began this file is still running."""
     process = partial_path.stem.partition(".")[2]
     return process.isdecimal() and psutil.pid_exists(int(process))
 
@@ -203,7 +205,7 @@ def _is_written(partial_path: Path) -> bool:
 def _write_shard(settings: IntakeSettings, work: _Work) -> int:
     files, path = work
     rows = [_row(file, settings) for file in files]
-    # Another process may be at the same shard, in an experiment beside this one.
+    # An experiment that runs at the same time may write the same shard.
     partial_path = path.with_suffix(f".{os.getpid()}.partial")
     with pa.ipc.new_file(partial_path, _SCHEMA) as writer:
         writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=_SCHEMA))
@@ -214,7 +216,7 @@ def _write_shard(settings: IntakeSettings, work: _Work) -> int:
 def _row(file: PhotoFile, settings: IntakeSettings) -> dict[str, Any]:
     cropping = settings.crop_padding is not None and file.box is not None
     try:
-        # A box may be a small part of the photo.
+        # The box may be a small part of the photo, so a crop needs more pixels.
         photo = open_photo(
             file.path,
             settings.side_px * (4 if cropping else 1),

@@ -1,4 +1,4 @@
-"""Summing up a prepared data set: what it holds, and what is wrong with it."""
+"""Summing up a prepared data set: its photos, labels and faults."""
 
 from __future__ import annotations
 
