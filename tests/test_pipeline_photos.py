@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from tests.data.test_photo_files import bomb, broken_png, deep_planes, floats
+from tests.data.test_photo import bomb, broken_png, deep_planes, floats
 from tests.ingest.fgvc_archive import make_fgvc, pack
 from tests.ingest.photo_folder import PhotoFolder, draw_folder
 from tests.pipeline import clone_on_a_shrunken_recipe, git, ran, run_dvc
@@ -141,7 +141,7 @@ def _messy(root: Path) -> PhotoFolder:
     table.loc[table.index % 11 == 10, "registration"] = None
     table["photographer"] = "Zoë 佐伊"
     table[["xmin", "ymin", "xmax", "ymax"]] = None
-    picture, original = folder.picture(1), folder.picture(_ORIGINAL)
+    picture, original = folder.image(1), folder.image(_ORIGINAL)
     for plant in (*READ.values(), *(plant for plant, _ in LEFT_OUT.values())):
         plant(folder, picture)
     for name, save in COPIES.items():
@@ -245,7 +245,7 @@ REMARKS = {
     "grey": 2,
     "more than 8 bits a channel": 2,
     "transparent: put on white": 1,
-    "animated: the first picture is used": 2,
+    "animated: the first frame is used": 2,
 }
 
 

@@ -35,7 +35,7 @@ def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> PhotoFolder:
     """Photos of every kind that people have: turned, grey, CMYK, transparent, deep, large, tall."""
     folder = draw_folder(tmp_path_factory.mktemp("photos"), photos=24, side_px=200)
-    wide = folder.picture(0)
+    wide = folder.image(0)
     turned = Image.Exif()
     turned[0x0112] = 6
     wide.save(folder.add("turned.jpg"), exif=turned)
@@ -187,6 +187,6 @@ def test_a_diverged_model_says_so(tmp_path: Path) -> None:
 
 
 def test_pixels_are_those_of_the_square(folder: PhotoFolder) -> None:
-    fitted = fit_photo(folder.picture(0).convert("RGB"), 64)
+    fitted = fit_photo(folder.image(0).convert("RGB"), 64)
     assert fitted.shape == (64, 64, 3)
     assert np.abs(fitted[0].astype(int) - (124, 116, 104)).max() < 8  # the padding's colour, above a wide photo

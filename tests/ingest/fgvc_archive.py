@@ -28,9 +28,9 @@ def make_fgvc(folder: Path, photos: int = 40, types: int = 2) -> Path:
     boxes = []
     for number in range(len(drawn.table)):
         photo = f"{number:07}"
-        picture = drawn.picture(number)
-        framed = Image.new("RGB", (picture.width, picture.height + 20), BANNER)
-        framed.paste(picture, (0, 0))
+        image = drawn.image(number)
+        framed = Image.new("RGB", (image.width, image.height + 20), BANNER)
+        framed.paste(image, (0, 0))
         framed.save(data / "images" / f"{photo}.jpg", quality=95)
         split = _SPLITS[number % len(_SPLITS)]
         for level, name_of in _LEVELS.items():
@@ -38,7 +38,7 @@ def make_fgvc(folder: Path, photos: int = 40, types: int = 2) -> Path:
             lines.setdefault(f"images_{level}_{split}.txt", []).append(line)
             if split != "test":
                 lines.setdefault(f"images_{level}_trainval.txt", []).append(line)
-        boxes.append(f"{photo} 21 11 {picture.width - 20} {picture.height - 10}")
+        boxes.append(f"{photo} 21 11 {image.width - 20} {image.height - 10}")
     lines["images_box.txt"] = boxes
     for name, content in lines.items():
         (data / name).write_text("\n".join(content) + "\n")

@@ -36,7 +36,7 @@ class PhotoFolder:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def picture(self, row: int) -> Image.Image:
+    def image(self, row: int) -> Image.Image:
         """The photo of a row."""
         return Image.open(self.root / self.table["filename"].iloc[row]).copy()
 

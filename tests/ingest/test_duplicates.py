@@ -40,11 +40,11 @@ COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 @pytest.mark.parametrize("kind", COPIES)
 def test_copies_are_found_and_nothing_else(kind: str, folder: PhotoFolder) -> None:
-    pictures = [folder.picture(row) for row in range(len(folder.table))]
-    prints = [fingerprint(picture) for picture in pictures]
-    prints += [fingerprint(COPIES[kind](picture)) for picture in pictures]
+    images = [folder.image(row) for row in range(len(folder.table))]
+    prints = [fingerprint(image) for image in images]
+    prints += [fingerprint(COPIES[kind](image)) for image in images]
     groups = near_duplicates(prints, _MOST_BITS)
-    count = len(pictures)
+    count = len(images)
     np.testing.assert_array_equal(groups[:count], groups[count:])
     assert len(set(groups)) == count
 

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import io
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from aerofuse.ingest.fgvc_source import BANNER_PX, LEVELS, list_fgvc
+from aerofuse.ingest.fgvc_source import BANNER_PX, extract_archive, list_fgvc
 from aerofuse.ingest.file_source import FileSource
 from aerofuse.ingest.intake import Intake, IntakeSettings, PhotoFile
 from tests.ingest.fgvc_archive import make_fgvc, pack
@@ -32,7 +34,7 @@ def test_the_official_splits_are_kept(root: Path, tmp_path: Path) -> None:
     assert listing.table[["airlinename", "clarity", "block", "registration"]].isna().all(axis=None)
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", ["variant", "family", "manufacturer"])
 def test_every_level_is_read(level: str, root: Path, tmp_path: Path) -> None:
     listing = list_fgvc(root, level, tmp_path / "work")
     lines = (root / "data" / f"images_{level}_test.txt").read_text().splitlines()
@@ -109,10 +111,7 @@ def _bad_box(root: Path) -> None:
         (_drop_list, "has no images_variant_val.txt; is the archive complete?"),
         (_drop_images, "has no folder `images` beside lists"),
         (_twice, "name 1 photos more than once: 0000000 in train, test"),
-        (
-            _new_class,
-            r"no photo of Concorde \(images_variant_val.txt, line 11\), so that .* 1 types; take",
-        ),
+        (_new_class, r"no photo of Concorde \(images_variant_val.txt, line 11\), so that .* 1 types; take"),
         (_no_class, "line 11: '9999999' is not a photo and its class"),
         (_bad_box, "line 1: '0000000 1 2 3' is not a photo and four pixels"),
     ],
@@ -159,3 +158,68 @@ def test_photos_that_are_listed_and_missing_are_bad_photos(root: Path, tmp_path:
     problems = Intake(files, IntakeSettings(32), tmp_path / "photos").facts["problem"]
     assert problems.tolist()[0] == "no such file"
     assert np.isnan(problems[1]) if problems[1] is not None else True
+
+
+def _tar(path: Path, add: Callable[[tarfile.TarFile], None]) -> Path:
+    with tarfile.open(path, "w:gz") as tar:
+        add(tar)
+    return path
+
+
+def _file(name: str) -> Callable[[tarfile.TarFile], None]:
+    def add(tar: tarfile.TarFile) -> None:
+        info = tarfile.TarInfo(name)
+        info.size = 3
+        tar.addfile(info, io.BytesIO(b"abc"))
+
+    return add
+
+
+def _link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> Callable[[tarfile.TarFile], None]:
+    def add(tar: tarfile.TarFile) -> None:
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = kind, target
+        tar.addfile(info)
+
+    return add
+
+
+def test_files_are_unpacked(tmp_path: Path) -> None:
+    folder = extract_archive(_tar(tmp_path / "a.tar.gz", _file("data/x.txt")), tmp_path / "out")
+    assert (folder / "data" / "x.txt").read_bytes() == b"abc"
+
+
+@pytest.mark.parametrize(
+    "add",
+    [
+        _file("../outside.txt"),
+        _file("data/../../outside.txt"),
+        _link("data", ".."),
+        _link("data", "/etc"),
+        _link("data", "../outside", tarfile.LNKTYPE),
+        _link("data/device", "", tarfile.CHRTYPE),
+    ],
+    ids=["parent", "hidden parent", "link to the parent", "absolute link", "hard link", "device"],
+)
+def test_nothing_leaves_the_folder(add: Callable[[tarfile.TarFile], None], tmp_path: Path) -> None:
+    archive = _tar(tmp_path / "a.tar.gz", add)
+    with pytest.raises(ValueError, match="is not safe to unpack"):
+        extract_archive(archive, tmp_path / "work" / "out")
+    assert not (tmp_path / "work" / "out").exists()
+    assert not (tmp_path / "work" / "outside.txt").exists()
+    assert not (tmp_path / "outside.txt").exists()
+
+
+def test_an_absolute_path_stays_inside(tmp_path: Path) -> None:
+    folder = extract_archive(_tar(tmp_path / "a.tar.gz", _file("/outside-of-everything.txt")), tmp_path / "out")
+    assert (folder / "outside-of-everything.txt").is_file()
+    assert not Path("/outside-of-everything.txt").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>no</html>", None], ids=["empty", "a page", "cut off"])
+def test_a_damaged_archive_is_named(content: bytes | None, tmp_path: Path) -> None:
+    archive = _tar(tmp_path / "a.tar.gz", _file("x.txt"))
+    archive.write_bytes(archive.read_bytes()[:60] if content is None else content)
+    with pytest.raises(ValueError, match=r"(?s)a\.tar\.gz cannot be unpacked: .*; download it again"):
+        extract_archive(archive, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

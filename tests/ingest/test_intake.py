@@ -38,7 +38,7 @@ def test_photos_come_back_in_order(folder: PhotoFolder, tmp_path: Path) -> None:
     for row in (0, 7, 15):
         image = taken.image(row)
         assert image.shape == (64, 64, 3)
-        expected = np.asarray(folder.picture(row).resize((64, 48)), dtype=float)
+        expected = np.asarray(folder.image(row).resize((64, 48)), dtype=float)
         assert np.abs(image[8:56].astype(float) - expected).mean() < 6
 
 
@@ -76,7 +76,7 @@ def test_what_is_there_is_not_read_again(folder: PhotoFolder, tmp_path: Path, mo
 def test_a_changed_file_is_read_again(folder: PhotoFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files, work = _files(folder), tmp_path / "work"
     _read(monkeypatch, files, _SETTINGS, work)
-    folder.picture(1).save(files[0].path)
+    folder.image(1).save(files[0].path)
     opened = _read(monkeypatch, files, _SETTINGS, work)
     assert files[0].path.name in opened
     assert len(opened) < 16

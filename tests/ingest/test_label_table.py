@@ -123,10 +123,7 @@ def test_a_backslash_separates_folders(tmp_path: Path) -> None:
         (_table("x/../../a.jpg,A320,,,,"), "the path leaves data.root"),
         (_table("/home/a.jpg,A320,,,,"), "write the path relative to data.root"),
         (_table("C:\\photos\\a.jpg,A320,,,,"), "write the path relative to data.root"),
-        (
-            _table(GOOD, "b.jpg,A320,Air, Inc,0.5,0.1,D"),
-            "row 3: 7 values under 6 headings; quote values",
-        ),
+        (_table(GOOD, "b.jpg,A320,Air, Inc,0.5,0.1,D"), "row 3: 7 values under 6 headings; quote values"),
         (_table("a.jpg,A320,N/A,,,"), r"row 2, airlinename 'N/A': leave the cell empty where it is not known"),
         (_table("a.jpg,A320,,,,unknown"), r"row 2, registration 'unknown': leave the cell empty"),
         (_table("a.jpg,?,,,,"), r"row 2, typename '\?': every photo needs a type"),

@@ -99,8 +99,8 @@ def test_planted_copies_and_airframes_are_on_one_side(folder: PhotoFolder, tmp_p
     folder.table["registration"] = [f"R{number // 2}" for number in range(24)]
     copies = {}
     for row in range(0, 24, 3):
-        picture = folder.picture(row)
-        for name, copy in (("small", picture.resize((64, 48))), ("mirrored", ImageOps.mirror(picture))):
+        photo = folder.image(row)
+        for name, copy in (("small", photo.resize((64, 48))), ("mirrored", ImageOps.mirror(photo))):
             path = folder.add(f"{name}-{row}.jpg", like=row, registration=None)
             copy.save(path, quality=60)
             copies[path.name] = folder.table["filename"][row]

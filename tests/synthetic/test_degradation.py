@@ -21,7 +21,7 @@ SPOILT = Degradation(blur=0.002, noise=3.0, resolution=0.95, jpeg_quality=85)
 every_loss = pytest.mark.parametrize("loss", LADDERS)
 
 
-def picture() -> np.ndarray:
+def detailed_image() -> np.ndarray:
     """Fine detail on a ramp, [64, 64, 3] float 0..255."""
     rng = np.random.default_rng(0)
     ramp = np.linspace(40, 200, 64)[None, :, None]
@@ -43,14 +43,14 @@ def test_clarity_falls_in_company_too(loss: str) -> None:
 
 
 @every_loss
-def test_the_picture_moves_away_from_the_original(loss: str) -> None:
-    original = picture()
+def test_the_image_moves_away_from_the_original(loss: str) -> None:
+    original = detailed_image()
     errors = [np.abs(degrade(np.random.default_rng(1), original, how) - original).mean() for how in LADDERS[loss]]
     assert all(later > earlier for earlier, later in pairwise(errors))
 
 
-def test_an_untouched_picture_is_clear_and_equal() -> None:
-    original = picture()
+def test_an_untouched_image_is_clear_and_equal() -> None:
+    original = detailed_image()
     assert Degradation().clarity == 1.0
     assert np.abs(degrade(np.random.default_rng(0), original, Degradation()) - original).max() <= 0.5
 

@@ -7,14 +7,7 @@ import pytest
 
 from aerofuse.synthetic.assembly import aircraft_mesh
 from aerofuse.synthetic.fleet import built_in_fleet
-from aerofuse.synthetic.occluders import (
-    CLEAR_BLOCK,
-    OCCLUDERS,
-    OTHER_AIRCRAFT,
-    draw_occluder,
-    occlude,
-    sample_target,
-)
+from aerofuse.synthetic.occluders import CLEAR_BLOCK, OCCLUDERS, OTHER_AIRCRAFT, draw_occluder, occlude, sample_target
 from aerofuse.synthetic.paint import texture
 from aerofuse.synthetic.params import SyntheticParams
 from aerofuse.synthetic.photos import hidden_share

@@ -41,7 +41,7 @@ def test_every_type_draws_at_every_size(aircraft: AircraftType, size: int) -> No
     assert photo.typename == aircraft.name
 
 
-def test_another_type_makes_another_picture() -> None:
+def test_another_type_makes_another_image() -> None:
     sharp = SyntheticParams(degradation=0, occluded_fraction=0, flying_fraction=0)
     images = [draw_photo(only(aircraft), 3, sharp, 64, seed=0).image.astype(int) for aircraft in BUILT_IN_TYPES]
     for k, image in enumerate(images):

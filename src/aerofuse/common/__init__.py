@@ -1,1 +1,1 @@
-"""What every part of the house stands on: parameters, files, the machine."""
+"""What all other packages use: parameters, files, hardware, Markdown."""

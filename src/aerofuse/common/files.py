@@ -1,4 +1,4 @@
-"""Files: results as JSON that reads well in a diff, weights as safetensors, written whole or not at all."""
+"""Files: results as JSON that reads well in a diff, weights as safetensors, and atomic writing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write `content`: indented, in its own order, floats with 6 significant digits, a newline at the end.
+    """Write `content` as JSON: indented, in its own order, floats with 6 significant digits, a newline at the end.
 
     The same content gives the same bytes. Raises `ValueError` for NaN and infinity, which JSON does not have.
     """
@@ -26,7 +26,7 @@ def write_json(path: Path, content: object) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file. Raises `FileNotFoundError`, or `ValueError` where it is no JSON."""
+    """Read a JSON file. Raises `FileNotFoundError`, or `ValueError` where it is not JSON."""
     if not path.is_file():
         raise FileNotFoundError(f"no {path} here ({Path.cwd()}); `dvc repro` makes it")
     try:
@@ -35,20 +35,10 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} is not JSON: {error}") from None
 
 
-def _rounded(content: object) -> object:
-    if isinstance(content, dict):
-        return {key: _rounded(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_rounded(value) for value in content]
-    if isinstance(content, float | np.floating):
-        return float(f"{content:.6g}")
-    return content
-
-
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Write a file so that `path` is either the old content or all of the new, also on a full disk or a crash.
+    """Write a file as a whole: after a crash or on a full disk, `path` still has its old content.
 
-    Raises `OSError` where it cannot be written; the old file is then still there.
+    Raises `OSError` where the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
@@ -96,6 +86,16 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None
         )
     with torch.no_grad():
         module.load_state_dict(dict(state), strict=True)
+
+
+def _rounded(content: object) -> object:
+    if isinstance(content, dict):
+        return {key: _rounded(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_rounded(value) for value in content]
+    if isinstance(content, float | np.floating):
+        return float(f"{content:.6g}")
+    return content
 
 
 def _listed(names: list[str], limit: int = 8) -> str:

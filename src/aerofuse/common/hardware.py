@@ -1,4 +1,4 @@
-"""The devices that results are made on: their names, and how much memory they have."""
+"""The hardware that results are made on: names of devices, and their memory."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class DeviceMemory:
 
 
 def memory_of(device: torch.device) -> DeviceMemory:
-    """The memory of a GPU, or of the machine, which every other device shares.
+    """Return the memory of a GPU, or of the machine, which every other device shares.
 
-    On CUDA, what torch has taken from the device and not given to tensors is free. Inside a container its limit
-    holds; what the system keeps of files and lets go when asked is free.
+    On CUDA, memory that torch has taken from the device and not given to tensors counts as free. Inside a container
+    its limit holds, and the page cache counts as free.
     """
     if device.type == "cuda":
         free_bytes, total_bytes = torch.cuda.mem_get_info(device)
@@ -71,7 +71,7 @@ def _limit_of(group: Path, limit_name: str, used_name: str, files_name: str) -> 
 
 
 def device_name(device: torch.device) -> str:
-    """The device as a person knows it, such as `NVIDIA H200` or `AMD EPYC, 2 cores`."""
+    """Return the device's name as people know it, such as `NVIDIA H200` or `AMD EPYC, 2 threads`."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type != "cpu":

@@ -15,12 +15,12 @@ class Table:
     align: str
 
     def markdown(self) -> str:
-        """As Markdown. Raises `ValueError` where a row, or `align`, is not as long as the header."""
+        """Return the table as Markdown. Raises `ValueError` where a row, or `align`, is not as long as the header."""
         return markdown_table(self.header, self.rows, self.align)
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
-    """A Markdown table; `align` has a letter per column: `l`, left, for words and `r`, right, for numbers.
+    """Return a Markdown table; `align` has a letter per column: `l`, left, for words and `r`, right, for numbers.
 
     Raises `ValueError` where a row, or `align`, is not as long as the header.
     """

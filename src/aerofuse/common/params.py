@@ -10,6 +10,11 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+PARAMS_FILE = Path("params.yaml")
+
+Model = TypeVar("Model", bound=BaseModel)
+Value = TypeVar("Value")
+
 
 class Section(BaseModel):
     """A typed, frozen part of `params.yaml`; unknown keys are refused, and so is a number given as a string."""
@@ -17,14 +22,8 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-PARAMS_FILE = Path("params.yaml")
-
-Model = TypeVar("Model", bound=BaseModel)
-Value = TypeVar("Value")
-
-
 def read_params_file(path: Path = PARAMS_FILE) -> dict[str, Any]:
-    """The file as plain dictionaries.
+    """Read the file as plain dictionaries.
 
     Raises `FileNotFoundError` where there is none, `ValueError` where it is not a YAML mapping.
     """
@@ -42,7 +41,7 @@ def read_params_file(path: Path = PARAMS_FILE) -> dict[str, Any]:
 
 
 def validate(schema: type[Model], content: object, where: str) -> Model:
-    """`content` as a `schema`. Raises `ValueError` naming every bad field, its value and what is allowed."""
+    """Return `content` as a `schema`. Raises `ValueError` naming every bad field, its value and what is allowed."""
     try:
         return schema.model_validate(content)
     except ValidationError as error:
@@ -50,7 +49,7 @@ def validate(schema: type[Model], content: object, where: str) -> Model:
 
 
 def load_section(schema: type[Model], name: str, path: Path = PARAMS_FILE) -> Model:
-    """The section `name`, such as `compare` or `recipes.{recipe}.training`, where `{recipe}` is the active one.
+    """Read the section `name`, such as `compare` or `recipes.{recipe}.training`, where `{recipe}` is the active one.
 
     Raises `ValueError` where the section is missing or its values are not allowed.
     """
@@ -60,7 +59,7 @@ def load_section(schema: type[Model], name: str, path: Path = PARAMS_FILE) -> Mo
 
 
 def load_value(kind: type[Value], name: str, path: Path = PARAMS_FILE) -> Value:
-    """The single value `name`, such as `seed`, checked to be of `kind`."""
+    """Read the single value `name`, such as `seed`. Raises `ValueError` where it is not of `kind`."""
     content = _find(read_params_file(path), name, path)
     try:
         return TypeAdapter(kind).validate_python(content, strict=True)

@@ -1,8 +1,7 @@
 """Make `import torchvision` possible beside a CPU build of torch.
 
-timm imports torchvision. torchvision's wheel is built for CUDA, so beside a CPU build of torch its
-extension cannot load, the operators `torchvision::nms` and `torchvision::qnms` stay undefined, and the
-import fails with `operator torchvision::nms does not exist`. Nothing here calls those two operators: defining
+timm imports torchvision, whose wheel is built for CUDA. Beside a CPU build of torch, its extension cannot load, so
+the import fails with `operator torchvision::nms does not exist`. Nothing here calls `nms` or `qnms`, so defining
 their schemas is enough. Call `ensure_torchvision_imports()` before the first import of timm or torchvision.
 """
 
@@ -23,8 +22,7 @@ _OPERATORS = ("nms", "qnms")
 def _extension_loads(package_dir: Path) -> bool:
     """Whether torchvision's compiled extension loads beside the torch that is installed."""
     finder = importlib.machinery.FileFinder(
-        str(package_dir),
-        (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES),
+        str(package_dir), (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES)
     )
     spec = finder.find_spec("_C")
     if spec is None or spec.origin is None:

@@ -1,1 +1,1 @@
-"""Photos and their labels: sources, splits, the prepared store, datasets. Knows nothing of models."""
+"""What models read: labels, photos, the prepared store, datasets, augmentation. It imports nothing of models."""

@@ -1,8 +1,7 @@
-"""Prepared photos as batches, to train on and to evaluate with.
+"""Prepared photos as datasets and batches, for training and evaluation.
 
-Which photos make up which batch is a function of seed, epoch and process alone. So a training that was stopped goes on
-with the very photo that would have come next, whatever had been loaded ahead, and several processes share a batch out
-without seeing any photo twice.
+The photos of a batch depend on seed, epoch and process alone. So a training that was stopped goes on with the photo
+that would have come next, and several processes share a batch without seeing any photo twice.
 """
 
 from __future__ import annotations
@@ -22,76 +21,36 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from aerofuse.data.labels import TASKS, ClassLists, make_targets
 from aerofuse.data.store import LABEL_COLUMNS, decode_image, open_table
 
+Image = npt.NDArray[np.uint8]
+Sample = tuple[Tensor, dict[str, Tensor]]
+# From an image and the numbers that decide how it is augmented: see `make_augmentation`.
+Augmentation = Callable[[Image, Sequence[int]], Image]
+
+_MOST_WORKERS = 256
+_NOTHING = -1  # a worker that waits reads no photo
+
 
 class Draw(NamedTuple):
-    """One photo to load. `epoch` decides how it is augmented; a `filler` has no labels, so that it teaches nothing."""
+    """One photo to load. `epoch` decides how it is augmented. A filler has no labels and adds nothing to the loss."""
 
     photo: int
     epoch: int
     is_filler: bool = False
 
 
-class EpochBatches(Sampler[list[Draw]]):
-    """The batches of an epoch, or one process's part of each: an order for every epoch, shuffled.
-
-    The last batch may be smaller. Parts of a batch are equally long; where its photos do not suffice, the first one
-    fills up as a `filler`. `go_to` says where the next iteration starts.
-    """
-
-    def __init__(self, num_samples: int, batch_size: int, seed: int, *, rank: int = 0, num_processes: int = 1) -> None:
-        self._num_samples = num_samples
-        self._batch_size = batch_size
-        self._seed = seed
-        self._rank = rank
-        self._num_processes = num_processes
-        self._epoch = 1
-        self._first = 0
-
-    def go_to(self, epoch: int, batch: int = 0) -> None:
-        """The next iteration is of that epoch, without the batches before `batch`."""
-        self._epoch, self._first = epoch, batch
-
-    def __len__(self) -> int:
-        """The batches of a whole epoch."""
-        return math.ceil(self._num_samples / self._batch_size)
-
-    def __iter__(self) -> Iterator[list[Draw]]:
-        epoch, first = self._epoch, self._first
-        generator = torch.Generator().manual_seed(derive_seed(self._seed, epoch))
-        order = torch.randperm(self._num_samples, generator=generator).tolist()
-        for number in range(first, len(self)):
-            batch = order[number * self._batch_size : (number + 1) * self._batch_size]
-            mine = [Draw(photo, epoch) for photo in batch[self._rank :: self._num_processes]]
-            missing = math.ceil(len(batch) / self._num_processes) - len(mine)
-            yield mine + [Draw(batch[0], epoch, is_filler=True)] * missing
-
-
-def derive_seed(*numbers: int) -> int:
-    """A seed that follows from others and that neighbours do not share, below 2**32."""
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
-
-
-Image = npt.NDArray[np.uint8]
-Sample = tuple[Tensor, dict[str, Tensor]]
-# From an image, and the numbers that decide what is done to it: see `make_augmentation`.
-Augmentation = Callable[[Image, Sequence[int]], Image]
-
-_MOST_WORKERS = 256
-_NOTHING = -1  # what a worker reads that waits
-
-
 class PreparedSplit(Dataset[Sample]):
     """Photos of one split: `(image, targets)`, the image uint8 `[3, H, W]`, the targets as `make_targets` says.
 
-    Models normalise by themselves, so that training, evaluation and prediction cannot differ in it. A photo is asked
-    for by its index, or by a `Draw`, whose epoch decides how it is augmented.
+    Models normalise by themselves, so that training, evaluation and prediction cannot differ in it. The key of a photo
+    is its index, or a `Draw`, whose epoch decides how it is augmented. A photo that cannot be decoded raises
+    `RuntimeError` with its name.
     """
 
     def __init__(self, path: Path, classes: ClassLists, augment: Augmentation | None = None) -> None:
         self._path = path
         self._table = open_table(path)
         self._augment = augment
-        # In memory that worker processes share: one that dies cannot say any more what it was reading.
+        # In memory that worker processes share: a worker that dies can no longer say what it was reading.
         self._reading = torch.full((_MOST_WORKERS,), _NOTHING).share_memory_()
         rows = self._table.select(list(LABEL_COLUMNS)).to_pylist()
         self.labels = pd.DataFrame(rows, columns=list(LABEL_COLUMNS))
@@ -108,15 +67,15 @@ class PreparedSplit(Dataset[Sample]):
         return tuple(task for task in TASKS if self.labels[columns.get(task, task)].notna().any())
 
     def image(self, index: int) -> Image:
-        """One photo as it is stored: RGB `[H, W, 3]`."""
+        """Return one image as it is stored: RGB `[H, W, 3]`."""
         return decode_image(self._table["image"][index].as_buffer())
 
     def name(self, index: int) -> str:
-        """The file name of one photo, as in the label table."""
+        """Return the file name of one photo, as in the label table."""
         return str(self.labels["filename"].iat[index])
 
     def being_read(self) -> list[str]:
-        """The photos that worker processes are reading now, or were when they died."""
+        """Return the names of the photos that worker processes are reading, or were reading when they died."""
         return [self.name(index) for index in self._reading.tolist() if index != _NOTHING]
 
     def __getitem__(self, draw: int | Draw) -> Sample:
@@ -145,14 +104,14 @@ class PreparedSplit(Dataset[Sample]):
 
 
 def make_loader(split: PreparedSplit, *, batch_size: int, num_workers: int) -> DataLoader[Sample]:
-    """Batches of a split in its own order, to evaluate on."""
+    """Return batches of a split in its own order, for evaluation."""
     return DataLoader(split, batch_size=batch_size, **_reading_with(num_workers))
 
 
 class TrainingLoader:
-    """The batches of a split to train on: shuffled, a new order every epoch, that of an epoch always the same.
+    """The batches of a split for training, in an order that depends on seed and epoch.
 
-    With several processes each gets its part of every batch.
+    With several processes, each gets its part of every batch.
     """
 
     def __init__(
@@ -171,24 +130,24 @@ class TrainingLoader:
         self._loader = DataLoader(split, batch_sampler=self._batches, **_reading_with(num_workers))
 
     def __len__(self) -> int:
-        """The batches of an epoch."""
+        """The number of batches of an epoch."""
         return len(self._batches)
 
     def images(self, batch: int) -> int:
-        """The photos in one batch, those of all processes together."""
+        """Return the number of images in one batch, of all processes together."""
         return min(self.batch_size, len(self._split) - batch * self.batch_size)
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Sample]:
-        """The batches of an epoch, counted from 1, without the `first` of them.
+        """Load the batches of an epoch, which counts from 1, without the `first` of them.
 
-        Raises `ChildProcessError` with the names of the photos that were being read where a process that loads dies.
+        Raises `ChildProcessError` where a loading process dies, with the names of the photos that were being read.
         """
         self._batches.go_to(epoch, first)
         try:
             yield from self._loader
         except RuntimeError as error:
             if not str(error).startswith("DataLoader worker (pid"):
-                raise  # it has said itself what is wrong
+                raise  # an error that names its cause
             names = ", ".join(self._split.being_read()) or "nothing"
             raise ChildProcessError(
                 f"a process that loads photos died while it was reading {names}: {error}; where the system killed it "
@@ -196,10 +155,50 @@ class TrainingLoader:
             ) from error
 
     def names(self, epoch: int, batch: int) -> list[str]:
-        """The file names of this process's part of one batch."""
+        """Return the file names of this process's part of one batch."""
         self._batches.go_to(epoch, batch)
         draws = next(iter(self._batches))
         return [self._split.name(draw.photo) for draw in draws if not draw.is_filler]
+
+
+class EpochBatches(Sampler[list[Draw]]):
+    """The batches of an epoch, or one process's part of each, in an order that depends on seed and epoch.
+
+    The last batch may be smaller. All parts of a batch are equally long: fillers complete them. `go_to` says where
+    the next iteration starts.
+    """
+
+    def __init__(self, num_samples: int, batch_size: int, seed: int, *, rank: int = 0, num_processes: int = 1) -> None:
+        self._num_samples = num_samples
+        self._batch_size = batch_size
+        self._seed = seed
+        self._rank = rank
+        self._num_processes = num_processes
+        self._epoch = 1
+        self._first = 0
+
+    def go_to(self, epoch: int, batch: int = 0) -> None:
+        """Let the next iteration be of that epoch, without the batches before `batch`."""
+        self._epoch, self._first = epoch, batch
+
+    def __len__(self) -> int:
+        """The number of batches of a whole epoch."""
+        return math.ceil(self._num_samples / self._batch_size)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        epoch, first = self._epoch, self._first
+        generator = torch.Generator().manual_seed(derive_seed(self._seed, epoch))
+        order = torch.randperm(self._num_samples, generator=generator).tolist()
+        for number in range(first, len(self)):
+            batch = order[number * self._batch_size : (number + 1) * self._batch_size]
+            mine = [Draw(photo, epoch) for photo in batch[self._rank :: self._num_processes]]
+            missing = math.ceil(len(batch) / self._num_processes) - len(mine)
+            yield mine + [Draw(batch[0], epoch, is_filler=True)] * missing
+
+
+def derive_seed(*numbers: int) -> int:
+    """Return a seed below 2**32 that follows from other numbers; similar numbers give unlike seeds."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def _reading_with(num_workers: int) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
+
+from aerofuse.common.files import read_json, write_json
 
 CLASSIFICATION_TASKS = ("type", "airline")
 REGRESSION_TASKS = ("clarity", "block")
@@ -28,21 +29,17 @@ class ClassLists:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read `types.json` and `airlines.json`. Raises `FileNotFoundError` or `ValueError`."""
+        """Read `types.json` and `airlines.json`. Raises `FileNotFoundError`, or `ValueError` for names listed twice."""
         return cls(_read_class_list(folder / "types.json"), _read_class_list(folder / "airlines.json"))
 
     def save(self, folder: Path) -> None:
         """Write `types.json` and `airlines.json`, each `{"classes": [...], "num_classes": N}`."""
         for name, classes in (("types", self.types), ("airlines", self.airlines)):
-            content = {"classes": list(classes), "num_classes": len(classes)}
-            text = json.dumps(content, indent=2, ensure_ascii=False)
-            (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+            write_json(folder / f"{name}.json", {"classes": classes, "num_classes": len(classes)})
 
 
 def _read_class_list(path: Path) -> tuple[str, ...]:
-    if not path.is_file():
-        raise FileNotFoundError(f"no class list {path}; `dvc repro prepare` makes it")
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path)
     classes = tuple(content["classes"])
     if len(classes) != content["num_classes"] or len(set(classes)) != len(classes):
         raise ValueError(f"{path}: num_classes is {content['num_classes']}, with {len(set(classes))} different names")
@@ -50,7 +47,7 @@ def _read_class_list(path: Path) -> tuple[str, ...]:
 
 
 def make_targets(row: Mapping[str, Any], classes: ClassLists) -> dict[str, Tensor]:
-    """One photo's labels as scalar tensors: int64 class index or -1, float32 in 0..1 or NaN."""
+    """Return one photo's labels as scalar tensors: int64 class index or -1, float32 in 0..1 or NaN."""
     return {
         "type": _class_index(row["typename"], classes.types),
         "airline": _class_index(row["airlinename"], classes.airlines),

@@ -1,4 +1,4 @@
-"""A photo: what is known of it, and how its file is read."""
+"""A photo: its image and labels, and how its file is read."""
 
 from __future__ import annotations
 
@@ -12,21 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-
-@dataclass(frozen=True, eq=False)
-class Photo:
-    """An RGB image `[H, W, 3]` and what is known of it; a label that is not known is `None`, never a guess."""
-
-    image: npt.NDArray[np.uint8]
-    filename: str
-    typename: str | None
-    airlinename: str | None
-    clarity: float | None
-    block: float | None
-    registration: str | None
-
-
-# Beyond it a file is taken for a decompression bomb: a gigapixel needs 4 GB, whatever the file's size.
+# A larger file may be a decompression bomb: a gigapixel needs 4 GB, whatever the size of the file.
 MAX_PIXELS = 200_000_000
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own limit is below what telephones make
 LARGE_PIXELS = 32_000_000  # 128 MB once decoded, twice that with transparency
@@ -40,13 +26,26 @@ _REDUCIBLE_MODES = ("L", "RGB", "RGBA", "CMYK")
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 
 
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """An RGB image `[H, W, 3]` and its labels. A label that is not known is `None`, never a guess."""
+
+    image: npt.NDArray[np.uint8]
+    filename: str
+    typename: str | None
+    airlinename: str | None
+    clarity: float | None
+    block: float | None
+    registration: str | None
+
+
 class UnreadablePhotoError(Exception):
-    """A photo that cannot be used; the message is the reason, for a list with file names."""
+    """Raised for a photo that cannot be used. The message is the reason, for a list with file names."""
 
 
 @dataclass(frozen=True)
 class Box:
-    """A box in pixels from the photo's upper left corner, the far edges outside of it."""
+    """A box in pixels from the photo's upper left corner; the right and bottom edges lie outside of it."""
 
     left: float
     top: float
@@ -56,9 +55,9 @@ class Box:
 
 @dataclass(frozen=True, eq=False)
 class OpenedPhoto:
-    """An RGB image, perhaps smaller than the file's, whose size in pixels as a viewer shows it is `size`.
+    """An RGB image, which may be smaller than the file's; `size` is the file's width and height as a viewer shows it.
 
-    `remarks` say what was done to it that a user may want to know.
+    `remarks` say what was done to the image.
     """
 
     image: Image.Image
@@ -67,21 +66,18 @@ class OpenedPhoto:
 
 
 def photos_below(folder: Path) -> list[Path]:
-    """The files in a folder, and in those below it, that are photos by their suffix; in no order."""
+    """Return the files in and below a folder that are photos by their suffix, in no order."""
     return [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
 
 
 def open_photo(
-    path: Path,
-    side_px: int,
-    *,
-    banner_px: int = 0,
-    large_at_a_time: AbstractContextManager[object] | None = None,
+    path: Path, side_px: int, *, banner_px: int = 0, large_at_a_time: AbstractContextManager[object] | None = None
 ) -> OpenedPhoto:
-    """Read a photo as RGB, as a viewer shows it, with at least twice `side_px` on its short side where it has that.
+    """Read a photo as RGB, turned as a viewer shows it.
 
-    The lowest `banner_px` rows are cut off. `large_at_a_time`, a lock that several processes share, is held while a
-    photo is read that has more than `LARGE_PIXELS` once decoded. Raises `UnreadablePhotoError` with the reason.
+    The short side has at least twice `side_px` where the file has that. The lowest `banner_px` rows are cut off.
+    `large_at_a_time`, a lock that several processes share, is held while a photo with more than `LARGE_PIXELS` is
+    decoded. Raises `UnreadablePhotoError` with the reason.
     """
     if not path.is_file():
         raise UnreadablePhotoError(_missing(path))
@@ -98,6 +94,27 @@ def open_photo(
         raise UnreadablePhotoError(f"more than {MAX_PIXELS:,} pixels: a decompression bomb?") from None
     except (OSError, SyntaxError, ValueError, IndexError, EOFError, struct.error) as error:
         raise UnreadablePhotoError(f"damaged or truncated ({error})") from None
+
+
+def fit_square(image: Image.Image, side_px: int) -> npt.NDArray[np.uint8]:
+    """Fit the whole image into a square `[side_px, side_px, 3]`: its shape is kept, the rest has one colour."""
+    fitted = ImageOps.pad(image, (side_px, side_px), Image.Resampling.BICUBIC, color=PADDING_COLOUR)
+    return np.asarray(fitted, dtype=np.uint8)
+
+
+def crop_to_box(photo: OpenedPhoto, box: Box, padding: float) -> Image.Image:
+    """Return the part inside of a box, which is in pixels of the file, with `padding` times its sides around it.
+
+    Raises `UnreadablePhotoError` for a box outside of the photo.
+    """
+    width, height = photo.size
+    if box.left >= width or box.top >= height:
+        raise UnreadablePhotoError(f"its box begins at {box.left:g}, {box.top:g}, outside of {width} x {height} pixels")
+    margin_x, margin_y = padding * (box.right - box.left), padding * (box.bottom - box.top)
+    scale_x, scale_y = photo.image.width / width, photo.image.height / height
+    left, top = max(box.left - margin_x, 0) * scale_x, max(box.top - margin_y, 0) * scale_y
+    right, bottom = min(box.right + margin_x, width) * scale_x, min(box.bottom + margin_y, height) * scale_y
+    return photo.image.crop((int(left), int(top), max(round(right), int(left) + 1), max(round(bottom), int(top) + 1)))
 
 
 def _missing(path: Path) -> str:
@@ -130,7 +147,7 @@ def _read(
     remarks: list[str] = []
     if getattr(file, "n_frames", 1) > 1:
         file.seek(0)
-        remarks.append("animated: the first picture is used")
+        remarks.append("animated: the first frame is used")
     # A JPEG can be decoded at a half, a quarter or an eighth, which saves most of the time of a large one.
     file.draft("RGB", (2 * side_px, 2 * side_px))
     # A progressive JPEG is held whole, however small it is decoded.
@@ -154,7 +171,7 @@ def _read(
 
 
 def _refuse_deep_planes(file: Image.Image) -> None:
-    """Pillow takes the first bytes of the first plane for the whole of it; OpenCV mixes the planes up."""
+    """Refuse a kind of TIFF that Pillow and OpenCV read wrongly: 16 bits with separate colour planes."""
     tags = getattr(file, "tag_v2", {})
     if tags.get(_TIFF_PLANES, 1) == 2 and max(tags.get(_TIFF_BITS, (1,))) > 8:
         raise UnreadablePhotoError(
@@ -184,30 +201,9 @@ def _as_rgb(image: Image.Image, remarks: list[str]) -> Image.Image:
 
 
 def _in_8_bits(values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
-    """Grey values of any depth; what is written in floats goes from 0 to 1."""
+    """Grey values of any depth as 8 bits. Floats range from 0 to 1."""
     deep = values.astype(np.float64)
     if not np.isfinite(deep).all():
         raise UnreadablePhotoError("its values are no numbers")
     largest = 1.0 if np.issubdtype(values.dtype, np.floating) else 65535.0
     return np.round(np.clip(deep / largest, 0, 1) * 255).astype(np.uint8)
-
-
-def fit_square(image: Image.Image, side_px: int) -> npt.NDArray[np.uint8]:
-    """The whole image in a square `[side_px, side_px, 3]`, its shape kept, what is left over filled evenly."""
-    fitted = ImageOps.pad(image, (side_px, side_px), Image.Resampling.BICUBIC, color=PADDING_COLOUR)
-    return np.asarray(fitted, dtype=np.uint8)
-
-
-def crop_to_box(photo: OpenedPhoto, box: Box, padding: float) -> Image.Image:
-    """The part inside of a box, given in pixels of the whole file, with `padding` times its sides around it.
-
-    Raises `UnreadablePhotoError` for a box outside of the photo.
-    """
-    width, height = photo.size
-    if box.left >= width or box.top >= height:
-        raise UnreadablePhotoError(f"its box begins at {box.left:g}, {box.top:g}, outside of {width} x {height} pixels")
-    margin_x, margin_y = padding * (box.right - box.left), padding * (box.bottom - box.top)
-    scale_x, scale_y = photo.image.width / width, photo.image.height / height
-    left, top = max(box.left - margin_x, 0) * scale_x, max(box.top - margin_y, 0) * scale_y
-    right, bottom = min(box.right + margin_x, width) * scale_x, min(box.bottom + margin_y, height) * scale_y
-    return photo.image.crop((int(left), int(top), max(round(right), int(left) + 1), max(round(bottom), int(top) + 1)))

@@ -1,21 +1,20 @@
 """Augmentation that leaves every label true.
 
-Mirroring and colour change neither how sharp a photo is nor how much of the aircraft is hidden. Blur, noise,
-rescaling, crops and cut-outs do, and are therefore not offered.
+Mirroring and colour jitter change neither how sharp a photo is nor how much of the aircraft is hidden. Blur, noise,
+rescaling, crops and cut-outs do, so they are not offered.
 """
 
 from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from aerofuse.common.params import Section
-from aerofuse.data.dataset import derive_seed
+from aerofuse.data.dataset import Augmentation, Image, derive_seed
 
 
 class AugmentationParams(Section):
@@ -25,16 +24,11 @@ class AugmentationParams(Section):
     color_jitter: float = Field(ge=0, le=0.5, description="largest relative change of brightness, contrast, saturation")
 
 
-Image = npt.NDArray[np.uint8]
-# From an image, and the numbers that decide what is done to it.
-Augmentation = Callable[[Image, Sequence[int]], Image]
-
-
 def make_augmentation(params: AugmentationParams, seed: int) -> Augmentation:
-    """A function from an RGB image `[H, W, 3]` to an augmented one of the same size.
+    """Return a function from an RGB image `[H, W, 3]` to an augmented one of the same size.
 
-    What is done follows from `seed` and the numbers given with the image, not from what was augmented before: whoever
-    loads it, and in whatever order.
+    The result depends on `seed` and on the numbers given with the image, not on what was augmented before. So every
+    process and every order gives the same images.
     """
     # Albumentations would look on the network for a newer version when it is imported.
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")

@@ -1,4 +1,4 @@
-"""The data report: what there is to learn from, split by split, and what was left out and why."""
+"""The data report: photos, classes and labels of each split, and the photos that were left out."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from aerofuse.plotting.style import BLUE, GREEN, ORANGE, new_figure, save_figure
 
 _SHOWN = 50  # rows of a list on the page; report.json has all
 _SHEET_OF = "test"
-_BARS = 60  # classes in the picture of the balance
+_BARS = 60  # classes in balance.png
 _SPLIT_COLOURS = (BLUE, ORANGE, GREEN)
 
 
 def write_data_report(summary: DataSummary, prepared: Path, folder: Path) -> None:
-    """Write `report.md`, `report.json` and the pictures to `folder`; `prepared` is where the prepared splits are.
+    """Write `report.md`, `report.json` and the pictures to `folder`; `prepared` is the folder of the prepared splits.
 
-    `labels.png` is left out where no photo has a value for clarity or block. Raises `FileNotFoundError`.
+    `labels.png` is left out where no photo has a label of clarity or block. Raises `FileNotFoundError` where a split
+    is missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
     draw_contact_sheet(prepared / f"{_SHEET_OF}.arrow", folder / "contact_sheet.png")
     write_json(folder / "report.json", asdict(summary))
-    draw_balance(summary, folder / "balance.png")
+    _draw_balance(summary, folder / "balance.png")
     has_values = any(sum(split.labelled[task] for task in REGRESSION_TASKS) for split in summary.splits.values())
     if has_values:
-        draw_labels(summary, folder / "labels.png")
-    (folder / "report.md").write_text(data_page(summary, has_values=has_values), encoding="utf-8")
+        _draw_labels(summary, folder / "labels.png")
+    (folder / "report.md").write_text(_page(summary, has_values=has_values), encoding="utf-8")
 
 
-def data_page(summary: DataSummary, *, has_values: bool) -> str:
-    """The page as Markdown."""
+def _page(summary: DataSummary, *, has_values: bool) -> str:
     total = sum(split.photos for split in summary.splits.values())
     parts = [
         "# The data",
@@ -59,26 +59,26 @@ def data_page(summary: DataSummary, *, has_values: bool) -> str:
 
 
 def _split_table(summary: DataSummary) -> str:
-    header = ["", *summary.splits]
-    rows = [
-        ["photos", *(str(split.photos) for split in summary.splits.values())],
-        ["types", *(str(len(split.types)) for split in summary.splits.values())],
-        ["fewest photos of a type", *(str(min(split.types.values(), default=0)) for split in summary.splits.values())],
-        ["airlines", *(str(len(split.airlines)) for split in summary.splits.values())],
-        ["known airframes", *(str(split.airframes) for split in summary.splits.values())],
-    ]
-    rows += [[f"with {task}", *(str(split.labelled[task]) for split in summary.splits.values())] for task in TASKS]
-    return markdown_table(header, rows, "l" + "r" * len(summary.splits))
+    splits = summary.splits.values()
+    figures = {
+        "photos": [split.photos for split in splits],
+        "types": [len(split.types) for split in splits],
+        "fewest photos of a type": [min(split.types.values(), default=0) for split in splits],
+        "airlines": [len(split.airlines) for split in splits],
+        "known airframes": [split.airframes for split in splits],
+    } | {f"with {task}": [split.labelled[task] for split in splits] for task in TASKS}
+    rows = [[name, *map(str, values)] for name, values in figures.items()]
+    return markdown_table(["", *summary.splits], rows, "l" + "r" * len(splits))
 
 
 def _merged(summary: DataSummary) -> Iterator[str]:
     if summary.merged_types:
         names = ", ".join(f"{name} ({count})" for name, count in summary.merged_types.items())
-        yield f"Merged into one class, for they have too few airframes to be split: {names}."
+        yield f"Merged into one class, because they have too few airframes to be split: {names}."
 
 
 def _unlearned(summary: DataSummary) -> Iterator[str]:
-    """Types are in every split; what an airline has few airframes of may be in one."""
+    """Name airlines without a training photo. Types are in every split; an airline with few airframes may not be."""
     learned, *others = summary.splits.values()
     photos = Counter[str]()
     for split in others:
@@ -86,28 +86,28 @@ def _unlearned(summary: DataSummary) -> Iterator[str]:
     if photos:
         names = ", ".join(f"{name} ({count})" for name, count in photos.most_common(_SHOWN))
         yield (
-            f"**No training photo shows {len(photos)} of the airlines**, and no model can learn them; photos of them "
-            f"count as wrong: {names}. More airframes of theirs, or an empty cell, would help."
+            f"**No training photo shows {len(photos)} of the airlines**. No model can learn them, and photos of them "
+            f"count as wrong: {names}. Add airframes of these airlines, or leave the cells empty."
         )
 
 
 def _duplicates(summary: DataSummary) -> Iterator[str]:
     yield "## What belongs together"
     if summary.near_duplicates is not None:
-        yield f"{summary.near_duplicates} pictures are there more than once (resized, recompressed or mirrored)."
+        yield f"{summary.near_duplicates} images occur more than once (resized, recompressed or mirrored)."
     yield f"{summary.shared_airframes} airframes are on more than one photo."
-    yield "Unless a split came with the data, each stays on one side of it."
+    yield "Each is in one split, unless the split came with the data."
     if summary.divided_duplicates:
         yield (
-            f"**{len(summary.divided_duplicates)} pictures are on two sides of the split that the data came with.** It "
-            "was kept; what is measured on them is too good."
+            f"**{len(summary.divided_duplicates)} images are on two sides of the split that came with the data.** That "
+            "split was kept; what is measured on these images is too good."
         )
         yield _group_table(summary.divided_duplicates)
     if summary.contradictions:
-        yield f"{len(summary.contradictions)} pictures have more than one type; one of the labels must be wrong:"
+        yield f"{len(summary.contradictions)} images have more than one type; one of the labels must be wrong:"
         yield _group_table(summary.contradictions)
     if summary.duplicate_examples:
-        yield "The most frequent pictures:"
+        yield "The most frequent images:"
         yield _group_table(summary.duplicate_examples)
 
 
@@ -135,14 +135,13 @@ def _left_out(summary: DataSummary) -> Iterator[str]:
         yield f"{len(summary.unlisted)} image files are not in the table and were not read, such as {examples}."
     if summary.remarks:
         yield "Read with a remark:"
-        yield markdown_table(
-            ["remark", "photos"], [[name, str(count)] for name, count in summary.remarks.items()], "lr"
-        )
+        rows = [[name, str(count)] for name, count in summary.remarks.items()]
+        yield markdown_table(["remark", "photos"], rows, "lr")
 
 
 @styled
-def draw_balance(summary: DataSummary, path: Path) -> None:
-    """Write how many photos each type, and each airline, has in every split."""
+def _draw_balance(summary: DataSummary, path: Path) -> None:
+    """Draw the number of photos of each type, and of each airline, in every split."""
     kinds = [("type", [split.types for split in summary.splits.values()])]
     if any(split.airlines for split in summary.splits.values()):
         kinds.append(("airline", [split.airlines for split in summary.splits.values()]))
@@ -169,8 +168,8 @@ def draw_balance(summary: DataSummary, path: Path) -> None:
 
 
 @styled
-def draw_labels(summary: DataSummary, path: Path) -> None:
-    """Write how clarity and block are spread over their range in every split."""
+def _draw_labels(summary: DataSummary, path: Path) -> None:
+    """Draw the distributions of clarity and block in every split."""
     figure = new_figure(8, 2.9)
     for axes, task in zip(figure.subplots(1, len(REGRESSION_TASKS), squeeze=False).flat, REGRESSION_TASKS, strict=True):
         for (name, split), colour in zip(summary.splits.items(), _SPLIT_COLOURS, strict=True):

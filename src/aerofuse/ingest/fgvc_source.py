@@ -1,4 +1,4 @@
-"""FGVC-Aircraft, extracted or as the archive that is downloaded, with its official split."""
+"""Listing the photos of FGVC-Aircraft, extracted or as the downloaded archive, with its official split."""
 
 from __future__ import annotations
 
@@ -17,13 +17,34 @@ from aerofuse.ingest.splits import SPLITS
 
 logger = logging.getLogger(__name__)
 
+BANNER_PX = 20  # the copyright line at the bottom of every photo
+_OFFICIAL = dict(zip(("train", "val", "test"), SPLITS, strict=True))
 _RECORD = "extracted.json"
+_SHOWN = 5
+
+
+def list_fgvc(root: Path, level: str, extracted: Path) -> Listing:
+    """List the photos of all three splits. `root` is a folder, or the archive, which is unpacked into `extracted`.
+
+    Raises `FileNotFoundError` where the layout is another one, `ValueError` for lists that contradict each other.
+    """
+    if not root.exists():
+        raise FileNotFoundError(f"data.root is {str(root)!r}: no such folder or archive; docs/data.md says where it is")
+    data = _data_folder(extract_archive(root, extracted) if root.is_file() else root)
+    table = pd.concat([_read_split(data, level, *names) for names in _OFFICIAL.items()], ignore_index=True)
+    _check_splits(table, level)
+    for column, values in _read_boxes(data / "images_box.txt").items():
+        table[column] = [values.get(photo) for photo in table["id"]]
+    table["filename"] = table["id"] + ".jpg"
+    table["path"] = [data / "images" / name for name in table["filename"]]
+    table[["airlinename", "clarity", "block", "registration"]] = None
+    return Listing(table.drop(columns="id"), tuple(sorted(table["typename"].unique())), ())
 
 
 def extract_archive(archive: Path, folder: Path) -> Path:
-    """Unpack a tar file, compressed or not, into `folder`, once: what is there of the same file is used again.
+    """Unpack a tar file, compressed or not, into `folder`, unless the folder already holds the same archive.
 
-    Raises `ValueError` for a file that is no such archive, is damaged, or would write outside of the folder.
+    Raises `ValueError` for a file that is not a tar archive, is damaged, or would write outside of the folder.
     """
     stat = archive.stat()
     record = {"archive": str(archive.resolve()), "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
@@ -47,33 +68,6 @@ def extract_archive(archive: Path, folder: Path) -> Path:
     (unfinished / _RECORD).write_text(json.dumps(record))
     unfinished.replace(folder)
     return folder
-
-
-LEVELS = ("variant", "family", "manufacturer")
-BANNER_PX = 20  # the copyright line at the bottom of every photo
-_OFFICIAL = dict(zip(("train", "val", "test"), SPLITS, strict=True))
-_SHOWN = 5
-
-
-def list_fgvc(root: Path, level: str, extracted: Path) -> Listing:
-    """The photos of all three splits, in a folder, or in the archive itself, which is unpacked into `extracted`.
-
-    Raises `FileNotFoundError` where the layout is another one, `ValueError` for lists that contradict each other.
-    """
-    if not root.exists():
-        raise FileNotFoundError(f"data.root is {str(root)!r}: no such folder or archive; docs/data.md says where it is")
-    data = _data_folder(extract_archive(root, extracted) if root.is_file() else root)
-    table = pd.concat([_read_split(data, level, *names) for names in _OFFICIAL.items()], ignore_index=True)
-    _check_splits(table, level)
-    boxes = _read_boxes(data / "images_box.txt")
-    for column, values in boxes.items():
-        table[column] = [values.get(photo) for photo in table["id"]]
-    table["filename"] = table["id"] + ".jpg"
-    table["path"] = [data / "images" / name for name in table["filename"]]
-    for column in ("airlinename", "clarity", "block", "registration"):
-        table[column] = None
-    types = tuple(sorted(table["typename"].unique()))
-    return Listing(table.drop(columns="id"), types, ())
 
 
 def _data_folder(root: Path) -> Path:
@@ -129,7 +123,7 @@ def _check_splits(table: pd.DataFrame, level: str) -> None:
 
 
 def _read_boxes(path: Path) -> dict[str, dict[str, float]]:
-    """Column by column, by photo: pixels from the upper left corner, the far edges outside; the file counts from 1."""
+    """Edges by column and photo, in pixels as `Box` counts them; the file counts from 1."""
     boxes: dict[str, dict[str, float]] = {"xmin": {}, "ymin": {}, "xmax": {}, "ymax": {}}
     if not path.is_file():
         return boxes

@@ -1,4 +1,4 @@
-"""Photos in files, with labels from a table."""
+"""Photos in files, with labels from a listing such as the label table."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from aerofuse.data.photo import Box, Photo, photos_below
+from aerofuse.data.store import LABEL_COLUMNS
 from aerofuse.ingest.duplicates import joined_groups, near_duplicates
 from aerofuse.ingest.intake import Intake, IntakeSettings, PhotoFile
 from aerofuse.ingest.label_table import read_label_table
@@ -23,11 +25,11 @@ _SHOWN, _EXAMPLES = 10, 3
 
 @dataclass(frozen=True)
 class Listing:
-    """What is to be read. `table` has a row per photo: `path`, `filename`, the labels, `row` (where it is listed),
-    perhaps `split` and a box (`xmin, ymin, xmax, ymax`, in pixels from the upper left corner), and columns of the
-    user's own.
+    """Photo files to read, and their labels.
 
-    `unlisted` are image files below the root that the table does not name. Class lists are in the order of their ids.
+    `table` has a row per photo: `path`, `filename`, the labels, `row` (its row or line in the list), and optionally
+    `split`, a box (`xmin, ymin, xmax, ymax`, in pixels from the upper left corner) and columns of the user's own.
+    `unlisted` are photo files below the root that the table does not name. Class lists are in the order of their ids.
     """
 
     table: pd.DataFrame
@@ -36,28 +38,52 @@ class Listing:
     unlisted: tuple[str, ...] = ()
 
 
+def list_table(root: Path, labels: Path) -> Listing:
+    """List the photos that the table `labels` names, in files below the folder `root`.
+
+    Raises `FileNotFoundError`, or `ValueError` for a table that cannot be used.
+    """
+    if not root.is_dir():
+        kind = "a file, and must be a folder" if root.exists() else "no such folder"
+        raise FileNotFoundError(f"data.root is {str(root)!r}: {kind}; name the folder with your photos")
+    table = read_label_table(labels)
+    found = {unicodedata.normalize("NFC", str(path.relative_to(root))): path for path in photos_below(root)}
+    frame = table.frame.copy()
+    # A file that is missing is left out with its reason later, like any photo that cannot be read.
+    frame["path"] = [found.get(name, root / name) for name in frame["filename"]]
+    resolved = root.resolve()
+    for row, name, path in frame[["row", "filename", "path"]].itertuples(index=False):
+        if not path.resolve().is_relative_to(resolved):
+            raise ValueError(
+                f"{labels}, row {row}, filename {name!r}: a link that leaves data.root ({root}); copy the photo into it"
+            )
+    unlisted = sorted(set(found) - set(frame["filename"]))
+    return Listing(frame, table.types, table.airlines, tuple(unlisted))
+
+
 class FileSource:
-    """Photos of a listing. Those that cannot be used are left out, up to a share of them."""
+    """A source of the photos of a listing. Photos that cannot be used are left out, up to a share of all."""
 
     def __init__(
         self, listing: Listing, settings: IntakeSettings, folder: Path, *, max_bad_fraction: float, duplicate_bits: int
     ) -> None:
-        """`folder` keeps what was taken in for the next run. Raises `ValueError` where too many photos are unusable."""
+        """Take the photos in; `folder` keeps them for the next run.
+
+        Raises `ValueError` where too many photos cannot be used, or where a crop is wanted and no photo has a box.
+        """
         self._settings = settings
         table = listing.table
         files = [PhotoFile(path, box) for path, box in zip(table["path"], _boxes(table), strict=True)]
         self._intake = Intake(files, settings, folder)
         facts = self._intake.facts
-        self.dropped = pd.DataFrame({"filename": table["filename"], "reason": facts["problem"]})[
-            facts["problem"].notna()
-        ]
+        usable = facts["problem"].isna().to_numpy()
+        self.dropped = pd.DataFrame({"filename": table["filename"], "reason": facts["problem"]})[~usable]
         _refuse_too_many(self.dropped, table, max_bad_fraction)
         if settings.crop_padding is not None and not any(file.box for file in files):
             raise ValueError(
                 "data.crop.to_box is true, and no photo has a box; give xmin, ymin, xmax and ymax, or set it to false"
             )
-        usable = facts["problem"].isna().to_numpy()
-        self._numbers = [number for number, use in enumerate(usable) if use]
+        self._numbers = np.flatnonzero(usable).tolist()
         index = table[usable].reset_index(drop=True).drop(columns="path")
         known = facts[usable].reset_index(drop=True)
         index[["width", "height", "remarks"]] = known[["width", "height", "remarks"]]
@@ -65,34 +91,24 @@ class FileSource:
         index["near_duplicates"] = near_duplicates(known["fingerprint"].tolist(), duplicate_bits)
         index["group"] = joined_groups(index["registration"], index["near_duplicates"])
         self._index: pd.DataFrame = index
-        self.types, self.airlines = (
-            _present(listing.types, index["typename"]),
-            _present(listing.airlines, index["airlinename"]),
-        )
-        self.unlisted = listing.unlisted
+        _warn_of_lost_classes(listing, index)
+        self.types, self.airlines, self.unlisted = listing.types, listing.airlines, listing.unlisted
         if self.unlisted:
             examples = ", ".join(self.unlisted[:_EXAMPLES])
             logger.warning("%d image files are not in the table, such as %s", len(self.unlisted), examples)
 
     def index(self) -> pd.DataFrame:
-        """One row per usable photo, in the order of the listing."""
+        """Return one row per usable photo, in the order of the listing."""
         return self._index.copy()
 
     def photos(self, rows: Sequence[int], image_size_px: int, *, for_training: bool) -> Iterator[Photo]:
-        """The photos at these rows of the index; `for_training` cropped to their boxes, where that is wanted."""
+        """Read the photos at these rows of the index; `for_training`, cropped to boxes where the settings say so."""
         if image_size_px != self._settings.side_px:
             raise ValueError(f"the photos were taken in at {self._settings.side_px} px, not {image_size_px}")
         for row in rows:
             labels = self._index.iloc[row]
-            yield Photo(
-                self._intake.image(self._numbers[row], cropped=for_training),
-                labels["filename"],
-                labels["typename"],
-                labels["airlinename"],
-                labels["clarity"],
-                labels["block"],
-                labels["registration"],
-            )
+            image = self._intake.image(self._numbers[row], cropped=for_training)
+            yield Photo(image, **{name: labels[name] for name in LABEL_COLUMNS})
 
 
 def _boxes(table: pd.DataFrame) -> list[Box | None]:
@@ -102,16 +118,16 @@ def _boxes(table: pd.DataFrame) -> list[Box | None]:
     return [None if edge[0] is None or pd.isna(edge[0]) else Box(*map(float, edge)) for edge in edges]
 
 
-def _present(names: tuple[str, ...], column: pd.Series) -> tuple[str, ...]:
-    """The class list; a class whose photos are all unusable would never be learned, and shifts no id."""
-    gone = set(names) - set(column.dropna())
-    if gone:
-        logger.warning("no usable photo is left of: %s", ", ".join(sorted(gone)))
-    return names
+def _warn_of_lost_classes(listing: Listing, index: pd.DataFrame) -> None:
+    """Name the classes without a usable photo. They keep their ids, and no model learns them."""
+    for names, column in ((listing.types, "typename"), (listing.airlines, "airlinename")):
+        lost = set(names) - set(index[column].dropna())
+        if lost:
+            logger.warning("no usable photo is left of: %s", ", ".join(sorted(lost)))
 
 
 def _refuse_unlearned(index: pd.DataFrame) -> None:
-    """Of splits that came with the data; those made here have every type."""
+    """Check splits that came with the data; splits made here have every type."""
     if "split" not in index:
         return
     learned = set(index.loc[index["split"] == SPLITS[0], "typename"])
@@ -127,50 +143,21 @@ def _refuse_unlearned(index: pd.DataFrame) -> None:
 def _refuse_too_many(dropped: pd.DataFrame, table: pd.DataFrame, max_bad_fraction: float) -> None:
     count = len(table)
     share = len(dropped) / count
+    if dropped.empty:
+        return
     if share <= max_bad_fraction and len(dropped) < count:
-        if len(dropped):
-            logger.warning(
-                "%d of %d photos cannot be used and are left out; the data report lists them", len(dropped), count
-            )
+        logger.warning(
+            "%d of %d photos cannot be used and are left out; the data report lists them", len(dropped), count
+        )
         return
     # A row of the table, or a line of the list of the photo's split.
     lists = table["split"] + ", line" if "split" in table else pd.Series("row", index=table.index)
     lines = [
-        f"  {lists[number]} {table['row'][number]}, {name}: {reason}"
+        f"  {lists[number]} {table['row'][number]}, {name}: {reason}\n"
         for number, name, reason in dropped.head(_SHOWN).itertuples()
     ]
-    more = [f"  and {len(dropped) - _SHOWN} more"] if len(dropped) > _SHOWN else []
+    more = f"  and {len(dropped) - _SHOWN} more\n" if len(dropped) > _SHOWN else ""
     raise ValueError(
-        "\n".join(
-            [
-                f"{len(dropped)} of {count} photos cannot be used ({share:.1%}), more than data.max_bad_fraction "
-                f"({max_bad_fraction:.1%}) allows:",
-                *lines,
-                *more,
-                "mend them, take them out of the table, or allow more",
-            ]
-        )
+        f"{len(dropped)} of {count} photos cannot be used ({share:.1%}), more than data.max_bad_fraction "
+        f"({max_bad_fraction:.1%}) allows:\n{''.join(lines)}{more}mend them, take them out of the table, or allow more"
     )
-
-
-def list_table(root: Path, labels: Path) -> Listing:
-    """The photos that the table `labels` names, in files below the folder `root`.
-
-    Raises `FileNotFoundError`, or `ValueError` for a table that cannot be used.
-    """
-    if not root.is_dir():
-        kind = "a file, and must be a folder" if root.exists() else "no such folder"
-        raise FileNotFoundError(f"data.root is {str(root)!r}: {kind}; name the folder with your photos")
-    table = read_label_table(labels)
-    found = {unicodedata.normalize("NFC", str(path.relative_to(root))): path for path in photos_below(root)}
-    frame = table.frame.copy()
-    # What is not there is put aside with its reason, as any photo that cannot be read.
-    resolved = root.resolve()
-    frame["path"] = [found.get(name, root / name) for name in frame["filename"]]
-    for row, name, path in frame[["row", "filename", "path"]].itertuples(index=False):
-        if not path.resolve().is_relative_to(resolved):
-            raise ValueError(
-                f"{labels}, row {row}, filename {name!r}: a link that leaves data.root ({root}); copy the photo into it"
-            )
-    unlisted = sorted(set(found) - set(frame["filename"]))
-    return Listing(frame, table.types, table.airlines, tuple(unlisted))

@@ -1,9 +1,8 @@
-"""Taking in photo files: read once, by a few processes, checked, fingerprinted, brought to size, and kept.
+"""Taking in photo files: a few processes read, check, fingerprint and resize each photo once, and keep it.
 
-Files are dealt into shards by the hash of their names, a few hundred each. A shard is written whole or not at all, and
-its name covers the files' sizes and times and the settings: a run that was stopped goes on where it was, a changed
-label reads nothing again, and a new photo only its shard. Memory holds one shard per process, and of what is kept
-no more than one.
+The hash of its name puts a file into one of several shards, of a few hundred files each. A shard is written whole or
+not at all. Its name covers the settings, and the sizes and times of its files. So a run that was stopped goes on where
+it was, a changed label reads no photo again, and a new photo only its shard. Memory holds one shard per process.
 """
 
 from __future__ import annotations
@@ -25,6 +24,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import psutil
 import pyarrow as pa
@@ -36,9 +37,9 @@ from aerofuse.ingest.duplicates import fingerprint
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 2  # of what is kept; a change of this module that gives other pixels must raise it
+_VERSION = 2  # of the shards; raise it when a change gives other pixels
 _SHARD_FILES = 256
-# Each has 170 MB before it reads anything, and a large photo takes as much again; `prepare` stays below 2 GB.
+# Each takes 170 MB before it reads anything, and a large photo takes as much again; `prepare` stays below 2 GB.
 _MOST_PROCESSES = 4
 _SCHEMA = pa.schema(
     [
@@ -56,7 +57,7 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class IntakeSettings:
-    """How photos are brought to size: `side_px` the side of the square, `banner_px` cut off below.
+    """How photos are resized: to a square of `side_px`, after `banner_px` rows at the bottom are cut off.
 
     With `crop_padding`, photos with a box are also kept cropped to it, with that share of its sides around.
     """
@@ -68,22 +69,22 @@ class IntakeSettings:
 
 @dataclass(frozen=True)
 class PhotoFile:
-    """A file to take in, and where on it the aircraft is, if that is known."""
+    """A file to take in, and the box of the aircraft, if that is known."""
 
     path: Path
     box: Box | None = None
 
 
-# Held while a large photo is read; in a process of several, one lock for all of them.
+# Held while a large photo is read; one lock for all processes.
 _large_at_a_time: AbstractContextManager[object] = nullcontext()
-_Work = tuple[Sequence[PhotoFile], Path]  # a shard's files, and where it is written
+_Work = tuple[Sequence[PhotoFile], Path]  # the files of a shard, and the path of the shard
 
 
 class Intake:
-    """Photo files, taken in: what is known of each, and its pixels."""
+    """Photo files that were taken in: facts about each, and its image."""
 
     def __init__(self, files: Sequence[PhotoFile], settings: IntakeSettings, folder: Path) -> None:
-        """Read what `folder` does not hold yet; what it holds of other files or settings is removed."""
+        """Read what `folder` does not hold yet, and remove what it holds of other files or settings."""
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob("*.partial"):
             if not _is_written(left):
@@ -108,8 +109,8 @@ class Intake:
         self.facts = pd.concat(known).set_index("path").loc[self._paths].reset_index(drop=True)
         """Per file, in order: `problem` (`None` for a photo that can be used), `remarks`, size, `fingerprint`."""
 
-    def image(self, number: int, *, cropped: bool = False) -> Any:
-        """One photo, RGB `[side, side, 3]`; `cropped` to its box where it has one."""
+    def image(self, number: int, *, cropped: bool = False) -> npt.NDArray[np.uint8]:
+        """Return one image, RGB `[side, side, 3]`; `cropped` to its box where it has one."""
         shard, row = self._places[self._paths[number]]
         encoded = shard.table["cropped"][row] if cropped else None
         if encoded is None or not encoded.is_valid:
@@ -120,7 +121,7 @@ class Intake:
 
 
 class _Shard:
-    """A file of photos that were taken in, mapped: its table, and the pages behind it."""
+    """A memory-mapped shard: its table, and the pages behind it."""
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:
@@ -128,15 +129,15 @@ class _Shard:
         self.table = pa.ipc.open_file(pa.py_buffer(self._pages)).read_all()
 
     def give_pages_back(self) -> None:
-        """Pages that were looked at, and those around them, count as memory of this process until then."""
+        """Release the pages that were read, which count as memory of this process."""
         self._pages.madvise(mmap.MADV_DONTNEED)
 
 
 def _deal(files: Sequence[PhotoFile], settings: IntakeSettings) -> dict[str, list[PhotoFile]]:
-    """The files of each shard by its name."""
+    """The files of each shard, by the name of the shard."""
     count = 1
     while count * _SHARD_FILES < len(files):
-        count *= 2  # so that a few photos more or less leave most shards as they are
+        count *= 2  # doubled, so that a few photos more or less leave most shards unchanged
     buckets: dict[int, list[PhotoFile]] = {}
     for file in sorted(files, key=lambda file: str(file.path)):
         buckets.setdefault(zlib.crc32(str(file.path).encode()) % count, []).append(file)
@@ -175,14 +176,14 @@ def _done(work: Sequence[_Work], settings: IntakeSettings) -> Iterator[int]:
     if processes < 2:
         yield from map(write, work)
         return
-    # Not forked: the parent has threads of its own.
+    # Spawned, because the parent has threads, which do not survive a fork.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, context, _start_process, (context.Lock(),)) as pool:
         yield from pool.map(write, work)
 
 
 def _start_process(large_at_a_time: AbstractContextManager[object]) -> None:
-    """In a process that reads photos: it ends with the one that started it, also where that was killed."""
+    """Set up a process that reads photos. It ends with the process that started it, even if that was killed."""
     global _large_at_a_time
     _large_at_a_time = large_at_a_time
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -196,7 +197,7 @@ def _end_with_parent() -> None:
 
 
 def _is_written(partial_path: Path) -> bool:
-    """Whether the process that began this file goes on, and was not killed."""
+    """Whether the process that began this file is still running."""
     process = partial_path.stem.partition(".")[2]
     return process.isdecimal() and psutil.pid_exists(int(process))
 
@@ -204,7 +205,7 @@ def _is_written(partial_path: Path) -> bool:
 def _write_shard(settings: IntakeSettings, work: _Work) -> int:
     files, path = work
     rows = [_row(file, settings) for file in files]
-    # Another process may be at the same shard, in an experiment beside this one.
+    # An experiment that runs at the same time may write the same shard.
     partial_path = path.with_suffix(f".{os.getpid()}.partial")
     with pa.ipc.new_file(partial_path, _SCHEMA) as writer:
         writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=_SCHEMA))
@@ -215,7 +216,7 @@ def _write_shard(settings: IntakeSettings, work: _Work) -> int:
 def _row(file: PhotoFile, settings: IntakeSettings) -> dict[str, Any]:
     cropping = settings.crop_padding is not None and file.box is not None
     try:
-        # A box may be a small part of the photo.
+        # The box may be a small part of the photo, so a crop needs more pixels.
         photo = open_photo(
             file.path,
             settings.side_px * (4 if cropping else 1),

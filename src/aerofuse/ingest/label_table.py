@@ -1,4 +1,4 @@
-"""The label table: a CSV with a row per photo, read strictly, every fault named with its row, value and remedy."""
+"""The label table: a CSV with a row per photo. Every fault is named with its row, value and remedy."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 
 REQUIRED = ("filename", "typename")
 BOX_COLUMNS = ("xmin", "ymin", "xmax", "ymax")
-# Columns that are added on the way to data/prepared/table.parquet.
+# Columns that `prepare` adds to data/prepared/table.parquet.
 RESERVED = ("row", "path", "width", "height", "remarks", "near_duplicates", "group", "source_type", "split")
-# What programmes write into cells that are empty; as names they would be a class, or an airframe that many share.
+# Programs write these into empty cells. As names they would be a class, or an airframe that many photos share.
 _WORDS_FOR_NOTHING = frozenset(("na", "n/a", "#n/a", "nan", "nil", "none", "null", "unknown", "-", "--", "?"))
 _SHOWN = 10  # faults of one kind in a message; the rest is counted
-_ROWS_AT_A_TIME = 5000  # as objects, a row has two kilobytes
+_ROWS_AT_A_TIME = 5000  # a row takes two kilobytes as objects
 _FIRST_ROW = 2  # as a spreadsheet counts: the header is row 1
 _NAMED = (("typename", "typeid"), ("airlinename", "airlineid"))
 
@@ -38,7 +38,7 @@ def _number(text: object) -> object:
     except ValueError:
         if text.count(",") == 1 and text.replace(",", "").replace("-", "").isdigit():
             raise ValueError("write it with a point instead of the comma") from None
-        raise ValueError("write a number, or leave the cell empty where it is not known") from None
+        value = math.nan
     if not math.isfinite(value):
         raise ValueError("write a number, or leave the cell empty where it is not known")
     return value
@@ -51,13 +51,13 @@ def _name(text: object) -> object:
 
 
 def _type_name(text: object) -> object:
-    if isinstance(text, str) and text.casefold() in {"", *_WORDS_FOR_NOTHING}:
+    if isinstance(text, str) and (not text or text.casefold() in _WORDS_FOR_NOTHING):
         raise ValueError("every photo needs a type; fill it in or take the row out")
     return text
 
 
 def _relative(text: object) -> object:
-    """A path below the root, with forward slashes, its letters composed as most systems write them."""
+    """A path below the root, with forward slashes and composed letters (NFC), as most systems write them."""
     if not isinstance(text, str):
         return text
     path = unicodedata.normalize("NFC", text.replace("\\", "/"))
@@ -78,7 +78,7 @@ _OptionalName = Annotated[str | None, BeforeValidator(_name)]
 
 
 class LabelRow(BaseModel):
-    """One row, checked; what is not known is `None`. Columns of the user's own are kept as text."""
+    """One checked row. A missing value is `None`; columns of the user's own are kept as text."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -113,9 +113,9 @@ class LabelRow(BaseModel):
 
 @dataclass(frozen=True)
 class LabelTable:
-    """The rows as a frame with all columns of `LabelRow`, those of the user's own and `row`, the row in the file.
+    """The rows as a frame: all columns of `LabelRow`, those of the user's own, and `row`, the row in the file.
 
-    `types` and `airlines` are in the order of the ids that the table gives, else sorted.
+    `types` and `airlines` are in the order of the ids in the table, else sorted.
     """
 
     frame: pd.DataFrame
@@ -126,7 +126,7 @@ class LabelTable:
 def read_label_table(path: Path) -> LabelTable:
     """Read and check a label table: UTF-8 with or without BOM, comma-separated, one header row.
 
-    Blanks around values are taken off. Raises `FileNotFoundError`, or `ValueError` that lists what is wrong.
+    Blanks around values are removed. Raises `FileNotFoundError`, or `ValueError` that lists all faults of one kind.
     """
     frame = _read_text(path)
     frame.insert(0, "row", range(_FIRST_ROW, _FIRST_ROW + len(frame)))
@@ -168,7 +168,7 @@ def _read_text(path: Path) -> pd.DataFrame:
         if any(row[len(names) :])
     )
     _refuse(path, long)
-    # Cells that are empty may be left out at the end of a row, or be too many.
+    # A row may have fewer cells than headings, or empty cells beyond them.
     whole = [row[: len(names)] + [""] * (len(names) - len(row)) for row in cells]
     return pd.DataFrame(whole, columns=names, dtype=object)
 
@@ -196,7 +196,7 @@ def _column_names(path: Path, found: Sequence[str]) -> list[str]:
 
 
 def _check_rows(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """The rows with their values as `LabelRow` has them, what is missing `None`; and the faults, if there are any."""
+    """The rows with the values of `LabelRow`, and the faults, if there are any."""
     records = frame.drop(columns="row").to_dict("records")
     try:
         rows = TypeAdapter(list[LabelRow]).validate_python(records)
@@ -246,7 +246,7 @@ def _folded(name: str) -> str:
 
 
 def _class_list(path: Path, frame: pd.DataFrame, column: str, number: str) -> tuple[str, ...]:
-    """The names in the order of their ids, where the table gives any; else sorted."""
+    """The names in the order of their ids if the table has ids, else sorted."""
     named = frame.dropna(subset=column)
     names = sorted(named[column].unique())
     orphans = frame[frame[column].isna() & frame[number].notna()]

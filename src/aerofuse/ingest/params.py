@@ -1,4 +1,4 @@
-"""The `data` section: which photos, where from, and how they are split."""
+"""The parameters in the section `data`: which photos, where from, and how they are split."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aerofuse.synthetic.params import SyntheticParams
 
 
 class SplitParams(Section):
-    """Shares of the photos that go to each split; airframes are never divided between splits."""
+    """The share of the photos in each split. An airframe is never divided between splits."""
 
     train: float = Field(gt=0, lt=1)
     validation: float = Field(gt=0, lt=1)
@@ -27,14 +27,14 @@ class SplitParams(Section):
 
 
 class CropParams(Section):
-    """Whether training photos are cropped to their boxes, and with how much around: a share of the box's sides."""
+    """Whether training photos are cropped to their boxes, and the padding around, as a share of the box's sides."""
 
     to_box: bool
     padding: float = Field(ge=0, le=1)
 
 
 class DataParams(Section):
-    """Which photos the pipeline is run on."""
+    """The photos that the pipeline runs on."""
 
     source: Literal["synthetic", "table", "fgvc"]
     root: str = Field(min_length=1)

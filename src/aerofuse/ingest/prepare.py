@@ -1,9 +1,9 @@
-"""From a source of photos to the prepared splits that everything else reads."""
+"""Preparing photos: from a source to the splits that everything else reads."""
 
 from __future__ import annotations
 
 import logging
-import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from aerofuse.data.labels import ClassLists
-from aerofuse.data.store import PhotoWriter
+from aerofuse.data.photo import Photo
+from aerofuse.data.store import write_photos
 from aerofuse.ingest.params import SplitParams
 from aerofuse.ingest.sources import Source
 from aerofuse.ingest.splits import OTHER, SPLITS, assign_splits, merge_small
@@ -25,10 +26,11 @@ logger = logging.getLogger(__name__)
 def prepare_photos(
     source: Source, split: SplitParams, image_size_px: int, folder: Path, *, merge_small_types: bool = False
 ) -> pd.DataFrame:
-    """Write `<split>.arrow` for each split and both class lists to `folder`; the index with its `split` column.
+    """Write `<split>.arrow` for each split, class lists and `table.parquet` to `folder`; return the index.
 
-    Photos are ordered within a split as in the source. Types too small to be split are merged into one, or refused.
-    Raises `ValueError` where the photos cannot be split.
+    The index has a column `split`, and `source_type` for the type before merging. Photos are ordered within a split
+    as in the source. Types too small to be split are merged into one, or refused. Raises `ValueError` where the
+    photos cannot be split.
     """
     index = source.index()
     index["source_type"] = index["typename"]
@@ -39,21 +41,24 @@ def prepare_photos(
         index["split"] = assign_splits(index["group"], index["typename"], shares, split.seed)
     folder.mkdir(parents=True, exist_ok=True)
     ClassLists(_types(source.types, index), source.airlines).save(folder)
-    with tqdm(total=len(index), desc="photos", unit="photo", disable=not sys.stderr.isatty()) as progress:
+    with tqdm(total=len(index), desc="photos", unit="photo", disable=None) as progress:
+
+        def photos_of(name: str, rows: list[int]) -> Iterator[Photo]:
+            photos = source.photos(rows, image_size_px, for_training=name == "train")
+            for photo, typename in zip(photos, index["typename"].iloc[rows], strict=True):
+                yield replace(photo, typename=typename)
+                progress.update()
+
         for name in SPLITS:
             rows = np.flatnonzero(index["split"] == name).tolist()
-            with PhotoWriter(folder / f"{name}.arrow") as writer:
-                photos = source.photos(rows, image_size_px, for_training=name == "train")
-                for photo, typename in zip(photos, index["typename"].iloc[rows], strict=True):
-                    writer.write(replace(photo, typename=typename))
-                    progress.update()
+            write_photos(folder / f"{name}.arrow", photos_of(name, rows))
             logger.info("%s: %d photos", name, len(rows))
     _write_table(index, folder / "table.parquet")
     return index
 
 
 def _write_table(index: pd.DataFrame, path: Path) -> None:
-    """The photos with all that is known of them, columns of the user's own included."""
+    """Write what is known of each photo, columns of the user's own included."""
     internal = [name for name in ("group", "near_duplicates", "remarks") if name in index]
     table = pa.Table.from_pandas(index.drop(columns=internal), preserve_index=False)
     # The metadata that pandas adds names its version.

@@ -1,4 +1,4 @@
-"""Where photos come from: what every source gives, and the source that `data.source` names."""
+"""Sources of photos: what every source offers, the one that `data.source` names, and the built-in one."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from aerofuse.synthetic.photos import draw_photos, photo_airframe, photo_filenam
 class Source(Protocol):
     """Photos that are listed before they are read, so that they can be split first and memory stays bounded.
 
-    `types` and `airlines` are the class lists; `dropped` are files that cannot be used, with columns `filename` and
-    `reason`; `unlisted` are files that no label names.
+    `types` and `airlines` are the class lists. `dropped` lists files that cannot be used, with columns `filename` and
+    `reason`. `unlisted` are files without labels.
     """
 
     types: tuple[str, ...]
@@ -32,59 +32,19 @@ class Source(Protocol):
     unlisted: tuple[str, ...]
 
     def index(self) -> pd.DataFrame:
-        """One row per photo: `filename`, `typename`, `airlinename`, `registration`; what is missing is `None`.
+        """Return one row per photo: `filename`, `typename`, `airlinename`, `registration`; what is missing is `None`.
 
-        `group` is equal for photos that must not be on two sides of a split; `split` is there where the source has
-        its own.
+        Photos with the same `group` must stay in one split. A source with a split of its own has a column `split`.
         """
         ...
 
     def photos(self, rows: Sequence[int], image_size_px: int, *, for_training: bool) -> Iterator[Photo]:
-        """The photos at these rows of the index, in this order, square at `image_size_px`."""
+        """Read the photos at these rows of the index, in this order, square at `image_size_px`."""
         ...
 
 
-class SyntheticSource:
-    """Photos of ten airliners in the liveries of twelve invented airlines; every label is known."""
-
-    def __init__(self, config: SyntheticParams, seed: int) -> None:
-        self._config = config
-        self._seed = seed
-        self._fleet = built_in_fleet(config.num_airframes, seed)
-        index = self.index()
-        self.types = tuple(sorted(index["typename"].unique()))
-        self.airlines = tuple(sorted(index["airlinename"].unique()))
-        self.dropped = pd.DataFrame(columns=["filename", "reason"])
-        self.unlisted: tuple[str, ...] = ()
-
-    def index(self) -> pd.DataFrame:
-        """One row per photo, without drawing any."""
-        airframes = [photo_airframe(self._fleet, number, self._seed) for number in range(self._config.num_images)]
-        return pd.DataFrame(
-            {
-                "filename": [photo_filename(number) for number in range(self._config.num_images)],
-                "typename": [self._fleet.types[airframe.type_index].name for airframe in airframes],
-                "airlinename": [self._fleet.liveries[airframe.livery_index].name for airframe in airframes],
-                "registration": [airframe.registration for airframe in airframes],
-                "group": [airframe.registration for airframe in airframes],
-            }
-        )
-
-    def photos(
-        self,
-        rows: Sequence[int],
-        image_size_px: int,
-        *,
-        for_training: bool = False,  # noqa: ARG002  # drawn photos need no crop
-    ) -> Iterator[Photo]:
-        """Draw some photos, many of them on all cores; the same bytes however many there are."""
-        # To start a process takes as long as to draw a hundred photos or two.
-        processes = min(len(os.sched_getaffinity(0)), 1 + len(rows) // 200)
-        return draw_photos(self._fleet, rows, self._config, image_size_px, self._seed, processes)
-
-
 def create_source(params: DataParams, image_size_px: int, work: Path) -> Source:
-    """The source, its photos taken in; `work` keeps what need not be done again.
+    """Create the source and take its photos in; `work` keeps what the next run can use again.
 
     Raises `FileNotFoundError` or `ValueError` for photos or labels that cannot be used.
     """
@@ -102,3 +62,43 @@ def create_source(params: DataParams, image_size_px: int, work: Path) -> Source:
         max_bad_fraction=params.max_bad_fraction,
         duplicate_bits=params.duplicate_bits,
     )
+
+
+class SyntheticSource:
+    """The built-in data: ten airliners in the liveries of twelve invented airlines. Every label is known."""
+
+    def __init__(self, config: SyntheticParams, seed: int) -> None:
+        self._config = config
+        self._seed = seed
+        self._fleet = built_in_fleet(config.num_airframes, seed)
+        index = self.index()
+        self.types = tuple(sorted(index["typename"].unique()))
+        self.airlines = tuple(sorted(index["airlinename"].unique()))
+        self.dropped = pd.DataFrame(columns=["filename", "reason"])
+        self.unlisted: tuple[str, ...] = ()
+
+    def index(self) -> pd.DataFrame:
+        """Return one row per photo, without drawing any."""
+        airframes = [photo_airframe(self._fleet, number, self._seed) for number in range(self._config.num_images)]
+        registrations = [airframe.registration for airframe in airframes]
+        return pd.DataFrame(
+            {
+                "filename": [photo_filename(number) for number in range(self._config.num_images)],
+                "typename": [self._fleet.types[airframe.type_index].name for airframe in airframes],
+                "airlinename": [self._fleet.liveries[airframe.livery_index].name for airframe in airframes],
+                "registration": registrations,
+                "group": registrations,
+            }
+        )
+
+    def photos(
+        self,
+        rows: Sequence[int],
+        image_size_px: int,
+        *,
+        for_training: bool = False,  # noqa: ARG002  # drawn photos need no crop
+    ) -> Iterator[Photo]:
+        """Draw the photos at these rows, many of them on all cores. The bytes do not depend on the number of cores."""
+        # A process takes as long to start as one or two hundred photos take to draw.
+        processes = min(len(os.sched_getaffinity(0)), 1 + len(rows) // 200)
+        return draw_photos(self._fleet, rows, self._config, image_size_px, self._seed, processes)

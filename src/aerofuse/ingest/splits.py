@@ -1,4 +1,4 @@
-"""Training, validation and test splits that keep together what shows the same aircraft or the same picture."""
+"""Splitting photos for training, validation and test. Photos of one airframe or of one image stay together."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import numpy as np
 import pandas as pd
 
 SPLITS = ("train", "validation", "test")
-OTHER = "other"  # what types too small to be split are merged into
+OTHER = "other"  # the class that types with too few groups are merged into
 
 
 def assign_splits(groups: pd.Series, strata: pd.Series, shares: dict[str, float], seed: int) -> pd.Series:
-    """A split name per photo: every group whole in one split, every stratum divided by `shares`.
+    """Return a split name per photo. A group is whole in one split, a stratum is divided by `shares`.
 
-    `groups` (airframes and near-duplicates) and `strata` (type names) are one value per photo; a group with several
-    strata counts for the one it has most photos of. Within a stratum the groups are shuffled, then each goes, largest
-    first, to the split that lacks most of its share; every split gets at least one.
+    `groups` (airframes and near-duplicates) and `strata` (type names) have one value per photo. A group with several
+    strata counts for the one with most of its photos. Within a stratum the groups are shuffled. Then each, the
+    largest first, goes to the split that lacks most of its share; every split gets at least one.
 
     Raises `ValueError` naming the strata that have fewer groups than there are splits.
     """
@@ -39,22 +39,21 @@ def assign_splits(groups: pd.Series, strata: pd.Series, shares: dict[str, float]
 
 
 def small_strata(groups: pd.Series, strata: pd.Series, least: int = len(SPLITS)) -> dict[str, int]:
-    """The strata with fewer than `least` groups of their own, and how many they have."""
+    """Return the strata with fewer than `least` groups of their own, and how many they have."""
     stratum_of = _strata_of_groups(groups, strata)
     counts = stratum_of.value_counts().reindex(sorted(strata.unique()), fill_value=0)
     return {str(name): int(count) for name, count in counts.items() if count < least}
 
 
 def merge_small(groups: pd.Series, strata: pd.Series) -> pd.Series:
-    """`strata` with those too small to be split renamed to `OTHER`."""
+    """Return `strata` with those too small to be split renamed to `OTHER`."""
     small = small_strata(groups, strata)
     return strata.where(~strata.isin(list(small)), OTHER)
 
 
 def _strata_of_groups(groups: pd.Series, strata: pd.Series) -> pd.Series:
     counts = pd.DataFrame({"group": groups, "stratum": strata}).value_counts(["group", "stratum"], sort=False)
-    # Of equals, the first name.
-    return (
+    return (  # of equal counts, the first name
         counts.reset_index()
         .sort_values(["count", "stratum"], ascending=[False, True])
         .drop_duplicates("group")

@@ -1,4 +1,4 @@
-"""What a data set holds and what was found wrong with it, as plain values."""
+"""Summing up a prepared data set: its photos, labels and faults."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ class Group:
 class DataSummary:
     """The whole of a data set as prepared.
 
-    `merged_types` are those that became one class; `near_duplicates` (`None` where nobody looked, for drawn photos) and
-    `shared_airframes` are numbers of groups, with the largest as examples, `contradictions` those with several types,
-    and `divided_duplicates` those on two sides of a split, which only a source with a split of its own can have.
-    `dropped` are photos left out, with the reason; `unlisted` files without a label.
+    `merged_types` became one class. `near_duplicates` (`None` for drawn photos, which are not compared) and
+    `shared_airframes` are numbers of groups, with the largest as examples. `contradictions` are near-duplicates with
+    several types, `divided_duplicates` those in several splits, which only a source with its own split can have.
+    `dropped` are photos left out, with the reason; `unlisted` are files without labels.
     """
 
     splits: Mapping[str, SplitSummary]
@@ -65,14 +65,13 @@ class DataSummary:
 
 
 def summarise(index: pd.DataFrame, dropped: pd.DataFrame, unlisted: Sequence[str], prepared: Path) -> DataSummary:
-    """Of the index that `prepare_photos` returned, and of the prepared splits in the folder `prepared`."""
-    labels = {name: _labels(prepared / f"{name}.arrow") for name in SPLITS}
+    """Sum up the index that `prepare_photos` returned, and the prepared splits in the folder `prepared`."""
     duplicates = _Groups(index, "near_duplicates")
     airframes = _Groups(index, "registration")
     merged = index[index["typename"] != index["source_type"]]
     remarks: Counter[str] = Counter(remark for found in index.get("remarks", ()) for remark in found)
     return DataSummary(
-        splits={name: _summarise_split(frame) for name, frame in labels.items()},
+        splits={name: _summarise_split(prepared / f"{name}.arrow") for name in SPLITS},
         merged_types={str(name): int(count) for name, count in merged["source_type"].value_counts().items()},
         near_duplicates=duplicates.count if "near_duplicates" in index else None,
         duplicate_examples=duplicates.largest(),
@@ -86,12 +85,8 @@ def summarise(index: pd.DataFrame, dropped: pd.DataFrame, unlisted: Sequence[str
     )
 
 
-def _labels(split: Path) -> pd.DataFrame:
-    labels: pd.DataFrame = open_table(split).select(list(LABEL_COLUMNS)).to_pandas()
-    return labels
-
-
-def _summarise_split(frame: pd.DataFrame) -> SplitSummary:
+def _summarise_split(split: Path) -> SplitSummary:
+    frame: pd.DataFrame = open_table(split).select(list(LABEL_COLUMNS)).to_pandas()
     columns = {"type": "typename", "airline": "airlinename"} | {task: task for task in REGRESSION_TASKS}
     return SplitSummary(
         photos=len(frame),
@@ -104,13 +99,12 @@ def _summarise_split(frame: pd.DataFrame) -> SplitSummary:
 
 
 def _counts(column: pd.Series) -> dict[str, int]:
-    counted = column.dropna().value_counts()
-    return {str(name): int(counted[name]) for name in sorted(counted.index)}
+    return {str(name): int(count) for name, count in column.value_counts().sort_index().items()}
 
 
 def _histogram(column: pd.Series) -> list[int]:
-    values = column.dropna().to_numpy(dtype=np.float64)
-    return [int(count) for count in np.histogram(values, bins=_BINS, range=(0, 1))[0]]
+    counts: list[int] = np.histogram(column.dropna().to_numpy(np.float64), bins=_BINS, range=(0, 1))[0].tolist()
+    return counts
 
 
 class _Groups:

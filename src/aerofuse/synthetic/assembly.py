@@ -1,4 +1,4 @@
-"""A whole aircraft put together from its parts."""
+"""Joining the parts of an aircraft to one mesh."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from aerofuse.synthetic.airframes import AircraftType
 from aerofuse.synthetic.engines import engines, ground_z_m, landing_gear
 from aerofuse.synthetic.fuselage import fuselage
-from aerofuse.synthetic.mesh import Mesh, join, loft, mirrored, solid, texels_of
+from aerofuse.synthetic.mesh import Mesh, join, mirrored, plain_loft
 from aerofuse.synthetic.surfaces import fin, tailplane, wing, wing_line
 
 
@@ -21,6 +21,31 @@ class AircraftMesh:
     flying: Mesh
     standing: Mesh
     ground_z_m: float
+
+
+@lru_cache(maxsize=256)
+def aircraft_mesh(aircraft: AircraftType) -> AircraftMesh:
+    """Return the aircraft, scaled so that its bounding box has exactly the published length and span.
+
+    The parts come within a few per cent of it by construction (a swept tip may reach past the tail cone); the rest
+    is one stretch along x and y, too small to see.
+    """
+    half_wing, half_tail = wing(aircraft), tailplane(aircraft)
+    parts = [
+        fuselage(aircraft), _belly_fairing(aircraft), half_wing, mirrored(half_wing), half_tail,
+        mirrored(half_tail), fin(aircraft), engines(aircraft),
+    ]  # fmt: skip
+    if aircraft.high_wing:
+        parts += _sponsons(aircraft)
+    flying = join(parts)
+    gear = landing_gear(aircraft)
+    low = flying.corners.reshape(-1, 3).min(axis=0)
+    length, span, _ = flying.extent_m
+    scale = np.array([aircraft.length_m / length, aircraft.span_m / span, 1.0], np.float32)
+    middle = np.array([low[0] + length / 2, 0.0, 0.0], np.float32)
+    offset = -middle * scale
+    flying = flying.moved(scale, offset)
+    return AircraftMesh(flying, join([flying, gear.moved(scale, offset)]), ground_z_m(aircraft))
 
 
 def _belly_fairing(aircraft: AircraftType) -> Mesh:
@@ -43,8 +68,7 @@ def _belly_fairing(aircraft: AircraftType) -> Mesh:
             for a, s in zip(along, swell, strict=True)
         ]
     ).astype(np.float32)  # fmt: skip
-    middle = np.full((7, 13), 0.5, np.float32)
-    return loft(rings, texels_of(solid("fairing"), middle, middle), 0.5)
+    return plain_loft(rings, "fairing", 0.5)
 
 
 def _sponsons(aircraft: AircraftType) -> list[Mesh]:
@@ -63,31 +87,5 @@ def _sponsons(aircraft: AircraftType) -> list[Mesh]:
             for a, s in zip(along, swell, strict=True)
         ]
     ).astype(np.float32)  # fmt: skip
-    middle = np.full((6, 11), 0.5, np.float32)
-    side = loft(rings, texels_of(solid("fairing"), middle, middle), 0.5)
+    side = plain_loft(rings, "fairing", 0.5)
     return [side, mirrored(side)]
-
-
-@lru_cache(maxsize=256)
-def aircraft_mesh(aircraft: AircraftType) -> AircraftMesh:
-    """The aircraft, scaled so that its bounding box has exactly the published length and span.
-
-    The parts come within a few per cent of it by construction (a swept tip may reach past the tail cone); the rest
-    is one stretch along x and y, too small to see.
-    """
-    half_wing, half_tail = wing(aircraft), tailplane(aircraft)
-    parts = [
-        fuselage(aircraft), _belly_fairing(aircraft), half_wing, mirrored(half_wing), half_tail,
-        mirrored(half_tail), fin(aircraft), engines(aircraft),
-    ]  # fmt: skip
-    if aircraft.high_wing:
-        parts += _sponsons(aircraft)
-    flying = join(parts)
-    gear = landing_gear(aircraft)
-    low = flying.corners.reshape(-1, 3).min(axis=0)
-    length, span, _ = flying.extent_m
-    scale = np.array([aircraft.length_m / length, aircraft.span_m / span, 1.0], np.float32)
-    middle = np.array([low[0] + length / 2, 0.0, 0.0], np.float32)
-    offset = -middle * scale
-    flying = flying.moved(scale, offset)
-    return AircraftMesh(flying, join([flying, gear.moved(scale, offset)]), ground_z_m(aircraft))

@@ -1,4 +1,4 @@
-"""Sky, clouds, hills, skyline and ground behind an aircraft, with its shadow."""
+"""Drawing what is behind an aircraft: sky, clouds, hills, skyline, ground, and the shadow of the aircraft."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _read_noise(u: Floats, v: Floats) -> Floats:
 
 
 def smooth_noise(rng: np.random.Generator, rows: int, columns: int, cells: tuple[float, float], octaves: int) -> Floats:
-    """Cloud-like noise [rows, columns] of about zero mean; `cells` across x and y for the coarsest octave."""
+    """Return cloud-like noise [rows, columns] of about zero mean; `cells` across x and y for the coarsest octave."""
     total = np.zeros((rows, columns), np.float32)
     weight = 1.0
     for octave in range(octaves):
@@ -51,7 +51,7 @@ def smooth_noise(rng: np.random.Generator, rows: int, columns: int, cells: tuple
 
 
 def background(rng: np.random.Generator, scene: Scene, size_px: int) -> Floats:
-    """Everything behind the aircraft [S, S, 3] float 0..255, its shadow included."""
+    """Draw everything behind the aircraft, its shadow included: [S, S, 3] float 0..255."""
     middle = np.arange(size_px, dtype=np.float32) + 0.5
     rays = scene.camera.rays(middle[None, :], middle[:, None])
     lift = rays @ scene.light.up

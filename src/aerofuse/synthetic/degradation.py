@@ -38,10 +38,9 @@ class Degradation:
 
     @property
     def clarity(self) -> float:
-        """0 spoilt .. 1 untouched."""
-        jpeg = 0.0
-        if self.jpeg_quality is not None:
-            jpeg = (BEST_QUALITY - self.jpeg_quality) / (BEST_QUALITY - WORST_QUALITY)
+        """The clarity that is left, from 0 (spoilt) to 1 (untouched)."""
+        quality = BEST_QUALITY if self.jpeg_quality is None else self.jpeg_quality
+        jpeg = (BEST_QUALITY - quality) / (BEST_QUALITY - WORST_QUALITY)
         loss = (
             (self.blur / MAX_BLUR) ** BLUR_POWER
             + self.noise / MAX_NOISE
@@ -52,7 +51,7 @@ class Degradation:
 
 
 def sample_degradation(rng: np.random.Generator, strength: float) -> Degradation:
-    """Losses whose clarity is uniform on 1 - strength .. 1 (to one step of JPEG quality), in a random mixture."""
+    """Draw a random mixture of losses. Its clarity is uniform on 1 - strength .. 1, to one step of JPEG quality."""
     loss = strength * rng.random()
     blur, noise, shrink, jpeg = loss * rng.dirichlet((0.9, 0.7, 0.7, 0.6))
     steps = int(jpeg * (BEST_QUALITY - WORST_QUALITY))
@@ -66,7 +65,7 @@ def sample_degradation(rng: np.random.Generator, strength: float) -> Degradation
 
 
 def degrade(rng: np.random.Generator, image: Floats, how: Degradation) -> npt.NDArray[np.uint8]:
-    """A spoilt copy [H, W, 3] uint8 of an image [H, W, 3] 0..255, in the order lens, sensor grid, noise, JPEG."""
+    """Return a spoilt copy [H, W, 3] uint8 of an image [H, W, 3] 0..255: lens, sensor grid, noise, then JPEG."""
     size = image.shape[0]
     sigma = how.blur * size
     if sigma > 0.05:

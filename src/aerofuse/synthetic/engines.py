@@ -1,4 +1,4 @@
-"""Nacelles, pylons, propellers and landing gear."""
+"""Building nacelles, pylons, propellers and landing gear."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aerofuse.synthetic.mesh import (
     mirrored,
     plain_loft,
     quads,
-    solid,
+    solid_texels,
     texels_of,
 )
 from aerofuse.synthetic.surfaces import fin_base_z_m, fin_line, wing_line
@@ -122,8 +122,7 @@ def _propeller_engine(aircraft: AircraftType, y: float) -> Mesh:
             ]
         )  # fmt: skip
         normal = np.broadcast_to(np.array([-1.0, 0.0, 0.0]), grid.shape)
-        middle = np.full(grid.shape[:2], 0.5, np.float32)
-        blades.append(quads(grid, normal, texels_of(solid("propeller"), middle, middle), 0.3, two_sided=True))
+        blades.append(quads(grid, normal, solid_texels("propeller", grid.shape[:2]), 0.3, two_sided=True))
     return join([cowl, spinner, *blades])
 
 
@@ -156,7 +155,7 @@ def _fin_engine(aircraft: AircraftType) -> Mesh:
 
 
 def engines(aircraft: AircraftType) -> Mesh:
-    """All engines of an aircraft."""
+    """Return all engines of an aircraft."""
     if aircraft.engine_place == "rear":
         pair = [_rear_engine(aircraft)]
     elif aircraft.propellers:
@@ -170,12 +169,12 @@ def engines(aircraft: AircraftType) -> Mesh:
 
 
 def ground_z_m(aircraft: AircraftType) -> float:
-    """Height of the ground below the fuselage axis (negative), metres."""
+    """Return the height of the ground below the fuselage axis (negative), metres."""
     return -(aircraft.fuselage_height_m - aircraft.hump_m) / 2 - aircraft.belly_clearance_m
 
 
 def wheel(centre: Floats, radius: float, width: float) -> Mesh:
-    """A tyre with its hub, turning round y."""
+    """Return a tyre with its hub. It turns round the y axis; `radius` and `width` are in metres."""
     angle = np.linspace(0, 2 * np.pi, 10, endpoint=False)
     ring = np.stack([radius * np.cos(angle), np.zeros_like(angle), radius * np.sin(angle)], axis=-1)
     half = np.array([0.0, width / 2, 0.0])
@@ -201,7 +200,7 @@ def _leg(x: float, y: float, top_z: float, ground: float, radius: float, axles: 
 
 
 def landing_gear(aircraft: AircraftType) -> Mesh:
-    """Nose and main gear, extended, wheels on the ground."""
+    """Return nose and main gear, extended, with the wheels on the ground."""
     ground = ground_z_m(aircraft)
     nose_x = -aircraft.length_m / 2 + aircraft.nose_gear_m
     main_x = nose_x + aircraft.wheelbase_m

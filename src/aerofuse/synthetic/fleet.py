@@ -1,4 +1,4 @@
-"""Which aircraft exist: types, airlines, and registered airframes."""
+"""The aircraft that exist: types, airlines, and registered airframes."""
 
 from __future__ import annotations
 
@@ -29,6 +29,26 @@ class Fleet:
     airframes: tuple[Airframe, ...]
 
 
+def built_in_fleet(num_airframes: int, seed: int) -> Fleet:
+    """Return the fleet of the ten types in the twelve liveries."""
+    rng = np.random.default_rng([seed, 11])
+    airframes = _airframes(len(BUILT_IN_TYPES), len(BUILT_IN_LIVERIES), num_airframes, rng)
+    return Fleet(BUILT_IN_TYPES, BUILT_IN_LIVERIES, airframes)
+
+
+def random_fleet(num_types: int, num_airlines: int, num_airframes: int, seed: int) -> Fleet:
+    """Return a fleet of invented types and airlines for pretraining. All differ from each other and from the built-in.
+
+    Raises `ValueError` where there is no room for so many types.
+    """
+    rng = np.random.default_rng([seed, 13])
+    types: tuple[AircraftType, ...] = ()
+    for k in range(num_types):
+        types += (random_type(rng, f"Type {k + 1:02d}", avoid=types),)
+    liveries = tuple(random_livery(rng, name) for name in _airline_names(rng, num_airlines))
+    return Fleet(types, liveries, _airframes(num_types, num_airlines, num_airframes, rng))
+
+
 def _registration(number: int) -> str:
     """QA-AAAA, QA-AAAB, ...: Q begins no country's marks."""
     letters = ""
@@ -49,13 +69,6 @@ def _airframes(num_types: int, num_liveries: int, num_airframes: int, rng: np.ra
     return tuple(frames)
 
 
-def built_in_fleet(num_airframes: int, seed: int) -> Fleet:
-    """The ten types in the twelve liveries."""
-    rng = np.random.default_rng([seed, 11])
-    airframes = _airframes(len(BUILT_IN_TYPES), len(BUILT_IN_LIVERIES), num_airframes, rng)
-    return Fleet(BUILT_IN_TYPES, BUILT_IN_LIVERIES, airframes)
-
-
 def _airline_names(rng: np.random.Generator, count: int) -> list[str]:
     """Distinct made-up names; they are painted on the fuselage, so they differ in length and shape."""
     starts, middles = ("Bra", "Cel", "Dor", "Fen", "Gli", "Jor", "Kel", "Lum", "Pel", "Sor"), ("a", "e", "i", "o", "u")
@@ -69,13 +82,3 @@ def _airline_names(rng: np.random.Generator, count: int) -> list[str]:
             taken.add(name)
             names.append(name)
     return names
-
-
-def random_fleet(num_types: int, num_airlines: int, num_airframes: int, seed: int) -> Fleet:
-    """Invented types and airlines for pretraining, none of them a built-in one, mutually distinct."""
-    rng = np.random.default_rng([seed, 13])
-    types: list[AircraftType] = []
-    for k in range(num_types):
-        types.append(random_type(rng, f"Type {k + 1:02d}", avoid=tuple(types)))
-    liveries = tuple(random_livery(rng, name) for name in _airline_names(rng, num_airlines))
-    return Fleet(tuple(types), liveries, _airframes(num_types, num_airlines, num_airframes, rng))

@@ -1,37 +1,27 @@
-"""The fuselage: nose, tube, hump and tail cone lofted from published width and height."""
+"""Building the fuselage: nose, tube, hump and tail cone, lofted from published width and height."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from aerofuse.synthetic.airframes import AircraftType
-from aerofuse.synthetic.mesh import (
-    PORT,
-    STARBOARD,
-    Floats,
-    Mesh,
-    disc,
-    grid_normals,
-    join,
-    quads,
-    texels_of,
-)
+from aerofuse.synthetic.mesh import PORT, STARBOARD, Floats, Mesh, disc, grid_normals, join, quads, texels_of
 
 _AROUND = 20
 
 
 def nose_length_m(aircraft: AircraftType) -> float:
-    """Length of the nose, from the tip to the full section, metres."""
+    """Return the length of the nose, from the tip to the full section, metres."""
     return aircraft.nose_length * aircraft.fuselage_width_m
 
 
 def tail_length_m(aircraft: AircraftType) -> float:
-    """Length of the tail cone, metres."""
+    """Return the length of the tail cone, metres."""
     return aircraft.tail_length * aircraft.fuselage_width_m
 
 
 def profile(aircraft: AircraftType, station_m: Floats) -> tuple[Floats, Floats, Floats]:
-    """Top z, bottom z and half width (metres) at stations counted aft from the nose tip."""
+    """Return top z, bottom z and half width (metres, [S] each) at stations counted aft from the nose tip."""
     length = aircraft.length_m
     half = (aircraft.fuselage_height_m - aircraft.hump_m) / 2
     half_width = aircraft.fuselage_width_m / 2
@@ -62,7 +52,7 @@ def profile(aircraft: AircraftType, station_m: Floats) -> tuple[Floats, Floats, 
     return top_m.astype(np.float32), bottom_m.astype(np.float32), (half_width * width).astype(np.float32)
 
 
-def stations_m(aircraft: AircraftType) -> Floats:
+def _stations_m(aircraft: AircraftType) -> Floats:
     """Cross-section stations, dense in the nose and tail, counted from the nose tip in metres."""
     length = aircraft.length_m
     nose, tail = nose_length_m(aircraft), tail_length_m(aircraft)
@@ -73,8 +63,8 @@ def stations_m(aircraft: AircraftType) -> Floats:
 
 
 def fuselage(aircraft: AircraftType) -> Mesh:
-    """The whole fuselage, port and starboard halves painted from their own cells."""
-    station = stations_m(aircraft)
+    """Return the whole fuselage. Port and starboard halves are painted from their own cells."""
+    station = _stations_m(aircraft)
     top, bottom, width = profile(aircraft, station)
     angle = np.linspace(0, 2 * np.pi, _AROUND, endpoint=False)
     middle = (top + bottom) / 2

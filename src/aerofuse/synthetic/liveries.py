@@ -1,7 +1,7 @@
-"""Twelve invented airlines, random ones for pretraining, and the motifs on their tails.
+"""Liveries: those of twelve invented airlines, random ones for pretraining, and the motifs on their tails.
 
-Every palette is worn by three airlines, so that colour alone narrows an airline down to three: the layout of
-fuselage, belly, cheat line, tail motif, engines and titles tells which.
+Three airlines wear each palette, so colour alone does not tell the airline. The layout of fuselage, belly, cheat
+line, tail motif, engines and titles does.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ MOTIFS: tuple[Motif, ...] = get_args(Motif)
 # Places in a palette.
 BASE, PRIMARY, SECONDARY, GREY = 0, 1, 2, 3
 _LIGHT_GREY: Colour = (188, 192, 197)
+# The fin leans aft: its middle line runs from here at the foot to there at the tip (texels of the 128 x 128 cell).
+_FOOT, _TIP = 48.0, 100.0
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Livery:
 
     @property
     def layout(self) -> tuple[object, ...]:
-        """What remains of a livery once its colours are taken away."""
+        """The livery without its colours."""
         return (self.upper, self.belly, self.stripe, self.motif, self.rear_sweep, self.title)
 
 
@@ -96,9 +98,9 @@ BUILT_IN_LIVERIES: tuple[Livery, ...] = (
 
 
 def random_livery(rng: np.random.Generator, name: str) -> Livery:
-    """An invented airline for pretraining, whose layout is none of the twelve's.
+    """Draw an invented airline for pretraining.
 
-    Its colours are drawn freely, so some share a hue with a built-in airline; the layout never agrees.
+    Its colours are free, so some share a hue with a built-in airline. Its layout is none of the twelve.
     """
     taken = {livery.layout for livery in BUILT_IN_LIVERIES}
     while True:
@@ -127,25 +129,6 @@ def random_livery(rng: np.random.Generator, name: str) -> Livery:
         )
         if livery.layout not in taken:
             return livery
-
-
-def _other(rng: np.random.Generator, colour: int) -> int:
-    """A place in the palette that shows on another."""
-    return int(rng.choice([place for place in (BASE, PRIMARY, SECONDARY) if place != colour]))
-
-
-def _rgb(hue: float, saturation: float, value: float) -> Colour:
-    red, green, blue = colorsys.hsv_to_rgb(float(hue) % 1.0, float(saturation), float(value))
-    return round(255 * red), round(255 * green), round(255 * blue)
-
-
-# The fin leans aft: its middle line runs from here at the foot to there at the tip (texels of the 128 x 128 cell).
-_FOOT, _TIP = 48.0, 100.0
-
-
-def _along(up: float) -> float:
-    """Column of the fin's middle at a share of its height."""
-    return _FOOT + (_TIP - _FOOT) * up
 
 
 def draw_motif(fin: npt.NDArray[np.uint8], motif: Motif, colour: Colour, ground: Colour) -> None:
@@ -200,3 +183,18 @@ def draw_motif(fin: npt.NDArray[np.uint8], motif: Motif, colour: Colour, ground:
         cv2.line(fin, (round(_along(0.14)), 112), (round(_along(0.9)), 14), ground, 5, cv2.LINE_AA)
     else:
         raise ValueError(f"unknown tail motif {motif!r}")
+
+
+def _other(rng: np.random.Generator, colour: int) -> int:
+    """A place in the palette that shows on another."""
+    return int(rng.choice([place for place in (BASE, PRIMARY, SECONDARY) if place != colour]))
+
+
+def _rgb(hue: float, saturation: float, value: float) -> Colour:
+    red, green, blue = colorsys.hsv_to_rgb(float(hue) % 1.0, float(saturation), float(value))
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def _along(up: float) -> float:
+    """Column of the fin's middle at a share of its height."""
+    return _FOOT + (_TIP - _FOOT) * up

@@ -5,7 +5,7 @@ Coordinates of an aircraft, metres: x aft from the middle of its length, y to st
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -30,7 +30,7 @@ SOLIDS = ("dark", "lip", "tyre", "strut", "propeller", "exhaust", "pylon", "fan"
 
 
 def solid(name: str) -> Region:
-    """The cell of one plain material of `SOLIDS`."""
+    """Return the cell of one plain material of `SOLIDS`."""
     return (32 * SOLIDS.index(name), 320, 32, 32)
 
 
@@ -51,16 +51,13 @@ class Mesh:
 
     @cached_property
     def extent_m(self) -> Floats:
-        """Size of the bounding box along x, y, z, metres."""
-        points = self.corners.reshape(-1, 3)
-        extent: Floats = points.max(axis=0) - points.min(axis=0)
-        return extent
+        """Size [3] of the bounding box along x, y, z, metres."""
+        return np.asarray(np.ptp(self.corners.reshape(-1, 3), axis=0))
 
     @cached_property
     def centres(self) -> Floats:
         """Middle [F, 3] of every face, metres."""
-        middle: Floats = self.corners.mean(axis=1)
-        return middle
+        return np.asarray(self.corners.mean(axis=1))
 
     @cached_property
     def attributes(self) -> Floats:
@@ -68,33 +65,23 @@ class Mesh:
         return np.concatenate([self.texels, self.normals], axis=2)
 
     def moved(self, scale: Floats, offset: Floats) -> Mesh:
-        """The mesh stretched per axis and then shifted; normals are kept, so stretch by little."""
-        return Mesh(
-            (self.corners * scale + offset).astype(np.float32),
-            self.normals, self.texels, self.gloss, self.facing, self.two_sided,
-        )  # fmt: skip
+        """Return the mesh stretched per axis and then shifted. Normals are kept, so stretch by little."""
+        return replace(self, corners=(self.corners * scale + offset).astype(np.float32))
 
 
 def join(meshes: list[Mesh]) -> Mesh:
-    """All faces of several meshes in one."""
-    return Mesh(
-        np.concatenate([m.corners for m in meshes]),
-        np.concatenate([m.normals for m in meshes]),
-        np.concatenate([m.texels for m in meshes]),
-        np.concatenate([m.gloss for m in meshes]),
-        np.concatenate([m.facing for m in meshes]),
-        np.concatenate([m.two_sided for m in meshes]),
-    )
+    """Return all faces of several meshes in one."""
+    return Mesh(*(np.concatenate([getattr(mesh, field.name) for mesh in meshes]) for field in fields(Mesh)))
 
 
 def mirrored(mesh: Mesh) -> Mesh:
-    """The mesh of the other side (y negated)."""
+    """Return the mesh of the other side (y negated)."""
     flip = np.array([1, -1, 1], np.float32)
-    return Mesh(mesh.corners * flip, mesh.normals * flip, mesh.texels, mesh.gloss, mesh.facing * flip, mesh.two_sided)
+    return replace(mesh, corners=mesh.corners * flip, normals=mesh.normals * flip, facing=mesh.facing * flip)
 
 
 def texels_of(region: Region, across: Floats, up: Floats) -> Floats:
-    """Texels [..., 2] of the cell's fractions (0..1 from its left, 0..1 from its bottom edge), clipped inside it."""
+    """Return texels [..., 2] for fractions of a cell (0..1 from its left, 0..1 from its bottom), clipped inside it."""
     x, y, width, height = region
     inset = 2.0
     u = x + np.clip(across * width, inset, width - inset)
@@ -103,16 +90,22 @@ def texels_of(region: Region, across: Floats, up: Floats) -> Floats:
     return texels
 
 
+def solid_texels(material: str, shape: tuple[int, ...]) -> Floats:
+    """Return texels [*shape, 2] that all lie in the middle of a plain material's cell."""
+    middle = np.full(shape, 0.5, np.float32)
+    return texels_of(solid(material), middle, middle)
+
+
 def unit(vectors: Floats) -> Floats:
-    """Vectors [..., 3] scaled to length 1 (zero stays zero)."""
+    """Scale vectors [..., 3] to length 1 (zero stays zero)."""
     length = np.sqrt(np.einsum("...i,...i->...", vectors, vectors))[..., None]
     return np.asarray(vectors / np.maximum(length, 1e-9), np.float32)
 
 
 def grid_normals(points: Floats, closed: bool) -> Floats:
-    """Outward normals [S, K, 3] of a grid of S cross-sections with K points each.
+    """Return the outward normals [S, K, 3] of a grid of S cross-sections with K points each.
 
-    Outward means away from the section's own middle, which holds for every loft here.
+    Outward means away from the middle of the section, which holds for every loft here.
     """
     along: Floats = np.asarray(np.gradient(points, axis=0))
     around: Floats = np.asarray(np.gradient(points, axis=1))
@@ -126,7 +119,7 @@ def grid_normals(points: Floats, closed: bool) -> Floats:
 
 
 def quads(points: Floats, normals: Floats, texels: Floats, gloss: float, two_sided: bool = False) -> Mesh:
-    """The faces between neighbouring grid points; every grid is [S, K, ...]."""
+    """Return the faces between neighbouring grid points; every grid is [S, K, ...]."""
 
     def corners(grid: Floats) -> Floats:
         stacked = np.stack([grid[:-1, :-1], grid[1:, :-1], grid[1:, 1:], grid[:-1, 1:]], axis=2)
@@ -140,23 +133,23 @@ def quads(points: Floats, normals: Floats, texels: Floats, gloss: float, two_sid
     return Mesh(at, normal, texel, np.full(count, gloss, np.float32), plane, np.full(count, two_sided))
 
 
+def wrapped(grid: Floats) -> Floats:
+    """Return a grid [S, K, ...] of closed sections with its first column repeated at the end, [S, K + 1, ...]."""
+    return np.concatenate([grid, grid[:, :1]], axis=1)
+
+
 def loft(sections: Floats, texels: Floats, gloss: float) -> Mesh:
-    """A skin over closed sections [S, K, 3]; `texels` [S, K + 1, 2] repeat the seam."""
-    normals = grid_normals(sections, closed=True)
-    wrap = np.concatenate([sections, sections[:, :1]], axis=1)
-    wrapped_normals = np.concatenate([normals, normals[:, :1]], axis=1)
-    return quads(wrap, wrapped_normals, texels, gloss)
+    """Return a skin over closed sections [S, K, 3]; `texels` [S, K + 1, 2] repeat the seam."""
+    return quads(wrapped(sections), wrapped(grid_normals(sections, closed=True)), texels, gloss)
 
 
 def plain_loft(sections: Floats, material: str, gloss: float = 0.1) -> Mesh:
-    """A skin over closed sections [S, K, 3] in one plain material."""
-    shape = sections.shape[0], sections.shape[1] + 1
-    middle = np.full(shape, 0.5, np.float32)
-    return loft(sections, texels_of(solid(material), middle, middle), gloss)
+    """Return a skin over closed sections [S, K, 3] in one plain material."""
+    return loft(sections, solid_texels(material, (len(sections), sections.shape[1] + 1)), gloss)
 
 
 def disc(centre: Floats, radius: float, axis: int, towards: float, material: str, spokes: int = 12) -> Mesh:
-    """A flat round face across x (axis 0) or y (axis 1), seen from the side `towards` (+1 or -1)."""
+    """Return a flat round face across x (axis 0) or y (axis 1), seen from the side `towards` (+1 or -1)."""
     angle = np.linspace(0, 2 * np.pi, spokes + 1)
     ring = np.zeros((2, spokes + 1, 3), np.float32)
     other = [i for i in range(3) if i != axis]
@@ -165,12 +158,11 @@ def disc(centre: Floats, radius: float, axis: int, towards: float, material: str
     ring += centre
     normal = np.zeros_like(ring)
     normal[..., axis] = towards
-    middle = np.full(ring.shape[:2], 0.5, np.float32)
-    return quads(ring, normal, texels_of(solid(material), middle, middle), 0.05)
+    return quads(ring, normal, solid_texels(material, ring.shape[:2]), 0.05)
 
 
 def box(low: Floats, high: Floats, material: str, gloss: float = 0.1) -> Mesh:
-    """An upright box between two corners [3], without softened edges."""
+    """Return an upright box between two corners [3]."""
     faces = []
     for axis in range(3):
         first, second = [i for i in range(3) if i != axis]
@@ -181,6 +173,5 @@ def box(low: Floats, high: Floats, material: str, gloss: float = 0.1) -> Mesh:
             face[:, 0, second], face[:, 1, second] = low[second], high[second]
             normal = np.zeros_like(face)
             normal[..., axis] = side
-            middle = np.full((2, 2), 0.5, np.float32)
-            faces.append(quads(face, normal, texels_of(solid(material), middle, middle), gloss))
+            faces.append(quads(face, normal, solid_texels(material, (2, 2)), gloss))
     return join(faces)

@@ -1,4 +1,4 @@
-"""What hides part of an aircraft, and how much of it: the share is aimed at, then counted from masks."""
+"""Choosing and placing what hides part of an aircraft: a share is aimed at, then counted from masks."""
 
 from __future__ import annotations
 
@@ -7,22 +7,11 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from aerofuse.synthetic.flat_occluders import Mask, Sprite, barrier, branches, fence, hedge, pole, tree, wall, wires
 from aerofuse.synthetic.fleet import Fleet
-from aerofuse.synthetic.props import jet_bridge, other_aircraft, vehicle
 from aerofuse.synthetic.render import Layer
 from aerofuse.synthetic.scene import Scene
-from aerofuse.synthetic.sprites import (
-    Mask,
-    Sprite,
-    barrier,
-    branches,
-    fence,
-    hedge,
-    pole,
-    tree,
-    wall,
-    wires,
-)
+from aerofuse.synthetic.solid_occluders import jet_bridge, other_aircraft, vehicle
 
 Draw = Callable[[np.random.Generator, Scene, Mask, float], Sprite]
 
@@ -52,7 +41,7 @@ _ATTEMPTS = 4
 
 
 def sample_target(rng: np.random.Generator, occluded_fraction: float, max_block: float) -> float:
-    """The hidden share aimed at: 0.05 .. `max_block` for the occluded share, below 0.05 for the rest.
+    """Draw the hidden share to aim at: 0.05 .. `max_block` for the occluded share, below 0.05 for the rest.
 
     Small shares are somewhat likelier than large ones (the power of a uniform draw), as at an airfield's fence.
     """
@@ -65,7 +54,7 @@ def occlude(
     rng: np.random.Generator, scene: Scene, fleet: Fleet, aircraft: Mask, target: float,
     max_block: float,
 ) -> Layer:  # fmt: skip
-    """Occluders [N, N] over the aircraft's mask, hiding about `target` of it, never more than `max_block`.
+    """Draw occluders [N, N] that hide about `target` of the aircraft's mask, never more than `max_block`.
 
     A target up to `CLEAR_BLOCK` is never exceeded beyond it.
     """
@@ -98,7 +87,10 @@ def occlude(
 def draw_occluder(
     rng: np.random.Generator, name: str, scene: Scene, fleet: Fleet, aircraft: Mask, target: float
 ) -> Sprite:
-    """One occluder by its name, sized to hide about `target` of the aircraft's mask [N, N]."""
+    """Draw the occluder `name`, sized to hide about `target` of the aircraft's mask [N, N].
+
+    Raises `ValueError` for an unknown name.
+    """
     if name == OTHER_AIRCRAFT:
         other = fleet.types[int(rng.integers(len(fleet.types)))]
         livery = fleet.liveries[int(rng.integers(len(fleet.liveries)))]

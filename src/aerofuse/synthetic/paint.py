@@ -1,4 +1,4 @@
-"""The texture sheet of one aircraft type in one livery: fuselage sides, fin, wings, cowls and plain materials."""
+"""Painting the texture sheet of one aircraft type in one livery."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _resized(image: Texture, size: tuple[int, int]) -> Texture:
 
 @lru_cache(maxsize=512)
 def texture(aircraft: AircraftType, livery: Livery, halvings: int) -> Texture:
-    """The sheet [384, 512, 3] RGB, halved `halvings` (0..2) times so that distant windows do not sparkle."""
+    """Return the sheet [384, 512, 3] RGB, halved `halvings` (0..2) times so that distant windows do not sparkle."""
     if halvings:
         finer = texture(aircraft, livery, halvings - 1)
         return _resized(finer, (finer.shape[1] // 2, finer.shape[0] // 2))

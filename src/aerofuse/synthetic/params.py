@@ -1,4 +1,4 @@
-"""What may be asked of the built-in pictures: how many, from where, and how hard."""
+"""The parameters of the built-in data: how many photos, from where, and how hard."""
 
 from __future__ import annotations
 
@@ -20,14 +20,10 @@ class SyntheticParams(Section):
         default=30.0, ge=0, le=80, description="Farthest the view turns from side-on towards the nose or tail, degrees."
     )
     elevation_range_deg: tuple[float, float] = Field(
-        default=(-15.0, 7.0),
-        strict=False,
-        description="Lowest and highest view, degrees; below 0: overhead.",
+        default=(-15.0, 7.0), strict=False, description="Lowest and highest view, degrees; below 0: overhead."
     )
     framing_range: tuple[float, float] = Field(
-        default=(0.86, 0.95),
-        strict=False,
-        description="Least and largest share of the photo's side that it fills.",
+        default=(0.86, 0.95), strict=False, description="Least and largest share of the photo's side that it fills."
     )
     flying_fraction: float = Field(default=0.4, ge=0, le=1, description="Share of photos taken in flight.")
     occluded_fraction: float = Field(

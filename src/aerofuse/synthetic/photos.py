@@ -1,4 +1,4 @@
-"""Photos with their labels, each a pure function of fleet, index, config, size and seed."""
+"""Drawing photos with their labels, each a pure function of fleet, index, config, size and seed."""
 
 from __future__ import annotations
 
@@ -25,30 +25,23 @@ from aerofuse.synthetic.scene import sample_scene
 MIN_SIZE_PX = 32
 
 
-def hidden_share(aircraft: npt.NDArray[np.bool_], occluders: npt.NDArray[np.bool_]) -> float:
-    """`block`: the aircraft's pixels that occluders cover over all its pixels, both masks [N, N]."""
-    return float((aircraft & occluders).sum() / aircraft.sum())
-
-
-def photo_filename(index: int) -> str:
-    """Name of photo number `index` in the label table."""
-    return f"{index:06d}.png"
-
-
-def photo_airframe(fleet: Fleet, index: int, seed: int) -> Airframe:
-    """Which airframe photo number `index` shows, without drawing it."""
-    return _any_airframe(np.random.default_rng([seed, index]), fleet)
-
-
-def _any_airframe(rng: np.random.Generator, fleet: Fleet) -> Airframe:
-    return fleet.airframes[int(rng.integers(len(fleet.airframes)))]
+def draw_photos(
+    fleet: Fleet, indices: Iterable[int], config: SyntheticParams, image_size_px: int, seed: int, processes: int = 1
+) -> Iterator[Photo]:
+    """Draw the photos of these indices, in this order, in so many processes."""
+    draw = partial(draw_photo, fleet, config=config, image_size_px=image_size_px, seed=seed)
+    if processes <= 1:
+        yield from map(draw, indices)
+        return
+    # Spawned, not forked: the caller may hold threads (OpenCV's, torch's) that do not survive a fork.
+    with multiprocessing.get_context("spawn").Pool(processes, cv2.setNumThreads, (1,)) as pool:
+        yield from pool.imap(draw, indices, chunksize=16)
 
 
 def draw_photo(fleet: Fleet, index: int, config: SyntheticParams, image_size_px: int, seed: int) -> Photo:
-    """Photo number `index`, `image_size_px` square; the same bytes in every process and order.
+    """Draw photo number `index`, `image_size_px` square; the same bytes in every process and order.
 
-    Raises:
-        ValueError: the size is too small to show an aircraft, or the index is negative.
+    Raises `ValueError` where the size is too small to show an aircraft, or the index is negative.
     """
     if image_size_px < MIN_SIZE_PX or index < 0:
         raise ValueError(
@@ -77,6 +70,25 @@ def draw_photo(fleet: Fleet, index: int, config: SyntheticParams, image_size_px:
     )
 
 
+def hidden_share(aircraft: npt.NDArray[np.bool_], occluders: npt.NDArray[np.bool_]) -> float:
+    """Return `block`: the aircraft's pixels that occluders cover, over all its pixels; both masks [N, N]."""
+    return float((aircraft & occluders).sum() / aircraft.sum())
+
+
+def photo_filename(index: int) -> str:
+    """Return the name of photo number `index` in the label table."""
+    return f"{index:06d}.png"
+
+
+def photo_airframe(fleet: Fleet, index: int, seed: int) -> Airframe:
+    """Return the airframe that photo number `index` shows, without drawing it."""
+    return _any_airframe(np.random.default_rng([seed, index]), fleet)
+
+
+def _any_airframe(rng: np.random.Generator, fleet: Fleet) -> Airframe:
+    return fleet.airframes[int(rng.integers(len(fleet.airframes)))]
+
+
 def _halvings(length_px: float) -> int:
     """How often to halve the texture for a fuselage about so many photo pixels long."""
     texels_per_pixel = 512 / max(length_px * SUPERSAMPLING, 1)
@@ -96,24 +108,3 @@ def _composed(behind: Floats, layers: tuple[Layer, ...]) -> Floats:
     cover = cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA)
     around = (1 - cover.astype(np.float32) / 255)[..., None]
     return (behind * around + small).astype(np.float32)
-
-
-def draw_photos(
-    fleet: Fleet, indices: Iterable[int], config: SyntheticParams, image_size_px: int, seed: int, processes: int = 1
-) -> Iterator[Photo]:
-    """Photos of the indices in their order, drawn by `processes` workers."""
-    draw = partial(_draw_one, fleet, config, image_size_px, seed)
-    if processes <= 1:
-        yield from map(draw, indices)
-        return
-    # Spawned, not forked: the caller may hold threads (OpenCV's, torch's) that do not survive a fork.
-    with multiprocessing.get_context("spawn").Pool(processes, initializer=_single_threaded) as pool:
-        yield from pool.imap(draw, indices, chunksize=16)
-
-
-def _single_threaded() -> None:
-    cv2.setNumThreads(1)
-
-
-def _draw_one(fleet: Fleet, config: SyntheticParams, image_size_px: int, seed: int, index: int) -> Photo:
-    return draw_photo(fleet, index, config, image_size_px, seed)

@@ -1,23 +1,22 @@
-"""Plausible airliners that nobody built, for pretraining."""
+"""Inventing plausible airliners, for pretraining."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import get_args
 
 import numpy as np
 
-from aerofuse.synthetic.airframes import BUILT_IN_TYPES, AircraftType, Cockpit, Winglet
+from aerofuse.synthetic.airframes import BUILT_IN_TYPES, AircraftType, Cockpit, EnginePlace, Tail, Winglet
 from aerofuse.synthetic.mesh import Floats
 
 MIN_DISTANCE = 1.0
 _MAX_DRAWS = 2_000
-_NO_WINGLET: tuple[Winglet, ...] = ("none",)
-_WINGLETS: tuple[Winglet, ...] = ("none", "fence", "blended", "canted", "split", "raked", "curved")
-_COCKPITS: tuple[Cockpit, ...] = ("panes", "mask", "vee", "band")
+_WINGLETS: tuple[Winglet, ...] = get_args(Winglet)
+_COCKPITS: tuple[Cockpit, ...] = get_args(Cockpit)
 
 
 def shape_distance(first: AircraftType, second: AircraftType) -> float:
-    """How unlike two types look once the framing has taken their size away.
+    """Return how unlike two types look once the framing has taken their size away.
 
     The sum of the differences in slenderness (length over fuselage height, in 2.5), span over length (in 0.15), fin
     height over length (in 0.06), sweep (in 12 degrees), wing position (in 0.08) and engine diameter over fuselage
@@ -39,10 +38,9 @@ def shape_distance(first: AircraftType, second: AircraftType) -> float:
 
 
 def random_type(rng: np.random.Generator, name: str, avoid: tuple[AircraftType, ...] = ()) -> AircraftType:
-    """An invented type at least `MIN_DISTANCE` (see `shape_distance`) from the ten and from those in `avoid`.
+    """Draw a type at least `MIN_DISTANCE` (see `shape_distance`) from the ten and from those in `avoid`.
 
-    Raises:
-        ValueError: no such type was found; ask for fewer.
+    Raises `ValueError` where no such type is found.
     """
     for _ in range(_MAX_DRAWS):
         candidate = _draw(rng, name)
@@ -66,7 +64,7 @@ def _draw(rng: np.random.Generator, name: str) -> AircraftType:
     sweep = rng.uniform(0, 4) if straight else rng.uniform(14, 38)
     root = span * (rng.uniform(0.09, 0.12) if straight else rng.uniform(0.16, 0.22))
     belly = width * rng.uniform(0.27, 0.33) if layout in ("prop", "high", "rear") else width * rng.uniform(0.32, 0.45)
-    tail: Literal["conventional", "t-tail"] = "t-tail" if layout in ("rear", "prop", "high") else "conventional"
+    tail: Tail = "t-tail" if layout in ("rear", "prop", "high") else "conventional"
     engine = width * {"rear": 0.48, "prop": 0.42, "high": 0.42}.get(layout, rng.uniform(0.42, 0.62))
     count = {"quad": 4, "trijet": 3, "high": int(rng.choice([2, 4]))}.get(layout, 2)
     half = span / 2
@@ -75,7 +73,7 @@ def _draw(rng: np.random.Generator, name: str) -> AircraftType:
         "prop": (rng.uniform(0.27, 0.38) * half,),
         "high": (0.32 * half, 0.57 * half) if count == 4 else (0.35 * half,),
     }.get(layout, (rng.uniform(0.28, 0.38) * half,))  # fmt: skip
-    winglet = (_WINGLETS if not straight else _NO_WINGLET)[int(rng.integers(7 if not straight else 1))]
+    winglet = _WINGLETS[int(rng.integers(1 if straight else len(_WINGLETS)))]
     rise = 0.0 if winglet == "none" else span * rng.uniform(0.03, 0.075)
     wing_at = rng.uniform(0.42, 0.50) if layout == "rear" else rng.uniform(0.27, 0.38)
     if straight:
@@ -84,10 +82,8 @@ def _draw(rng: np.random.Generator, name: str) -> AircraftType:
     main_leg = (wing_at + 0.75 * root / length + 0.04) * length
     nose_gear = length * rng.uniform(0.07, 0.12)
     fin_height = length * (rng.uniform(0.11, 0.16) if tail == "t-tail" else rng.uniform(0.13, 0.18))
-    place: Literal["wing", "rear", "wing+fin", "high-wing"]
-    place = "rear" if layout == "rear" else "wing+fin" if layout == "trijet" else "wing"
-    if layout in ("prop", "high"):
-        place = "high-wing"
+    places: dict[str, EnginePlace] = {"rear": "rear", "trijet": "wing+fin", "prop": "high-wing", "high": "high-wing"}
+    place = places.get(layout, "wing")
     return AircraftType(
         name=name, length_m=length, span_m=span, height_m=height - hump + belly + fin_height,
         fuselage_width_m=width, fuselage_height_m=height, belly_clearance_m=belly,

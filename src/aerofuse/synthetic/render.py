@@ -1,7 +1,7 @@
-"""The camera, and from a mesh and its texture to shaded pixels.
+"""Rendering a textured mesh: the camera, the light, and the shaded pixels.
 
-The painter's algorithm writes the number of the nearest face into every pixel; texture, normal and light are then
-worked out once per visible pixel, so that titles, windows and highlights stay smooth on few faces.
+The painter's algorithm writes the number of the nearest face into every pixel. Texture, normal and light are then
+computed once per visible pixel, so that titles, windows and highlights stay smooth on few faces.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ import numpy.typing as npt
 
 from aerofuse.synthetic.mesh import TEXTURE_WIDTH, Floats, Mesh, unit
 
+SUPERSAMPLING = 2
+_SHIFT = 4  # binary places of the coordinates that OpenCV fills polygons with
+
 
 @dataclass(frozen=True, eq=False)
 class Camera:
@@ -25,7 +28,7 @@ class Camera:
     centre_px: tuple[float, float]
 
     def project(self, points: Floats) -> tuple[Floats, Floats]:
-        """Pixels [P, 2] (x right, y down) and depths [P] (metres) of points [P, 3]."""
+        """Return pixels [P, 2] (x right, y down) and depths [P] (metres) of points [P, 3]."""
         seen = (points - self.position) @ self.axes.T
         depth = seen[:, 2]
         scale = self.focal_px / np.maximum(depth, 1e-3)
@@ -33,7 +36,7 @@ class Camera:
         return pixels.astype(np.float32), depth
 
     def rays(self, x: Floats, y: Floats) -> Floats:
-        """Unit directions [..., 3] from the camera through pixels."""
+        """Return unit directions [..., 3] from the camera through pixels."""
         across = (x - self.centre_px[0]) / self.focal_px
         down = (y - self.centre_px[1]) / self.focal_px
         seen = np.stack(np.broadcast_arrays(across, down, 1.0), axis=-1).astype(np.float32)
@@ -41,7 +44,7 @@ class Camera:
 
 
 def look_at(position: Floats, target: Floats, up: Floats, roll_deg: float = 0.0) -> Camera:
-    """A camera of focal length 1 px at `position` that looks at `target`, turned by `roll_deg`."""
+    """Return a camera of focal length 1 px at `position` that looks at `target`, turned by `roll_deg`."""
     forward = unit(target - position)
     right = unit(np.cross(forward, up))
     down = np.cross(forward, right)
@@ -53,9 +56,9 @@ def look_at(position: Floats, target: Floats, up: Floats, roll_deg: float = 0.0)
 
 
 def framed(camera: Camera, points: Floats, size_px: int, fill: float, shift: tuple[float, float]) -> Camera:
-    """The camera zoomed so that the points' box fills the share `fill` of the photo's longer side, all inside.
+    """Return the camera zoomed so that the points' box fills the share `fill` of the photo's longer side.
 
-    `shift` (-1..1 each) moves the box within the room that is left.
+    All points are inside. `shift` (-1..1 each) moves the box within the room that is left.
     """
     pixels, _ = replace(camera, focal_px=1.0, centre_px=(0.0, 0.0)).project(points)
     low, high = pixels.min(axis=0), pixels.max(axis=0)
@@ -66,10 +69,6 @@ def framed(camera: Camera, points: Floats, size_px: int, fill: float, shift: tup
     middle = size_px / 2 + 0.5 * np.maximum(room, 0) * np.array(shift)
     centre = middle - focal * (low + high) / 2
     return Camera(camera.position, camera.axes, float(focal), (float(centre[0]), float(centre[1])))
-
-
-SUPERSAMPLING = 2
-_SHIFT = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +86,7 @@ class Light:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A picture element at `SUPERSAMPLING` times the photo's size: `colour` [N, N, 3] and `mask` [N, N]."""
+    """A part of a photo at `SUPERSAMPLING` times the photo's size: `colour` [N, N, 3] and `mask` [N, N]."""
 
     colour: npt.NDArray[np.uint8]
     mask: npt.NDArray[np.bool_]
@@ -117,7 +116,7 @@ def render(mesh: Mesh, texture: npt.NDArray[np.uint8], camera: Camera, light: Li
 
 
 def silhouette(points: Floats, size: int) -> npt.NDArray[np.uint8]:
-    """Union [size, size] of projected quads [F, 4, 2] pixels, 255 inside."""
+    """Return the union [size, size] of projected quads [F, 4, 2] in pixels, 255 inside."""
     image = np.zeros((size, size), np.uint8)
     for corners in _fixed_point(points, size):
         cv2.fillConvexPoly(image, corners, 255, cv2.LINE_8, _SHIFT)
@@ -125,17 +124,15 @@ def silhouette(points: Floats, size: int) -> npt.NDArray[np.uint8]:
 
 
 def _fixed_point(points: Floats, size: int) -> npt.NDArray[np.int32]:
-    limit = 4.0 * size
-    centred = np.clip(points - 0.5, -limit, limit)
+    centred = np.clip(points - 0.5, -4.0 * size, 4.0 * size)
     return np.asarray(np.round(centred * (1 << _SHIFT)), np.int32)
 
 
 def _face_numbers(points: Floats, size: int) -> npt.NDArray[np.int32]:
     """Which quad each pixel shows [size, size], -1 for none; quads come farthest first."""
     image = np.full((size, size), -1, np.int32)
-    fill = cv2.fillConvexPoly
     for number, corners in enumerate(_fixed_point(points, size)):
-        fill(image, corners, number, 8, _SHIFT)
+        cv2.fillConvexPoly(image, corners, number, cv2.LINE_8, _SHIFT)
     return image
 
 

@@ -1,4 +1,4 @@
-"""Where a photo is taken: viewpoint, sun, weather and surroundings."""
+"""Choosing the scene of a photo: viewpoint, sun, weather and surroundings."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ class Scene:
 
     @property
     def on_ground(self) -> bool:
+        """Whether the aircraft stands or taxis."""
         return self.place != "sky"
 
 

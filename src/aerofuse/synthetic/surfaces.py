@@ -1,8 +1,8 @@
-"""Wings, winglets, tailplanes and fins, lofted from aerofoil sections."""
+"""Building wings, winglets, tailplanes and fins, lofted from aerofoil sections."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from aerofuse.synthetic.mesh import (
     join,
     quads,
     texels_of,
+    wrapped,
 )
 
 # Fractions of the chord and half thicknesses (of the chord's thickness), upper surface from the trailing edge
@@ -38,25 +39,29 @@ class WingLine:
 
     @property
     def root_y_m(self) -> float:
-        """Where the wing leaves the fuselage."""
+        """The distance at which the wing leaves the fuselage."""
         return 0.42 * self.aircraft.fuselage_width_m if not self.aircraft.high_wing else 0.0
 
     @property
     def kink_y_m(self) -> float:
+        """The distance of the kink in the trailing edge."""
         return self.aircraft.kink * self.aircraft.span_m / 2
 
     def chord_m(self, y: float) -> float:
+        """Return the chord."""
         a = self.aircraft
         stations = [self.root_y_m, self.kink_y_m, self.tip_y_m]
         return float(np.interp(y, stations, [a.root_chord_m, a.kink_chord_m, a.tip_chord_m]))
 
     def leading_x_m(self, y: float) -> float:
+        """Return x of the leading edge."""
         a = self.aircraft
         outer = (a.kink_chord_m - a.tip_chord_m) / (self.tip_y_m - self.kink_y_m)
         slope = np.tan(np.radians(a.sweep_deg)) + 0.25 * outer
         return float((a.wing_position - 0.5) * a.length_m + slope * (y - self.root_y_m))
 
     def z_m(self, y: float) -> float:
+        """Return z of the leading edge."""
         a = self.aircraft
         half = (a.fuselage_height_m - a.hump_m) / 2
         root = 0.98 * half if a.high_wing else -0.58 * half
@@ -66,7 +71,7 @@ class WingLine:
 
 
 def wing_line(aircraft: AircraftType) -> WingLine:
-    """The wing without its winglet; the span is the published one once the winglet is on."""
+    """Return the line of the wing without its winglet. With the winglet, the span is the published one."""
     outward = {"blended": 0.28, "canted": 0.75, "split": 0.35, "curved": 0.55}.get(aircraft.winglet, 0.0)
     lean = outward * aircraft.winglet_height_m
     if aircraft.winglet == "raked":
@@ -89,18 +94,16 @@ def _surface(sections: list[Floats], upper: Region, lower: Region, gloss: float)
     normals = grid_normals(grid, closed=True)
     normals[-1] = normals[-2]
     along = np.linspace(0, 1, len(grid))[:, None]
-    wrap = np.concatenate([grid, grid[:, :1]], axis=1)
-    wrapped = np.concatenate([normals, normals[:, :1]], axis=1)
-    chord = np.concatenate([_CHORD, _CHORD[:1]])[None]
+    points, normals, chord = wrapped(grid), wrapped(normals), wrapped(_CHORD[None])
     halves = [
-        quads(wrap[:, part], wrapped[:, part], texels_of(cell, chord[:, part], along), gloss)
+        quads(points[:, part], normals[:, part], texels_of(cell, chord[:, part], along), gloss)
         for cell, part in ((upper, slice(0, 5)), (lower, slice(4, 9)))
     ]
     return join(halves)
 
 
 def wing(aircraft: AircraftType) -> Mesh:
-    """The starboard wing with its winglet."""
+    """Return the starboard wing with its winglet."""
     line = wing_line(aircraft)
     inner = np.linspace(line.root_y_m, line.kink_y_m, 5)
     outer = np.linspace(line.kink_y_m, line.tip_y_m, 6)[1:]
@@ -164,20 +167,20 @@ def _plate(foot: Floats, chord: float, to_tip: Floats, taper: float) -> Mesh:
 
 
 def fin_base_z_m(aircraft: AircraftType) -> float:
-    """Height of the fuselage's top where the fin stands, metres above the axis."""
+    """Return the height of the fuselage's top where the fin stands, metres above the axis."""
     station = aircraft.length_m - 0.8 * aircraft.fin_chord_m
     top, _, _ = profile(aircraft, np.array([station], np.float32))
     return float(top[0])
 
 
 def fin_tip_z_m(aircraft: AircraftType) -> float:
-    """Height of the fin's tip above the axis: the published height from the ground."""
+    """Return the height of the fin's tip, metres above the axis; from the ground it is the published height."""
     half = (aircraft.fuselage_height_m - aircraft.hump_m) / 2
     return aircraft.height_m - half - aircraft.belly_clearance_m
 
 
 def fin_line(aircraft: AircraftType, z: float) -> tuple[float, float]:
-    """Leading edge x and chord (metres) of the fin at height z."""
+    """Return x of the leading edge and chord (metres) of the fin at height z."""
     base, tip = fin_base_z_m(aircraft), fin_tip_z_m(aircraft)
     share = (z - base) / (tip - base)
     tip_chord = aircraft.fin_chord_m * (0.62 if aircraft.tail == "t-tail" else 0.36)
@@ -193,7 +196,7 @@ def fin_line(aircraft: AircraftType, z: float) -> tuple[float, float]:
 
 
 def fin(aircraft: AircraftType) -> Mesh:
-    """The fin with its dorsal fillet."""
+    """Return the fin with its dorsal fillet."""
     base, tip = fin_base_z_m(aircraft), fin_tip_z_m(aircraft)
     sunk = base - 0.12 * aircraft.fuselage_height_m
     fillet_z = base + 0.20 * (tip - base)
@@ -211,7 +214,7 @@ def fin(aircraft: AircraftType) -> Mesh:
     back = max(top_front + top_chord, front + aircraft.fin_chord_m)
     across = (mesh.corners[..., 0] - front) / (back - front)
     up = (mesh.corners[..., 2] - base) / (tip - base)
-    return Mesh(mesh.corners, mesh.normals, texels_of(FIN, across, up), mesh.gloss, mesh.facing, mesh.two_sided)
+    return replace(mesh, texels=texels_of(FIN, across, up))
 
 
 def _tail_sweep(aircraft: AircraftType) -> float:
@@ -220,7 +223,7 @@ def _tail_sweep(aircraft: AircraftType) -> float:
 
 
 def tailplane(aircraft: AircraftType) -> Mesh:
-    """The starboard half of the tailplane."""
+    """Return the starboard half of the tailplane."""
     half_span = aircraft.tailplane_span_m / 2
     root_chord = 0.40 * half_span * (1.25 if aircraft.tail == "conventional" else 1.0)
     if aircraft.tail == "t-tail":

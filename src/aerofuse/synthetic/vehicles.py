@@ -1,4 +1,4 @@
-"""Ramp vehicles and a jet bridge as boxes, wheels and a tank, metres, standing on z = 0 with their length along x."""
+"""Building ramp vehicles and a jet bridge from boxes, wheels and a tank: metres, on z = 0, length along x."""
 
 from __future__ import annotations
 
@@ -152,11 +152,7 @@ def _tank(start: float, stop: float, radius: float, z: float) -> Mesh:
 
 @cache
 def vehicle_mesh(kind: str) -> Mesh:
-    """A vehicle of `VEHICLES`, front towards -x.
-
-    Raises:
-        ValueError: the kind is unknown.
-    """
+    """Return a vehicle of `VEHICLES`, front towards -x. Raises `ValueError` for an unknown kind."""
     if kind not in VEHICLES:
         raise ValueError(f"unknown vehicle {kind!r}; known: {', '.join(VEHICLES)}")
     made_of = VEHICLES[kind]
@@ -178,6 +174,6 @@ def vehicle_mesh(kind: str) -> Mesh:
 
 @cache
 def bridge_mesh() -> Mesh:
-    """A jet bridge along y that ends at y = 0."""
+    """Return a jet bridge along y that ends at y = 0."""
     wheels = [wheel(np.array([x, -4.4, 0.5], np.float32), 0.5, 0.4) for x in (-1.7, 1.7)]
     return join([*_boxes(_BRIDGE), *wheels])

@@ -64,20 +64,20 @@ def test_all_photos_bad_stops_whatever_is_allowed(folder: PhotoFolder, tmp_path:
 def test_files_that_no_row_names_are_listed(
     folder: PhotoFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder.picture(0).save(folder.root / "extra.png")
+    folder.image(0).save(folder.root / "extra.png")
     (folder.root / "notes.txt").touch()
     assert _source(folder, tmp_path / "work").unlisted == ("extra.png",)
     assert "1 image files are not in the table, such as extra.png" in caplog.text
 
 
 def test_nested_folders_and_chinese_names(folder: PhotoFolder, tmp_path: Path) -> None:
-    folder.picture(0).save(folder.add("机场/北京/照片.jpg", typename=folder.table["typename"][0]))
+    folder.image(0).save(folder.add("机场/北京/照片.jpg", typename=folder.table["typename"][0]))
     folder.write()
     assert "机场/北京/照片.jpg" in list(_source(folder, tmp_path / "work").index()["filename"])
 
 
 def test_letters_composed_otherwise_are_the_same_file(folder: PhotoFolder, tmp_path: Path) -> None:
-    folder.picture(0).save(folder.root / unicodedata.normalize("NFD", "Zürich.jpg"))
+    folder.image(0).save(folder.root / unicodedata.normalize("NFD", "Zürich.jpg"))
     folder.add(unicodedata.normalize("NFC", "Zürich.jpg"))
     folder.write()
     assert not len(_source(folder, tmp_path / "work").dropped)
@@ -85,7 +85,7 @@ def test_letters_composed_otherwise_are_the_same_file(folder: PhotoFolder, tmp_p
 
 def test_a_link_that_leaves_the_root_is_refused(folder: PhotoFolder, tmp_path: Path) -> None:
     outside = tmp_path / "outside.jpg"
-    folder.picture(0).save(outside)
+    folder.image(0).save(outside)
     folder.add("link.jpg").symlink_to(outside)
     folder.write()
     with pytest.raises(ValueError, match=r"row 18, filename 'link\.jpg': a link that leaves data\.root"):
@@ -101,7 +101,7 @@ def test_a_root_that_is_no_folder(folder: PhotoFolder, tmp_path: Path, name: str
 def test_copies_and_airframes_are_one_group(folder: PhotoFolder, tmp_path: Path) -> None:
     folder.table["registration"] = [f"R-{number}" for number in range(16)]
     folder.table.loc[[2, 9], "registration"] = "SAME"
-    folder.picture(5).resize((60, 45)).save(folder.add("copy.png", like=5, registration=None))
+    folder.image(5).resize((60, 45)).save(folder.add("copy.png", like=5, registration=None))
     folder.write()
     index = _source(folder, tmp_path / "work").index().set_index("filename")
     names = list(folder.table["filename"])

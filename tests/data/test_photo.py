@@ -14,7 +14,7 @@ from PIL import Image
 from aerofuse.data.photo import Box, UnreadablePhotoError, crop_to_box, fit_square, open_photo
 
 
-def _picture(width: int = 80, height: int = 60) -> Image.Image:
+def _image(width: int = 80, height: int = 60) -> Image.Image:
     """Red on the left, blue on the right, white above."""
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[:, : width // 2, 0] = 220
@@ -29,12 +29,12 @@ def _save(image: Image.Image, path: Path, **options: Any) -> Path:
 
 
 def _deep_grey() -> Image.Image:
-    return Image.fromarray(np.asarray(_picture().convert("L")).astype(np.uint16) * 257)
+    return Image.fromarray(np.asarray(_image().convert("L")).astype(np.uint16) * 257)
 
 
 def _deep_colour(path: Path, *, transparent: bool = False) -> Path:
     """As cameras and scanners write it, which Pillow cannot: 16 bits in each of three or four channels."""
-    deep = np.asarray(_picture())[..., ::-1].astype(np.uint16) * 257
+    deep = np.asarray(_image())[..., ::-1].astype(np.uint16) * 257
     if transparent:
         deep = np.dstack([deep, np.full(deep.shape[:2], 65535, np.uint16)])
     assert cv2.imwrite(str(path), deep)
@@ -42,8 +42,8 @@ def _deep_colour(path: Path, *, transparent: bool = False) -> Path:
 
 
 def deep_planes(path: Path) -> Path:
-    """A TIFF of 16 bits whose red, green and blue are three pictures, one after the other."""
-    pixels = np.asarray(_picture()).astype("<u2") * 257
+    """A TIFF of 16 bits whose red, green and blue are three images, one after the other."""
+    pixels = np.asarray(_image()).astype("<u2") * 257
     planes = [pixels[..., channel].tobytes() for channel in range(3)]
     header, entries, size = 8, 10, len(planes[0])
     behind = header + 2 + 12 * entries + 4
@@ -60,47 +60,47 @@ def deep_planes(path: Path) -> Path:
 
 
 def floats(path: Path) -> Path:
-    assert cv2.imwrite(str(path), np.asarray(_picture()).astype(np.float32) / 255)
+    assert cv2.imwrite(str(path), np.asarray(_image()).astype(np.float32) / 255)
     return path
 
 
 def _transparent() -> Image.Image:
-    image = _picture().convert("RGBA")
+    image = _image().convert("RGBA")
     image.putalpha(Image.fromarray(np.tile(np.linspace(0, 255, 80, dtype=np.uint8), (60, 1))))
     return image
 
 
 def _animated(path: Path) -> Path:
-    first, second = _picture(), Image.new("RGB", (80, 60), "black")
+    first, second = _image(), Image.new("RGB", (80, 60), "black")
     return _save(first, path, save_all=True, append_images=[second], duration=100)
 
 
 def _turned(path: Path) -> Path:
     exif = Image.Exif()
     exif[0x0112] = 6  # as a camera held upright writes it: turn by 90 degrees to the right
-    return _save(_picture().transpose(Image.Transpose.ROTATE_90), path, exif=exif)
+    return _save(_image().transpose(Image.Transpose.ROTATE_90), path, exif=exif)
 
 
 READABLE: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "jpeg": (lambda folder: _save(_picture(), folder / "a.jpg", quality=95), ""),
-    "progressive": (lambda folder: _save(_picture(), folder / "a.jpg", quality=95, progressive=True), ""),
+    "jpeg": (lambda folder: _save(_image(), folder / "a.jpg", quality=95), ""),
+    "progressive": (lambda folder: _save(_image(), folder / "a.jpg", quality=95, progressive=True), ""),
     "turned": (lambda folder: _turned(folder / "a.jpg"), "turned as its EXIF data says"),
-    "png": (lambda folder: _save(_picture(), folder / "a.png"), ""),
-    "palette": (lambda folder: _save(_picture().quantize(64), folder / "a.png"), ""),
-    "webp": (lambda folder: _save(_picture(), folder / "a.webp", lossless=True), ""),
-    "bmp": (lambda folder: _save(_picture(), folder / "a.bmp"), ""),
-    "tiff": (lambda folder: _save(_picture(), folder / "a.tif"), ""),
-    "wrong extension": (lambda folder: _save(_picture(), folder / "a.jpg", format="PNG"), ""),
-    "no extension": (lambda folder: _save(_picture(), folder / "a", format="PNG"), ""),
-    "cmyk": (lambda folder: _save(_picture().convert("CMYK"), folder / "a.jpg", quality=95), "CMYK"),
-    "animated": (lambda folder: _animated(folder / "a.gif"), "animated: the first picture is used"),
+    "png": (lambda folder: _save(_image(), folder / "a.png"), ""),
+    "palette": (lambda folder: _save(_image().quantize(64), folder / "a.png"), ""),
+    "webp": (lambda folder: _save(_image(), folder / "a.webp", lossless=True), ""),
+    "bmp": (lambda folder: _save(_image(), folder / "a.bmp"), ""),
+    "tiff": (lambda folder: _save(_image(), folder / "a.tif"), ""),
+    "wrong extension": (lambda folder: _save(_image(), folder / "a.jpg", format="PNG"), ""),
+    "no extension": (lambda folder: _save(_image(), folder / "a", format="PNG"), ""),
+    "cmyk": (lambda folder: _save(_image().convert("CMYK"), folder / "a.jpg", quality=95), "CMYK"),
+    "animated": (lambda folder: _animated(folder / "a.gif"), "animated: the first frame is used"),
     "16 bits, png": (lambda folder: _deep_colour(folder / "a.png"), ""),
     "16 bits, tiff": (lambda folder: _deep_colour(folder / "a.tif"), ""),
     "16 bits with opaque alpha, tiff": (
         lambda folder: _deep_colour(folder / "a.tif", transparent=True),
         "transparent: put on white",
     ),
-    "large": (lambda folder: _save(_picture(8000, 6000), folder / "a.jpg"), ""),
+    "large": (lambda folder: _save(_image(8000, 6000), folder / "a.jpg"), ""),
 }
 
 
@@ -119,7 +119,7 @@ def test_photos_of_every_kind_are_read_right(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
 def test_a_grey_photo(tmp_path: Path, suffix: str) -> None:
-    photo = open_photo(_save(_picture().convert("L"), tmp_path / f"a.{suffix}"), 30)
+    photo = open_photo(_save(_image().convert("L"), tmp_path / f"a.{suffix}"), 30)
     assert photo.remarks == ("grey",)
     assert np.abs(np.asarray(photo.image, dtype=int)[45, 20] - 66).max() < 6
 
@@ -128,7 +128,7 @@ def test_a_grey_photo(tmp_path: Path, suffix: str) -> None:
 def test_16_bits_are_brought_to_8(tmp_path: Path, suffix: str) -> None:
     photo = open_photo(_save(_deep_grey(), tmp_path / f"a.{suffix}"), 30)
     assert photo.remarks == ("more than 8 bits a channel",)
-    np.testing.assert_array_equal(np.asarray(photo.image.convert("L")), np.asarray(_picture().convert("L")))
+    np.testing.assert_array_equal(np.asarray(photo.image.convert("L")), np.asarray(_image().convert("L")))
 
 
 def test_transparency_is_put_on_white(tmp_path: Path) -> None:
@@ -140,13 +140,13 @@ def test_transparency_is_put_on_white(tmp_path: Path) -> None:
 
 
 def _truncated(folder: Path) -> Path:
-    path = _save(_picture(400, 300), folder / "a.jpg")
+    path = _save(_image(400, 300), folder / "a.jpg")
     path.write_bytes(path.read_bytes()[:3000])
     return path
 
 
 def broken_png(folder: Path) -> Path:
-    path = _save(_picture(), folder / "a.png")
+    path = _save(_image(), folder / "a.png")
     content = bytearray(path.read_bytes())
     content[60:70] = b"0123456789"
     path.write_bytes(bytes(content))
@@ -195,7 +195,7 @@ def test_what_cannot_be_used_has_a_reason(kind: str, tmp_path: Path) -> None:
 
 
 def test_another_case_is_pointed_out(tmp_path: Path) -> None:
-    _save(_picture(), tmp_path / "A.JPG", format="JPEG")
+    _save(_image(), tmp_path / "A.JPG", format="JPEG")
     with pytest.raises(UnreadablePhotoError, match=r"no such file; there is A\.JPG"):
         open_photo(tmp_path / "a.jpg", 30)
 
@@ -207,8 +207,8 @@ def test_a_large_photo_is_read_like_any_other(
     """It is made smaller early on, and is then as a small one."""
     exif = Image.Exif()
     exif[0x0112] = turn
-    picture = _picture(800, 600)
-    image = picture.quantize(64) if mode == "P" else picture.convert(mode)
+    original = _image(800, 600)
+    image = original.quantize(64) if mode == "P" else original.convert(mode)
     path = _save(image, tmp_path / "a.tif", exif=exif)
     whole = open_photo(path, 30)
     monkeypatch.setattr("aerofuse.data.photo.LARGE_PIXELS", 100_000)
@@ -227,13 +227,13 @@ def test_200_megapixels_are_no_bomb_yet(tmp_path: Path) -> None:
 
 
 def test_a_large_jpeg_is_decoded_small(tmp_path: Path) -> None:
-    photo = open_photo(_save(_picture(4000, 3000), tmp_path / "a.jpg"), 224)
+    photo = open_photo(_save(_image(4000, 3000), tmp_path / "a.jpg"), 224)
     assert 448 <= min(photo.image.size) < 1500
     assert photo.size == (4000, 3000)
 
 
 def test_the_banner_goes(tmp_path: Path) -> None:
-    image = _picture(400, 320)
+    image = _image(400, 320)
     image.paste("lime", (0, 300, 400, 320))
     photo = open_photo(_save(image, tmp_path / "a.png"), 30, banner_px=20)
     assert photo.size == (400, 300)
@@ -243,7 +243,7 @@ def test_the_banner_goes(tmp_path: Path) -> None:
 
 
 def test_the_whole_photo_is_fitted_into_a_square() -> None:
-    square = fit_square(_picture(80, 40), 64)
+    square = fit_square(_image(80, 40), 64)
     assert square.shape == (64, 64, 3)
     np.testing.assert_array_equal(square[0, 0], (124, 116, 104))
     np.testing.assert_array_equal(square[63, 63], (124, 116, 104))
@@ -273,6 +273,6 @@ def test_a_box_is_in_pixels_of_the_file_not_of_what_was_decoded(tmp_path: Path) 
 
 
 def test_a_box_outside_of_the_photo_is_refused(tmp_path: Path) -> None:
-    photo = open_photo(_save(_picture(), tmp_path / "a.png"), 30)
+    photo = open_photo(_save(_image(), tmp_path / "a.png"), 30)
     with pytest.raises(UnreadablePhotoError, match="its box begins at 90, 10, outside of 80 x 60 pixels"):
         crop_to_box(photo, Box(90, 10, 95, 20), 0.0)

@@ -1,6 +1,6 @@
-"""Things that stand before an aircraft, drawn flat on the photo's plane: poles, fences, trees, walls, wires.
+"""Drawing occluders that are flat: poles, fences, trees, walls, wires.
 
-Shading is worked out at half the mask's resolution, which is the photo's own.
+Shading has half the resolution of the mask: that of the photo.
 """
 
 from __future__ import annotations
@@ -52,15 +52,14 @@ def _grid(rows: int, columns: int) -> tuple[Floats, Floats]:
 
 def _level(aircraft: Mask, share: float, axis: int, from_end: bool) -> float:
     """Where a straight edge must lie (0..1 of the photo) to hide `share` of the aircraft's pixels behind it."""
-    kind = cv2.REDUCE_SUM
-    sums = cv2.reduce(aircraft.view(np.uint8), axis, kind, dtype=cv2.CV_32S)
+    sums = cv2.reduce(aircraft.view(np.uint8), axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S)
     cumulated = np.cumsum(sums.ravel())
     wanted = (1 - share if from_end else share) * cumulated[-1]
     return float(np.searchsorted(cumulated, wanted)) / len(cumulated)
 
 
 def pole(rng: np.random.Generator, scene: Scene, aircraft: Mask, target: float) -> Sprite:
-    """Round lamp posts or masts, shaded across; more and thicker ones for a larger share."""
+    """Draw round lamp posts or masts, more and thicker ones for a larger share."""
     size = aircraft.shape[0]
     thick = size * np.clip(target * rng.uniform(0.25, 0.8), 0.014, 0.10)
     count = int(np.clip(round(target * size * 0.9 / thick), 1, 6))
@@ -81,7 +80,7 @@ def pole(rng: np.random.Generator, scene: Scene, aircraft: Mask, target: float) 
 
 
 def fence(rng: np.random.Generator, scene: Scene, aircraft: Mask, target: float) -> Sprite:
-    """Chain-link or railings between posts, over the whole width."""
+    """Draw chain-link or railings between posts, over the whole width."""
     size = aircraft.shape[0]
     wire = size * rng.uniform(0.006, 0.010)
     share = float(np.clip(target, 0.06, 0.5))
@@ -126,7 +125,7 @@ def _foliage(
 
 
 def tree(rng: np.random.Generator, scene: Scene, aircraft: Mask, target: float) -> Sprite:
-    """A tree: trunk, boughs, and a ragged crown with gaps."""
+    """Draw a tree: trunk, boughs, and a ragged crown with gaps."""
     size = aircraft.shape[0]
     height = int(size * np.clip(0.75 + 0.9 * target, 0.75, 1.35)) // 2 * 2
     width = int(height * rng.uniform(0.45, 0.8) * np.clip(0.5 + 1.2 * target, 0.6, 1.3)) // 2 * 2
@@ -154,7 +153,7 @@ def tree(rng: np.random.Generator, scene: Scene, aircraft: Mask, target: float) 
 
 
 def branches(rng: np.random.Generator, scene: Scene, aircraft: Mask, target: float) -> Sprite:
-    """Boughs that hang into the photo from above, or leaves that reach in from one side."""
+    """Draw boughs that hang into the photo from above, or leaves that reach in from one side."""
     size = aircraft.shape[0]
     y, x = _grid(size // 2, size // 2)
     y, x = y / (size // 2), x / (size // 2)
@@ -172,7 +171,7 @@ def branches(rng: np.random.Generator, scene: Scene, aircraft: Mask, target: flo
 
 
 def hedge(rng: np.random.Generator, scene: Scene, aircraft: Mask, target: float) -> Sprite:
-    """Bushes along the lower edge."""
+    """Draw bushes along the lower edge."""
     size = aircraft.shape[0]
     y, _ = _grid(size // 2, size // 2)
     y = y / (size // 2)
@@ -183,7 +182,7 @@ def hedge(rng: np.random.Generator, scene: Scene, aircraft: Mask, target: float)
 
 
 def wall(rng: np.random.Generator, scene: Scene, aircraft: Mask, target: float) -> Sprite:
-    """A hangar's or terminal's corner that cuts into the photo from one side: panels, a lit and a shaded face."""
+    """Draw the corner of a hangar or terminal that cuts into the photo from one side."""
     size = aircraft.shape[0]
     half = size // 2
     right = rng.random() < 0.5
@@ -212,7 +211,7 @@ def wall(rng: np.random.Generator, scene: Scene, aircraft: Mask, target: float) 
 
 
 def barrier(rng: np.random.Generator, scene: Scene, aircraft: Mask, target: float) -> Sprite:
-    """A blast fence or concrete barrier along the lower part, in bays with a shaded coping."""
+    """Draw a blast fence or concrete barrier along the lower part."""
     size = aircraft.shape[0]
     half = size // 2
     top = _level(aircraft, target, 1, True)
@@ -235,7 +234,7 @@ def barrier(rng: np.random.Generator, scene: Scene, aircraft: Mask, target: floa
 
 
 def wires(rng: np.random.Generator, scene: Scene, aircraft: Mask, target: float) -> Sprite:
-    """Sagging cables of a power line across the aircraft."""
+    """Draw sagging cables of a power line across the aircraft."""
     size = aircraft.shape[0]
     mask = np.zeros((size, size), np.uint8)
     share = np.linspace(-0.05, 1.05, 24)
