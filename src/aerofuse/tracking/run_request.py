@@ -8,10 +8,10 @@ import secrets
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel, ConfigDict
 
 from aerofuse.tracking.addresses import hide_password
 
@@ -19,9 +19,10 @@ from aerofuse.tracking.addresses import hide_password
 _SOURCES = ("src", "stages", "dvc.yaml", "params.yaml")
 
 
-@dataclass(frozen=True)
-class RunRequest:
-    """One run of a stage, under the parent run that groups one execution of the pipeline."""
+class RunRequest(BaseModel):
+    """One run of a stage, under the parent run that groups one execution of the pipeline; a journal's first line."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     key: str  # of this run and no other; sorts by time
     uri: str  # of the store, without a password
@@ -33,18 +34,7 @@ class RunRequest:
     start_ms: int  # milliseconds since 1970
     execution: str  # the parent is found by it
     execution_name: str
-
-    def to_record(self) -> dict[str, Any]:
-        """The first line of a journal."""
-        return asdict(self)
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> RunRequest:
-        """Raises `ValueError` for what is no first line of a journal."""
-        try:
-            return cls(**record)
-        except TypeError as error:
-            raise ValueError(f"no run: {record}") from error
+    ended: bool = False  # its end was logged
 
 
 def describe_run(stage: str, experiment: str, uri: str, root: Path) -> RunRequest:

@@ -1,8 +1,8 @@
 """A training stage is one run of MLflow, under one parent per pipeline execution. Tracking never fails a training.
 
 Runs go to `MLFLOW_TRACKING_URI`, or to a local SQLite store (`mlflow.db` and `mlartifacts/`) where that is not set.
-Training writes what it logs to a spool (`aerofuse.tracking.spool`) and waits for no server: a thread of its own sends
-it. What MLflow has not taken by the end of the run is sent by the next one, or by `aerofuse mlflow send`.
+Training writes what it logs to a journal (`aerofuse.tracking.journal`) and waits for no server: a thread of its own
+sends it. What MLflow has not taken by the end of the run is sent by the next one, or by `aerofuse mlflow send`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ from pydantic import Field
 
 from aerofuse.common.params import Section
 from aerofuse.tracking.addresses import summary, tracking_uri
-from aerofuse.tracking.entries import MAX_PARAMS, MAX_POINTS, Artifact, End, Entry, Metrics, Params, Point
+from aerofuse.tracking.journal import MAX_PARAMS, MAX_POINTS, Entry, Journal
 from aerofuse.tracking.machine import MachineMonitor
 from aerofuse.tracking.run_request import describe_run
 from aerofuse.tracking.sending import Sender
-from aerofuse.tracking.spool import Spool, SpoolError
 from aerofuse.tracking.store import set_defaults
 
 
@@ -56,30 +55,30 @@ class Tracker:
 
 
 class _MlflowTracker(Tracker):
-    """One run, written to a spool that is sent while it is written."""
+    """One run, written to a journal that is sent while it is written."""
 
-    def __init__(self, spool: Spool, uri: str, root: Path, *, watch_machine: bool) -> None:
-        self._spool = spool
+    def __init__(self, journal: Journal, uri: str, root: Path, *, watch_machine: bool) -> None:
+        self._journal = journal
         self._local = uri.startswith("sqlite:")
         self._full = False
-        self._sender = Sender(spool, uri, root)
+        self._sender = Sender(journal, uri, root)
         self._sender.start()
         self._monitor = MachineMonitor(self.log_metrics) if watch_machine else None
 
     def log_params(self, params: Mapping[str, object]) -> None:
         flat = [(name, str(value)) for name, value in _flatten(params)]
         for start in range(0, len(flat), MAX_PARAMS):
-            self._keep(Params(dict(flat[start : start + MAX_PARAMS])))
+            self._keep(Entry(kind="params", values=dict(flat[start : start + MAX_PARAMS])))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         now_ms = _now_ms()
-        points = [Point(name, float(value), now_ms, step) for name, value in metrics.items()]
+        points = [(name, float(value), now_ms, step) for name, value in metrics.items()]
         for start in range(0, len(points), MAX_POINTS):
-            self._keep(Metrics(points[start : start + MAX_POINTS]))
+            self._keep(Entry(kind="metrics", points=points[start : start + MAX_POINTS]))
 
     def log_artifact(self, path: Path) -> None:
         if path.exists():
-            self._keep(Artifact(str(path.absolute())))
+            self._keep(Entry(kind="artifact", path=str(path.absolute())))
         else:
             logger.warning("MLflow: there is no %s to keep a copy of", path)
 
@@ -87,33 +86,33 @@ class _MlflowTracker(Tracker):
         """End the run as FINISHED, FAILED or KILLED, and say so if MLflow has not got all of it."""
         if self._monitor is not None:
             self._monitor.stop()
-        self._keep(End(status, _now_ms()))
+        self._keep(Entry(kind="end", status=status, time_ms=_now_ms()))
         early = _FINISH_S if status == "FINISHED" else _FINISH_EARLY_S
         self._sender.finish(_FINISH_LOCAL_S if self._local else early)
-        if not self._sender.done and not self._sender.in_trouble:  # else it was said
+        if self._journal.entries and not self._sender.in_trouble:  # else it was said
             logger.warning(
                 "MLflow at %s has not taken all of this run. The rest is in %s, and sent by the next run, or by "
                 "`aerofuse mlflow send`",
-                self._spool.run.uri,
-                self._spool.folder,
+                self._journal.run.uri,
+                self._journal.folder,
             )
 
     def _keep(self, entry: Entry) -> None:
         try:
-            self._spool.append(entry)
-        except SpoolError as error:
+            self._journal.append(entry)
+        except OSError as error:
             if not self._full:
                 logger.warning("what is logged for MLflow cannot be kept: %s", error)
             self._full = True
         else:
-            self._sender.wake()
+            self._sender.news.set()
 
 
 @contextmanager
 def track_run(stage: str, params: TrackingParams, *, repo: Path | None = None) -> Iterator[Tracker]:
     """The run of the training stage `stage`; ends with the block: FINISHED, FAILED, or KILLED by a signal.
 
-    `repo` holds the local store and the spools; by default `DVC_ROOT`, which names the main repository even in the
+    `repo` holds the local store and the journals; by default `DVC_ROOT`, which names the main repository even in the
     temporary copy that an experiment runs in, else the current folder. Raises nothing but what the block raises.
     """
     root = (repo or Path(os.environ.get("DVC_ROOT", "."))).resolve()
@@ -139,11 +138,12 @@ def _open_run(stage: str, params: TrackingParams, root: Path) -> _MlflowTracker 
         return None
     uri = tracking_uri(root)
     try:
-        spool = Spool.create(root, describe_run(stage, params.experiment, uri, root))
-    except (OSError, RuntimeError, SpoolError) as error:  # params.yaml, git, the GPU's driver, the disk
+        run = describe_run(stage, params.experiment, uri, root)
+        journal = Journal(root / ".resume" / "mlflow" / run.key, run)
+    except (OSError, RuntimeError) as error:  # params.yaml, git, the GPU's driver, the disk
         logger.warning("no MLflow run: %s", summary(error))
         return None
-    return _MlflowTracker(spool, uri, root, watch_machine=params.system_metrics)
+    return _MlflowTracker(journal, uri, root, watch_machine=params.system_metrics)
 
 
 def _flatten(params: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
