@@ -12,17 +12,17 @@ _EXTRAS = {"psycopg2": "postgresql"}  # what a store needs: the extra that has i
 
 
 def tracking_uri(root: Path) -> str:
-    """`MLFLOW_TRACKING_URI`, or the SQLite store in `root` where that is not set."""
+    """Return `MLFLOW_TRACKING_URI`, or the SQLite store in `root` where that is not set."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(root / 'mlflow.db').as_posix()}"
 
 
 def hide_password(text: str) -> str:
-    """`text` with `***` for the user and the password of every address in it."""
+    """Return `text` with `***` for the user and the password of every address in it."""
     return re.sub(r"(?<=://)[^/@\s]+@", "***@", text)
 
 
 def summary(error: BaseException) -> str:
-    """What went wrong in one line, without a password: of the network's errors the first, not what was made of it."""
+    """Return what went wrong in one line, without a password: of the network's errors the first."""
     first = error
     while (earlier := first.__cause__ or first.__context__) is not None:
         first = earlier

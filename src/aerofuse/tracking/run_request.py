@@ -38,7 +38,7 @@ class RunRequest(BaseModel):
 
 
 def describe_run(stage: str, experiment: str, uri: str, root: Path) -> RunRequest:
-    """The run that starts now, from the current folder: what it came from, and which execution it is part of."""
+    """Describe the run that starts now, in the current folder: what it comes from, which execution it is part of."""
     tags = _tags()
     execution, name = _execution(tags)
     now = datetime.now(UTC)
@@ -57,7 +57,7 @@ def describe_run(stage: str, experiment: str, uri: str, root: Path) -> RunReques
 
 
 def _execution(tags: Mapping[str, str]) -> tuple[str, str]:
-    """A key that the stages of one execution of the pipeline share, and the name of that execution."""
+    """Return a key that the stages of one execution of the pipeline share, and the name of that execution."""
     commit, name = tags.get("mlflow.source.git.commit", ""), tags.get("dvc_exp_name", "")
     if name:  # the same name may be used again on top of another commit
         execution = f"{name} {os.environ.get('DVC_EXP_BASELINE_REV', commit)}"
@@ -70,7 +70,7 @@ def _execution(tags: Mapping[str, str]) -> tuple[str, str]:
 
 
 def _tags() -> dict[str, str]:
-    """What a run came from: commit, whether there are changes on top, experiment, device."""
+    """Return what a run comes from: commit, whether there are changes on top, experiment, device."""
     tags = {
         "mlflow.source.git.commit": _git("rev-parse", "HEAD"),
         "git_dirty": "true" if _git("status", "--porcelain", "--", *_SOURCES) else "false",
@@ -81,7 +81,7 @@ def _tags() -> dict[str, str]:
 
 
 def _git(*arguments: str) -> str:
-    """What git says about the current folder; nothing where there is no git, no repository or no commit."""
+    """Return what git says about the current folder; nothing where there is no git, no repository or no commit."""
     try:
         return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

@@ -79,10 +79,7 @@ def send_older(root: Path, uri: str, store: Store) -> None:
 
 
 def send_journal(folder: Path, store: Store) -> str | None:
-    """Send all that a run has left, what was refused too; return why something is left, or `None`.
-
-    Raises `AwayError`. What MLflow took until then is not sent again.
-    """
+    """Send all that a run has left, what was refused too; return why something is left. Raises `AwayError`."""
     try:
         with closing(Journal(folder)) as journal:
             _send_entries(journal, store.find(journal.run, running=False), store)

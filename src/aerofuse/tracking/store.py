@@ -51,13 +51,13 @@ class RunIds(NamedTuple):
 
 
 def set_defaults() -> None:
-    """MLflow's settings by environment variables; what the user has set stays. Before MLflow is imported."""
+    """Set MLflow's environment variables, before MLflow is imported; what the user has set stays."""
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
 
 
 def make_client(uri: str) -> Any:
-    """MLflow's client of the store at `uri`, which has answered where it is a database."""
+    """Return MLflow's client of the store at `uri`; a database has answered by then."""
     from mlflow import MlflowClient
 
     _knock(uri)
@@ -74,7 +74,10 @@ class Store:
         self._connected: Any = None
 
     def find(self, request: RunRequest, *, running: bool) -> RunIds:
-        """The run that `request` describes, made where MLflow has not got it; the parent runs on if it is `running`."""
+        """Return the run that `request` describes, made where MLflow does not have it; `running` sets its parent to run.
+
+        Raises `AwayError` or `RefusedError`.
+        """
         with self._refusals(), self._one_process_at_a_time:
             experiment_id = self._experiment(request)
             parent_id = self._find_or_create(
@@ -98,7 +101,7 @@ class Store:
             return RunIds(run_id, parent_id)
 
     def send(self, ids: RunIds, entry: Entry, folder: Path) -> None:
-        """Have MLflow take `entry` of the journal in `folder`; the same again changes nothing."""
+        """Send an entry of the journal in `folder`; the same again changes nothing. Raises as `find`."""
         from mlflow.entities import Metric, Param
 
         with self._refusals():
@@ -153,7 +156,7 @@ class Store:
         return str(run.info.run_id)
 
     def _end(self, ids: RunIds, end: Entry) -> None:
-        """The parent says how its latest stage ended."""
+        """End the run; its parent says how its latest stage ended."""
         self._client.set_terminated(ids.run_id, end.status, end.time_ms)
         experiment_id = self._client.get_run(ids.parent_id).info.experiment_id
         later = f"tags.`mlflow.parentRunId` = '{ids.parent_id}' and attributes.start_time > {end.time_ms}"

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
 from aerofuse.common.params import Section
 from aerofuse.tracking.addresses import summary, tracking_uri
 from aerofuse.tracking.journal import MAX_PARAMS, MAX_POINTS, Entry, Journal
-from aerofuse.tracking.machine import MachineMonitor
 from aerofuse.tracking.run_request import describe_run
 from aerofuse.tracking.sending import Sender
 from aerofuse.tracking.store import set_defaults
@@ -39,6 +41,9 @@ logger = logging.getLogger(__name__)
 _FINISH_S = 10.0
 _FINISH_EARLY_S = 3.0  # after an error or a signal
 _FINISH_LOCAL_S = 120.0  # SQLite: processes that start together queue up while the first makes the database
+
+_SAMPLE_INTERVAL_S = 5  # MLflow's own 10 s leaves a short run with a point or two
+_STOP_S = 1  # a meter that hangs is not waited for any longer
 
 
 class Tracker:
@@ -110,9 +115,9 @@ class _MlflowTracker(Tracker):
 
 @contextmanager
 def track_run(stage: str, params: TrackingParams, *, repo: Path | None = None) -> Iterator[Tracker]:
-    """The run of the training stage `stage`; ends with the block: FINISHED, FAILED, or KILLED by a signal.
+    """Track the stage `stage` as one run, which ends with the block: FINISHED, FAILED, or KILLED by a signal.
 
-    `repo` holds the local store and the journals; by default `DVC_ROOT`, which names the main repository even in the
+    `repo` holds the local store and the journals: by default `DVC_ROOT`, which names the main repository even in the
     temporary copy that an experiment runs in, else the current folder. Raises nothing but what the block raises.
     """
     root = (repo or Path(os.environ.get("DVC_ROOT", "."))).resolve()
@@ -129,7 +134,7 @@ def track_run(stage: str, params: TrackingParams, *, repo: Path | None = None) -
 
 
 def _open_run(stage: str, params: TrackingParams, root: Path) -> _MlflowTracker | None:
-    """A run, whether MLflow answers or not; `None` and a warning where nothing can be kept for it."""
+    """Open a run, whether MLflow answers or not; return `None` and a warning where nothing can be kept for it."""
     set_defaults()
     try:
         import mlflow  # noqa: F401  # whether it is there, and not at once in several threads
@@ -156,3 +161,56 @@ def _flatten(params: Mapping[str, object], prefix: str = "") -> Iterator[tuple[s
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+class MachineMonitor:
+    """Samples CPU, memory, disk, network and GPU with MLflow's meters, in a thread of its own.
+
+    MLflow's own monitor ends for good when its server fails once.
+    """
+
+    def __init__(self, publish: Callable[[Mapping[str, float], int], None]) -> None:
+        """`publish` is given the metrics and the number of the sample."""
+        self._publish = publish
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="MachineMonitor", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take no more samples."""
+        self._stop.set()
+        self._thread.join(_STOP_S)
+
+    def _run(self) -> None:
+        try:
+            interval_s = float(os.environ.get("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", _SAMPLE_INTERVAL_S))
+            meters = _meters()
+            for sample in count():
+                for meter in meters:
+                    meter.collect_metrics()
+                if self._stop.wait(interval_s):
+                    return
+                metrics: dict[str, float] = {}
+                for meter in meters:
+                    metrics |= meter.aggregate_metrics()
+                    meter.clear_metrics()
+                self._publish({f"system/{name}": value for name, value in metrics.items()}, sample)
+        except Exception as error:  # a meter's, and MLflow's meters raise what their libraries raise
+            logger.warning("the machine is not watched any more: %s: %s", type(error).__name__, error)
+
+
+def _meters() -> list[Any]:
+    from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+    from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
+    from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+    from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
+    from mlflow.system_metrics.metrics.rocm_monitor import ROCMMonitor
+
+    everywhere: list[Any] = [CPUMonitor, DiskMonitor, NetworkMonitor]
+    meters = [kind() for kind in everywhere]
+    for kind in (GPUMonitor, ROCMMonitor):
+        try:
+            return [*meters, kind()]
+        except Exception as error:  # no such GPU, no driver or no library
+            logger.debug("%s: %s", kind.__name__, error)
+    return meters
