@@ -131,7 +131,7 @@ class _Sender:
         """Send one journal; return why something of it is left."""
         here = tracking_uri(self._root)
         uri = here if run.uri == hide_password(here) else run.uri
-        if "***@" in uri:
+        if "***" in uri:
             return "its address has a password; name it in MLFLOW_TRACKING_URI"
         if uri in self._away:
             return self._away[uri]

@@ -16,9 +16,14 @@ def tracking_uri(root: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(root / 'mlflow.db').as_posix()}"
 
 
-def hide_password(text: str) -> str:
-    """Return `text` with `***` for the user and the password of every address in it."""
-    return re.sub(r"(?<=://)[^/@\s]+@", "***@", text)
+def hide_password(uri: str) -> str:
+    """Return an address with `***` for its user and its password, in front of the host or in the query.
+
+    Parsers differ about a password that holds `/`, `?`, `@` or a blank without an escape. So all up to the last `@` is
+    hidden: rather too much than a part of a password.
+    """
+    uri = re.sub(r"([?&][^=&@]*(?:user|pass|token|secret)[^=&@]*=)[^&#]*", r"\1***", uri, flags=re.IGNORECASE)
+    return re.sub(r"(?<=://).*@", "***@", uri, flags=re.DOTALL)
 
 
 def summary(error: BaseException) -> str:
@@ -28,7 +33,11 @@ def summary(error: BaseException) -> str:
         first = earlier
     if isinstance(first, OSError):
         error = first
-    text = hide_password(f"{type(error).__name__}: {error}".splitlines()[0])[:300]
+    text = f"{type(error).__name__}: {error}"
+    if uri := os.environ.get("MLFLOW_TRACKING_URI"):
+        text = text.replace(uri, hide_password(uri))
+    words = re.split(r"(\s+)", text.splitlines()[0])  # other addresses, which have no blank, stand between them
+    text = "".join(hide_password(word) if "://" in word else word for word in words)[:300]
     if isinstance(first, ModuleNotFoundError) and first.name in _EXTRAS:
         return f"{text}: pip install 'aerofuse[{_EXTRAS[first.name]}]'"
     if getattr(error, "error_code", None) in _NOT_ADMITTED:

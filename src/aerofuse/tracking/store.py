@@ -74,7 +74,7 @@ class Store:
         self._connected: Any = None
 
     def find(self, request: RunRequest, *, running: bool) -> RunIds:
-        """Return the run that `request` describes, made where MLflow does not have it; `running` sets its parent to run.
+        """Return the run that `request` describes, made where MLflow lacks it; `running` sets its parent to run.
 
         Raises `AwayError` or `RefusedError`.
         """
