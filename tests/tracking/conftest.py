@@ -26,7 +26,7 @@ def clean_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
         yield
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One folder with one database for all tests, as creating one takes seconds; experiments keep them apart."""
     return tmp_path_factory.mktemp("store")

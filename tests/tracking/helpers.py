@@ -1,4 +1,4 @@
-"""What tests of tracking look at: what arrived, warnings, spools, and runs in between."""
+"""What tests of tracking look at: what arrived, warnings, journals, and runs in between."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from aerofuse.tracking.spool import find_spools
+from aerofuse.tracking.journal import Entry, read_journal, read_journals
 from aerofuse.tracking.tracker import Tracker, TrackingParams, track_run
 
 
@@ -90,9 +90,20 @@ def wait_until(holds: Callable[[], bool], timeout_s: float = 60) -> None:
 
 
 def nothing_waits(root: Path) -> bool:
-    """Whether all was sent, and no file of a spool is left behind."""
+    """Whether all was sent, and no file of a journal is left behind."""
     folder = root / ".resume" / "mlflow"
-    return not find_spools(root) and (not folder.exists() or list(folder.iterdir()) == [])
+    return not read_journals(root) and (not folder.exists() or list(folder.iterdir()) == [])
+
+
+def find_journals(root: Path) -> list[Path]:
+    """The folders of the journals that can be read, oldest first."""
+    return [folder for folder, _, _ in read_journals(root)]
+
+
+def entries_of(folder: Path) -> tuple[list[Entry], list[Entry]]:
+    """What waits in a journal, and what MLflow has refused of it."""
+    _, entries = read_journal(folder)
+    return [entry for entry in entries if entry.reason is None], [entry for entry in entries if entry.reason]
 
 
 def run_another(params: TrackingParams, stage: str = "next") -> None:

@@ -13,12 +13,13 @@ import pytest
 
 from aerofuse.cli.main import main
 from aerofuse.tracking import sending, tracker
-from aerofuse.tracking.spool import find_spools, read_contents
 from aerofuse.tracking.tracker import TrackingParams, track_run
-from tests.tracking.helpers import Arrived, log_epochs, losses, nothing_waits, wait_until
+from tests.tracking.helpers import Arrived, entries_of, find_journals, log_epochs, losses, nothing_waits, wait_until
 from tests.tracking.servers import MlflowServer, PostgreSQL
 
 pytestmark = pytest.mark.slow
+
+_BATCHES = 12
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +66,8 @@ def _check_both_stages(arrived: Arrived, start_ms: int, end_ms: int) -> None:
         assert found.info.status == "FINISHED"
         assert start_ms <= found.info.start_time < found.info.end_time <= end_ms
         assert arrived.artifacts(stage)["curve.txt"] == "a picture"
-    for number in (0, 599):
-        assert arrived.curve("train_stage_a", f"metric{number}") == [(step, float(step)) for step in range(30)]
+    for number in (0, 500):
+        assert arrived.curve("train_stage_a", f"metric{number}") == [(step, float(step)) for step in range(_BATCHES)]
     params_a = arrived.stage("train_stage_a").data.params
     assert (params_a["late"], params_a["many.149"]) == ("yes", "149")
     assert arrived.artifacts("train_stage_a")["plots/confusion.txt"] == "a table"
@@ -95,28 +96,28 @@ def test_killed_half_way_and_stopped_while_it_is_sent_to(
         log_epochs(run, range(4, 20))
         run.log_params({"late": "yes"})
         run.log_artifact(plots)
-        for batch in range(30):
-            run.log_metrics({f"metric{number}": float(batch) for number in range(600)}, step=batch)
+        for batch in range(_BATCHES):  # two of them are more than MLflow takes at once
+            run.log_metrics({f"metric{number}": float(batch) for number in range(501)}, step=batch)
     with track_run("train_stage_b", params) as run:
         run.log_params({"seed": 1})
         log_epochs(run, range(1, 20))
         run.log_artifact(picture)
     end_ms = time.time_ns() // 1_000_000
-    first, _ = find_spools(tmp_path)
+    first, _ = find_journals(tmp_path)
     assert main(["mlflow", "send"]) == 1
 
     server.start()
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
-    waiting = read_contents(first).waiting
+    waiting = len(entries_of(first)[0])
     statuses: list[int] = []
     sender = threading.Thread(target=lambda: statuses.append(main(["mlflow", "send"])))
     sender.start()
-    wait_until(lambda: read_contents(first).waiting < waiting - 5)
+    wait_until(lambda: len(entries_of(first)[0]) < waiting - 5)
     server.pause()
     sender.join()
     server.go_on()  # and takes what it was asked for, late and unseen
     assert statuses == [1]
-    assert 0 < read_contents(first).waiting < waiting - 5
+    assert 0 < len(entries_of(first)[0]) < waiting - 5
 
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     assert main(["mlflow", "send"]) == 0
@@ -134,8 +135,8 @@ def test_stopped_half_way_it_answers_again_within_the_run(
         wait_until(lambda: arrived.stages() == ["train"] and arrived.curve("train", "loss") == losses(range(1, 3)))
         stopped.pause()
         log_epochs(run, range(3, 1000))
-        (folder,) = find_spools(tmp_path)
-        assert read_contents(folder).waiting >= 997  # all were logged while none was answered
+        (folder,) = find_journals(tmp_path)
+        assert len(entries_of(folder)[0]) >= 997  # all were logged while none was answered
         stopped.go_on()
         wait_until(lambda: arrived.curve("train", "loss") == losses(range(1, 1000)))
     assert nothing_waits(tmp_path)
@@ -160,7 +161,7 @@ def test_a_database_without_a_server_that_stops_half_way(
         wait_until(lambda: "train" in arrived.stages() and arrived.curve("train", "loss") == losses(range(1, 3)))
         database.pause()
         log_epochs(run, range(3, 50))
-    assert len(find_spools(tmp_path)) == 1  # the run has ended without an answer
+    assert len(find_journals(tmp_path)) == 1  # the run has ended without an answer
     database.go_on()
     wait_until(lambda: nothing_waits(tmp_path))
     assert arrived.curve("train", "loss") == losses(range(1, 50))

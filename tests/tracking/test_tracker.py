@@ -14,10 +14,9 @@ from pathlib import Path
 import pytest
 
 from aerofuse.tracking import sending
-from aerofuse.tracking.spool import find_spools, read_contents
 from aerofuse.tracking.tracker import TrackingParams, track_run
 from tests.new_python import check_in_new_python, with_this_source
-from tests.tracking.helpers import Arrived, nothing_waits, wait_until, warnings_of
+from tests.tracking.helpers import Arrived, entries_of, find_journals, nothing_waits, wait_until, warnings_of
 
 
 @pytest.fixture
@@ -151,8 +150,7 @@ def test_a_training_that_ends_early_says_how(
 _TRAINING = """
 import sys, time
 from pathlib import Path
-from aerofuse.tracking.params import TrackingParams
-from aerofuse.tracking.tracker import track_run
+from aerofuse.tracking.tracker import TrackingParams, track_run
 
 params = TrackingParams(enabled=True, experiment=sys.argv[1], system_metrics=False)
 with track_run("train", params, repo=Path(sys.argv[2])) as tracker:
@@ -241,7 +239,7 @@ def test_an_unreachable_server_costs_a_warning(
     (warning,) = warnings_of(caplog)
     assert f"127.0.0.1:{port}" in warning
     assert "secret" not in warning
-    assert len(find_spools(tmp_path)) == 1
+    assert len(find_journals(tmp_path)) == 1
 
 
 @pytest.mark.parametrize("broken", ["a folder", "not a database"])
@@ -256,7 +254,7 @@ def test_a_broken_database_costs_a_warning(
         tracker.log_metrics({"loss": 1.0}, step=1)
     (warning,) = warnings_of(caplog)
     assert "mlflow.db" in warning
-    assert len(find_spools(tmp_path)) == 1
+    assert len(find_journals(tmp_path)) == 1
 
 
 class _RefusingServer(BaseHTTPRequestHandler):
@@ -311,8 +309,8 @@ def test_a_server_that_refuses_everything_costs_one_warning(
         thread.join()
     (warning,) = warnings_of(caplog)
     assert reason in warning
-    (folder,) = find_spools(tmp_path)
-    assert read_contents(folder).waiting == 4
+    (folder,) = find_journals(tmp_path)
+    assert len(entries_of(folder)[0]) == 4
     printed = capfd.readouterr()
     assert printed.out == ""
     assert "\x1b" not in printed.err
@@ -322,8 +320,7 @@ _ONE_OF_THREE = """
 import sys, time
 from pathlib import Path
 import mlflow
-from aerofuse.tracking.params import TrackingParams
-from aerofuse.tracking.tracker import track_run
+from aerofuse.tracking.tracker import TrackingParams, track_run
 
 stage, root = sys.argv[1], Path(sys.argv[2])
 (root / f"{stage}.ready").touch()

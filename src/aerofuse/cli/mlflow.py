@@ -19,10 +19,10 @@ from rich.table import Table
 from aerofuse.cli.arguments import at_least
 from aerofuse.serving.limits import Limits
 from aerofuse.tracking.addresses import hide_password, summary, tracking_uri
+from aerofuse.tracking.journal import Entry, is_held, read_journals
 from aerofuse.tracking.run_request import RunRequest
-from aerofuse.tracking.sending import send_spool
-from aerofuse.tracking.spool import Contents, Spool, SpoolError, find_spools, is_held, read_contents, read_run
-from aerofuse.tracking.store import RefusedError, Store, set_defaults
+from aerofuse.tracking.sending import HELD, send_journal
+from aerofuse.tracking.store import AwayError, Store, set_defaults
 
 _PACKAGE = Path("models/aerofuse")
 _OUTPUT = Path("build/mlflow")
@@ -72,10 +72,10 @@ def _add_model(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 def run_list(options: argparse.Namespace) -> int:
     """Print what waits."""
     table = _make_table()
-    for folder, run in _runs(_root(options)):
-        contents = read_contents(folder)
-        state = f"refused: {contents.refused[-1].reason}" if contents.refused else "waits"
-        _add_row(table, run, contents, "being written by a training" if is_held(folder) else state)
+    for folder, run, entries in read_journals(_root(options)):
+        refused = [entry.reason for entry in entries if entry.reason is not None]
+        state = f"refused: {refused[-1]}" if refused else "waits"
+        _add_row(table, run, entries, HELD if is_held(folder) else state)
     _show(table)
     return 0
 
@@ -88,12 +88,11 @@ def run_send(options: argparse.Namespace) -> int:
     sender = _Sender(root)
     left = False
     with Console(stderr=True).status("sending what waits ...") as status:
-        for folder, run in _runs(root):
+        for folder, run, entries in read_journals(root):
             status.update(f"sending {run.key} ...")
-            contents = read_contents(folder)
             reason = sender.send(folder, run)
             left |= reason is not None
-            _add_row(table, run, contents, "sent" if reason is None else f"left: {reason}")
+            _add_row(table, run, entries, "sent" if reason is None else f"left: {reason}")
     _show(table)
     return int(left)
 
@@ -121,7 +120,7 @@ def run_model(options: argparse.Namespace) -> int:
 
 
 class _Sender:
-    """Sends spools, each to the server it is for; one that is away is asked once."""
+    """Sends journals, each to the server it is for; one that is away is asked once."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -129,31 +128,18 @@ class _Sender:
         self._away: dict[str, str] = {}
 
     def send(self, folder: Path, run: RunRequest) -> str | None:
-        """Send one spool; why something of it is left."""
+        """Send one journal; return why something of it is left."""
         here = tracking_uri(self._root)
         uri = here if run.uri == hide_password(here) else run.uri
-        if "***@" in uri:
+        if "***" in uri:
             return "its address has a password; name it in MLFLOW_TRACKING_URI"
         if uri in self._away:
             return self._away[uri]
         try:
-            spool = Spool.take(folder)
-            if spool is None:
-                return "being written by a training"
-            if send_spool(spool, self._stores.setdefault(uri, Store(uri, self._root))):
-                return None
-            refused = read_contents(folder).refused
-        except (RefusedError, SpoolError) as error:
-            return summary(error)
-        except Exception as error:  # whatever MLflow and its parts raise
-            self._away[uri] = summary(error)
+            return send_journal(folder, self._stores.setdefault(uri, Store(uri, self._root)))
+        except AwayError as error:
+            self._away[uri] = str(error)
             return self._away[uri]
-        return f"{len(refused)} refused, {refused[-1].reason}"
-
-
-def _runs(root: Path) -> list[tuple[Path, RunRequest]]:
-    found = [(folder, read_run(folder)) for folder in find_spools(root)]
-    return [(folder, run) for folder, run in found if run is not None]
 
 
 def _root(options: argparse.Namespace) -> Path:
@@ -172,8 +158,9 @@ def _make_table() -> Table:
     return table
 
 
-def _add_row(table: Table, run: RunRequest, contents: Contents, state: str) -> None:
-    counts = (contents.waiting, contents.artifacts, len(contents.refused))
+def _add_row(table: Table, run: RunRequest, entries: list[Entry], state: str) -> None:
+    refused = sum(entry.reason is not None for entry in entries)
+    counts = (len(entries) - refused, sum(entry.kind == "artifact" for entry in entries), refused)
     table.add_row(f"{run.key}\n{escape(run.uri)}", *map(str, counts), escape(state))
 
 

@@ -8,10 +8,10 @@ import secrets
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel, ConfigDict
 
 from aerofuse.tracking.addresses import hide_password
 
@@ -19,9 +19,10 @@ from aerofuse.tracking.addresses import hide_password
 _SOURCES = ("src", "stages", "dvc.yaml", "params.yaml")
 
 
-@dataclass(frozen=True)
-class RunRequest:
-    """One run of a stage, under the parent run that groups one execution of the pipeline."""
+class RunRequest(BaseModel):
+    """One run of a stage, under the parent run that groups one execution of the pipeline; a journal's first line."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     key: str  # of this run and no other; sorts by time
     uri: str  # of the store, without a password
@@ -33,22 +34,11 @@ class RunRequest:
     start_ms: int  # milliseconds since 1970
     execution: str  # the parent is found by it
     execution_name: str
-
-    def to_record(self) -> dict[str, Any]:
-        """The first line of a journal."""
-        return asdict(self)
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> RunRequest:
-        """Raises `ValueError` for what is no first line of a journal."""
-        try:
-            return cls(**record)
-        except TypeError as error:
-            raise ValueError(f"no run: {record}") from error
+    ended: bool = False  # its end was logged
 
 
 def describe_run(stage: str, experiment: str, uri: str, root: Path) -> RunRequest:
-    """The run that starts now, from the current folder: what it came from, and which execution it is part of."""
+    """Describe the run that starts now, in the current folder: what it comes from, which execution it is part of."""
     tags = _tags()
     execution, name = _execution(tags)
     now = datetime.now(UTC)
@@ -67,7 +57,7 @@ def describe_run(stage: str, experiment: str, uri: str, root: Path) -> RunReques
 
 
 def _execution(tags: Mapping[str, str]) -> tuple[str, str]:
-    """A key that the stages of one execution of the pipeline share, and the name of that execution."""
+    """Return a key that the stages of one execution of the pipeline share, and the name of that execution."""
     commit, name = tags.get("mlflow.source.git.commit", ""), tags.get("dvc_exp_name", "")
     if name:  # the same name may be used again on top of another commit
         execution = f"{name} {os.environ.get('DVC_EXP_BASELINE_REV', commit)}"
@@ -80,7 +70,7 @@ def _execution(tags: Mapping[str, str]) -> tuple[str, str]:
 
 
 def _tags() -> dict[str, str]:
-    """What a run came from: commit, whether there are changes on top, experiment, device."""
+    """Return what a run comes from: commit, whether there are changes on top, experiment, device."""
     tags = {
         "mlflow.source.git.commit": _git("rev-parse", "HEAD"),
         "git_dirty": "true" if _git("status", "--porcelain", "--", *_SOURCES) else "false",
@@ -91,7 +81,7 @@ def _tags() -> dict[str, str]:
 
 
 def _git(*arguments: str) -> str:
-    """What git says about the current folder; nothing where there is no git, no repository or no commit."""
+    """Return what git says about the current folder; nothing where there is no git, no repository or no commit."""
     try:
         return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

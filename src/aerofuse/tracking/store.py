@@ -1,7 +1,7 @@
-"""Everything that is asked of MLflow, one blocking call after the other. Raises what MLflow and its parts raise.
+"""Everything that is asked of MLflow, one blocking call after the other.
 
-That is whatever they please: sqlalchemy's errors, botocore's, protobuf's ParseError, ImportError for a driver. Who
-calls catches everything; only what MLflow answers and does not take has a name here, `RefusedError`.
+MLflow and its parts raise whatever they please: sqlalchemy's errors, botocore's, protobuf's ParseError, ImportError for
+a driver. `Store` makes two of them: `AwayError` and `RefusedError`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from filelock import FileLock
 
 from aerofuse.tracking.addresses import summary
-from aerofuse.tracking.entries import Artifact, End, Entry, Metrics, Params
+from aerofuse.tracking.journal import Entry
 from aerofuse.tracking.run_request import RunRequest
 
 # What MLflow does unless told otherwise, by default: minutes of retries, telemetry, chatter on stdout.
@@ -35,8 +35,12 @@ _KEY_TAG = "run_key"  # on runs of stages, which are found again by it
 _OLDEST_FIRST = ("attributes.start_time ASC",)
 
 
+class AwayError(Exception):
+    """MLflow is out of reach; the message says why in one line, without a password."""
+
+
 class RefusedError(Exception):
-    """MLflow answers, and does not take this; the message says why."""
+    """MLflow answers, and does not take this; the message says why in one line, without a password."""
 
 
 class RunIds(NamedTuple):
@@ -47,13 +51,13 @@ class RunIds(NamedTuple):
 
 
 def set_defaults() -> None:
-    """MLflow's settings by environment variables; what the user has set stays. Before MLflow is imported."""
+    """Set MLflow's environment variables, before MLflow is imported; what the user has set stays."""
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
 
 
 def make_client(uri: str) -> Any:
-    """MLflow's client of the store at `uri`, which has answered where it is a database."""
+    """Return MLflow's client of the store at `uri`; a database has answered by then."""
     from mlflow import MlflowClient
 
     _knock(uri)
@@ -70,7 +74,10 @@ class Store:
         self._connected: Any = None
 
     def find(self, request: RunRequest, *, running: bool) -> RunIds:
-        """The run that `request` describes, made where MLflow has not got it; the parent runs on if it is `running`."""
+        """Return the run that `request` describes, made where MLflow lacks it; `running` sets its parent to run.
+
+        Raises `AwayError` or `RefusedError`.
+        """
         with self._refusals(), self._one_process_at_a_time:
             experiment_id = self._experiment(request)
             parent_id = self._find_or_create(
@@ -93,34 +100,39 @@ class Store:
             )
             return RunIds(run_id, parent_id)
 
-    def send(self, ids: RunIds, entry: Entry) -> None:
-        """Have MLflow take `entry`; the same again changes nothing."""
+    def send(self, ids: RunIds, entry: Entry, folder: Path) -> None:
+        """Send an entry of the journal in `folder`; the same again changes nothing. Raises as `find`."""
         from mlflow.entities import Metric, Param
 
         with self._refusals():
-            match entry:
-                case Params(values):
-                    self._client.log_batch(ids.run_id, params=[Param(name, value) for name, value in values.items()])
-                case Metrics(points):
-                    self._client.log_batch(ids.run_id, metrics=[Metric(*point) for point in points])
-                case Artifact(path) if Path(path).is_dir():
-                    self._client.log_artifacts(ids.run_id, path, Path(path).name)
-                case Artifact(path):
-                    self._client.log_artifact(ids.run_id, path)
-                case End():
+            match entry.kind:
+                case "params":
+                    self._client.log_batch(ids.run_id, params=[Param(*item) for item in entry.values.items()])
+                case "metrics":
+                    self._client.log_batch(ids.run_id, metrics=[Metric(*point) for point in entry.points])
+                case "artifact":
+                    path = folder / entry.path
+                    if path.is_dir():
+                        self._client.log_artifacts(ids.run_id, str(path), path.name)
+                    else:
+                        self._client.log_artifact(ids.run_id, str(path))
+                case "end":
                     self._end(ids, entry)
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:
-        """Raises `RefusedError` for what fails while MLflow answers other calls.
+        """Raise `RefusedError` for what fails while MLflow answers other calls, `AwayError` where it does not.
 
-        Else one thing that makes a server stumble would keep back all that come after it.
+        Without the difference, one thing that makes a server stumble would keep back all that come after it.
         """
         try:
             yield
-        except Exception as error:
-            self._client.search_experiments(max_results=1)  # of the database behind a server, too
-            raise RefusedError(summary(error)) from error
+        except Exception as refusal:
+            try:
+                self._client.search_experiments(max_results=1)  # of the database behind a server, too
+            except Exception as away:
+                raise AwayError(summary(away)) from away
+            raise RefusedError(summary(refusal)) from refusal
 
     @property
     def _client(self) -> Any:
@@ -143,8 +155,8 @@ class Store:
         run = found[0] if found else self._client.create_run(experiment_id, request.start_ms, tags, name)
         return str(run.info.run_id)
 
-    def _end(self, ids: RunIds, end: End) -> None:
-        """The parent says how its latest stage ended."""
+    def _end(self, ids: RunIds, end: Entry) -> None:
+        """End the run; its parent says how its latest stage ended."""
         self._client.set_terminated(ids.run_id, end.status, end.time_ms)
         experiment_id = self._client.get_run(ids.parent_id).info.experiment_id
         later = f"tags.`mlflow.parentRunId` = '{ids.parent_id}' and attributes.start_time > {end.time_ms}"

@@ -8,42 +8,36 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.imports import ROOT
-from tests.pipeline import git
-from tools.studies import dvc_queue, sweep
-from tools.studies.dvc_queue import FAILED, MISSING, QUEUED, RUNNING, SUCCESS, Queue, read_queue, run_queued
-from tools.studies.sweep import INPUTS, fingerprint, grid
-from tools.studies.sweep_page import Cell, Outcome, summarise, sweep_page
-
-STATUS = """Task     Name                           Created       Status
-24c4ac9  sweep-0123abcd-add-seed0       08:14 PM      Running
-89c3c19                                 08:14 PM      Queued
-d04b03d  sweep-0123abcd-concat-seed0    Nov 02, 2026  Queued
-4b3f5f6  sweep-0123abcd-attention-seed0 08:11 PM      Failed
-7d1b2a0  seed-1                         08:10 PM      Failed
-
-Worker status: 1 active, 2 idle
-"""
+from tests.pipeline import ENVIRONMENT, git, run_dvc
+from tools.studies import experiments, sweep
+from tools.studies.experiments import FAILED, MISSING, QUEUED, RUNNING, SUCCESS, Queue, put, read_queue, run_queued
+from tools.studies.sweep import INPUTS, Cell, Outcome, fingerprint, grid, summarise, sweep_page
 
 
-def test_the_queue_is_read_with_real_statuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dvc_queue, "_dvc", lambda *arguments: STATUS)
-    monkeypatch.setattr(dvc_queue, "find_experiments", lambda pattern: {"seed-1": "3f2a", "seed-2": "9c1d"})
-    methods = ("add", "concat", "attention")
-    names = [f"sweep-0123abcd-{method}-seed0" for method in methods] + ["seed-1", "seed-2", "seed-3"]
-    queue = read_queue(names)
-    assert list(queue.statuses) == names
-    assert list(queue.statuses.values()) == [RUNNING, QUEUED, FAILED, SUCCESS, SUCCESS, MISSING]
-    assert queue.has_workers
-    empty = "No experiment tasks in the queue.\n\nWorker status: 0 active, 0 idle\n"
-    monkeypatch.setattr(dvc_queue, "_dvc", lambda *arguments: empty)
-    assert read_queue(["seed-3"]) == Queue({"seed-3": MISSING}, has_workers=False)
+def test_the_queue_is_read_from_dvc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NAME", "EMAIL"):
+        for role in ("AUTHOR", "COMMITTER"):
+            monkeypatch.setenv(f"GIT_{role}_{name}", ENVIRONMENT[f"GIT_{role}_{name}"])
+    monkeypatch.setenv("PATH", ENVIRONMENT["PATH"])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dvc.yaml").write_text("stages: {train: {cmd: echo, params: [seed]}}\n")
+    (tmp_path / "params.yaml").write_text("seed: 0\n")
+    git(tmp_path, "init", "--quiet")
+    run_dvc(tmp_path, "init", "--quiet")
+    git(tmp_path, "add", "--all")
+    git(tmp_path, "commit", "--quiet", "--message", "a pipeline")
+    commit = git(tmp_path, "rev-parse", "HEAD").strip()
+    git(tmp_path, "update-ref", f"refs/exps/{commit[:2]}/{commit[2:]}/seed-2", commit)
+    put("seed-1", {"seed": 1}, [])
+    statuses = {"seed-1": QUEUED, "seed-2": SUCCESS, "seed-3": MISSING}
+    assert read_queue(statuses) == Queue(statuses, has_workers=False)
 
 
 def test_waiting_ends_where_no_worker_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     state = Queue({"a": RUNNING, "b": QUEUED, "c": SUCCESS}, has_workers=False)
     started: list[int] = []
-    monkeypatch.setattr(dvc_queue, "read_queue", lambda names: state)
-    monkeypatch.setattr(dvc_queue, "_start_workers", started.append)
+    monkeypatch.setattr(experiments, "read_queue", lambda names: state)
+    monkeypatch.setattr(experiments, "_start_workers", started.append)
     assert run_queued(["a", "b", "c"], jobs=2, poll_s=0.0) == state.statuses
     assert started == [2, 2], "at the beginning, and once more"
 
