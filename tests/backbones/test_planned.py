@@ -133,6 +133,19 @@ def test_a_plan_is_a_value(tmp_path: Path) -> None:
     assert [point.time_ratio for point in curve] == sorted((point.time_ratio for point in curve), reverse=True)
 
 
+def test_a_lowered_budget_is_planned_for_anew() -> None:
+    backbone, shape = create_backbone("convnext_atto", image_size_px=64).train(), (2, 3, 64, 64)
+    planner = tiny_planner()
+    without = planner.unchecked.activation_bytes
+    # Each pair reads alike when it is written for a person.
+    for higher, lower in ((0.504, 0.496), (planner.least().peak_bytes + 40_000, planner.least().peak_bytes + 39_000)):
+        backbone.enable_gradient_checkpointing(budget=higher)
+        backbone(torch.zeros(shape))
+        backbone.enable_gradient_checkpointing(budget=lower)
+        counted = count_training_step(backbone, shape, optimizer=None)
+        assert (counted.peak_activation_bytes <= lower * without) if lower < 1 else (counted.peak_bytes <= lower)
+
+
 def test_a_plan_costs_more_for_a_smaller_batch() -> None:
     planner = tiny_planner(batch=4)
     plan = planner.plan(0.5)

@@ -38,7 +38,7 @@ class Backbone(nn.Module):
         self.treatment: Treatment = None
         self._held_bytes: dict[tuple[int, ...], list[int]] = {}
         self._segmented: dict[tuple[int, ...], Plan] = {}
-        self._budgeted: dict[tuple[Precision, tuple[int, ...]], CheckpointingPlan] = {}
+        self._budgeted: dict[tuple[Budget, Precision, tuple[int, ...]], CheckpointingPlan] = {}
 
     @property
     def num_features(self) -> int:
@@ -113,10 +113,11 @@ class Backbone(nn.Module):
 
     def _planned_for(self, budget: Budget, images: Tensor) -> CheckpointingPlan:
         """The plan for the largest batch of this kind so far."""
-        key = (_precision(images), tuple(images.shape[1:]))
+        precision = _precision(images)
+        key = (budget, precision, tuple(images.shape[1:]))
         plan = self._budgeted.get(key)
-        if plan is None or plan.budget != str(budget) or plan.scope.input_shape[0] < len(images):
-            plan = plan_checkpointing(self, images.shape, budget, precision=key[0], input_dtype=images.dtype)
+        if plan is None or plan.scope.input_shape[0] < len(images):
+            plan = plan_checkpointing(self, images.shape, budget, precision=precision, input_dtype=images.dtype)
             self._budgeted[key] = plan
             logger.info("%s: %s", self.variant, plan.summary())
         return plan

@@ -27,7 +27,7 @@ class Budget:
 
     def __str__(self) -> str:
         """As a person writes it."""
-        return f"{self.share:.0%}" if self.num_bytes is None else format_bytes(self.num_bytes)
+        return format_bytes(self.num_bytes or 0) if self.share is None else f"{100 * self.share:.4g}%"
 
 
 def parse_budget(value: object) -> Budget:

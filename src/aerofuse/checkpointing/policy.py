@@ -103,7 +103,7 @@ class CheckpointingPlan:
 
     scope: Scope
     optimizer: str | None
-    budget: str
+    budget: Budget
     units: Mapping[str, tuple[str, ...]]
     parts: Mapping[str, Planned]
     predicted: Prediction
@@ -154,7 +154,7 @@ class CheckpointingPlan:
             return cls(
                 _scope(content["scope"]),
                 content["optimizer"],
-                content["budget"],
+                Budget(**content["budget"]),
                 {name: tuple(units) for name, units in content["units"].items()},
                 {
                     name: Planned(Plan(from_json(part["plan"])), _scope(part["scope"]))

@@ -124,7 +124,7 @@ class Planner:
         return CheckpointingPlan(
             self._scope,
             self._optimizer,
-            str(budget),
+            budget,
             {name: tuple(unit.name for unit in part.chain()) for name, part in self._parts.items()},
             self._by_part(point.plan),
             Prediction(report.peak_bytes, report.peak_activation_bytes, self._time_ratio(point.cost)),
