@@ -17,7 +17,7 @@ def test_does_it_fit(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no checkpointing" in printed
     assert "least memory" in printed
     assert "It fits into 2.00 GiB without checkpointing" in printed
-    assert re.search(r"stages\.2\.blocks\.0 +keep all", printed)
+    assert re.search(r"stages\.2\.blocks\.0 +save all", printed)
 
 
 def test_it_fits_with_a_plan(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ MEMORY = {
     "peak_bytes": 990,
     "measured": "counted in one step",
     "available_bytes": 2000,
-    "treatment": "no checkpointing",
+    "policy": "no checkpointing",
     "advice": "",
 }
 

@@ -15,7 +15,8 @@ from torch.utils.checkpoint import checkpoint
 
 from aerofuse.backbones.backbone import Backbone
 from aerofuse.checkpointing.budget import Budget
-from aerofuse.checkpointing.policy import CheckpointingPlan, Scope
+from aerofuse.checkpointing.plan import CheckpointingPlan
+from aerofuse.checkpointing.policy import Scope
 from aerofuse.planning.planner import Planner
 from tools.benchmarks.rows import (
     AT_HALF,

@@ -15,7 +15,7 @@ from torch import Tensor
 from aerofuse.memory.torch_private import all_modes_off
 
 # Cheap: time in proportion to the bytes moved, and a result about as large as the input. Pooling and other
-# reductions give small results, which are better kept. Variants in place end with an underscore.
+# reductions give small results, which are better saved. Variants in place end with an underscore.
 _NORMALISATIONS = ("layer_norm", "group_norm", "batch_norm", "rms_norm", "instance_norm", "softmax", "log_softmax")
 _ACTIVATIONS = ("relu", "relu6", "gelu", "silu", "mish", "hardswish", "hardsigmoid", "hardtanh", "sigmoid", "tanh")
 _ARITHMETIC = ("add", "sub", "rsub", "mul", "div", "neg", "pow", "sqrt", "rsqrt", "exp", "square", "where", "clamp")
@@ -29,12 +29,12 @@ _VIEWS = ("view", "permute", "transpose", "expand", "unbind", "chunk", "split", 
 _QUESTIONS = ("__get__", "size", "dim", "stride", "numel", "is_contiguous", "is_floating_point", "__len__")
 LOOKED_THROUGH = frozenset((*_VIEWS, *_QUESTIONS))
 
-# Those which autocast gives inputs of lower precision, and which are dear.
+# Those which autocast gives inputs of lower precision, and which are expensive.
 MATRIX_PRODUCTS = frozenset(
     ("linear", "conv1d", "conv2d", "conv3d", "matmul", "bmm", "baddbmm", "addmm", "mm", "scaled_dot_product_attention")
 )
 
-# Small results, so that keeping them costs next to nothing; but they may lead to what is large.
+# Small results, so that saving them costs next to nothing; but they may lead to what is large.
 _REDUCTIONS = ("mean", "sum", "adaptive_avg_pool2d", "avg_pool2d", "max_pool2d", "einsum")
 REPEATABLE = CHEAP | MATRIX_PRODUCTS | frozenset(_REDUCTIONS)
 
@@ -74,7 +74,7 @@ def dropout_arguments(
     input: Tensor,  # the parameter's name in torch
     p: float = 0.5,
     training: bool = True,
-    inplace: bool = False,  # noqa: ARG001  # in a thinned unit nothing that has a recipe is changed in place
+    inplace: bool = False,  # noqa: ARG001  # in a selective unit nothing that has a node is changed in place
 ) -> tuple[Tensor, float, bool]:
     return input, p, training
 

@@ -1,4 +1,4 @@
-"""What a computation depends on besides its inputs, captured so that it can be done again with the same bits."""
+"""The autocast and RNG snapshot that a computation is done again with, for the same bits; running statistics."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", choices=["float32", "bf16"], default="float32", help="(default: float32)")
     parser.add_argument("--gpu-memory", type=parse_bytes, metavar="SIZE", help="what there is, such as 20GiB")
     parser.add_argument("--fusion-method", default="concat", help="of a hybrid (default: concat)")
-    parser.add_argument("--show-plan", action="store_true", help="print what each unit keeps under the chosen plan")
+    parser.add_argument("--show-plan", action="store_true", help="print what each unit saves under the chosen plan")
     parser.add_argument("--picture", type=Path, metavar="PNG", help="draw the plan that --gpu-memory leads to")
     parser.set_defaults(run=run)
 
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
 def _table(memory_bytes: int | None, answer: StepAnswer) -> Table:
     table = Table()
     table.add_column("plan")
-    for column in ("peak", "of the unchecked", "time"):
+    for column in ("peak", "of the baseline", "time"):
         table.add_column(column, justify="right")
     if memory_bytes is not None:
         table.add_column("fits", justify="center")
@@ -68,7 +68,7 @@ def _table(memory_bytes: int | None, answer: StepAnswer) -> Table:
         row = [
             name,
             format_bytes(point.peak_bytes),
-            f"{point.peak_bytes / answer.unchecked.peak_bytes:.0%}",
+            f"{point.peak_bytes / answer.baseline.peak_bytes:.0%}",
             f"x {point.time_ratio:.2f}",
         ]
         if memory_bytes is not None:

@@ -77,7 +77,7 @@ class MemoryRecord:
 
     `predicted_peak_bytes` was counted before the training, of `available_bytes` that a step could have taken;
     `peak_bytes` is that of the training, as said in `measured`: by the allocator, or counted in one step.
-    `treatment` says what was kept for the backward pass, `advice` what would pay; it may be empty.
+    `policy` says what was saved for the backward pass, `advice` what would pay; it may be empty.
     """
 
     batch_size: int
@@ -85,7 +85,7 @@ class MemoryRecord:
     peak_bytes: int | None
     measured: str
     available_bytes: int
-    treatment: str
+    policy: str
     advice: str
 
     @classmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from typing import Self
@@ -11,10 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from aerofuse.backbones.backbone import Backbone
-from aerofuse.checkpointing.budget import Budget, parse_budget
-from aerofuse.checkpointing.policy import CheckpointingPlan
-from aerofuse.memory.step import Precision
-from aerofuse.planning.planner import plan_checkpointing
+from aerofuse.planning.checkpointed import Checkpointed
 
 # The statistics of ImageNet, with which timm's backbones were trained, and so were the bundled ones.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -40,10 +36,7 @@ class Normalise(nn.Module):
         return (images.to(self.mean.dtype) - self.mean) / self.std
 
 
-logger = logging.getLogger(__name__)
-
-
-class AircraftModel(nn.Module, ABC):
+class AircraftModel(Checkpointed, ABC):
     """uint8 images `[B, 3, H, W]` to `{task: logits [B, C] or value [B]}`.
 
     Subclasses publish their parts by name (`parts`); `train_only` chooses which of them learn. A frozen part is
@@ -51,12 +44,11 @@ class AircraftModel(nn.Module, ABC):
     BatchNorm statistics nor drop-path nor dropout act in it.
     """
 
+    _optimizer = "adamw"  # with which every stage trains
+
     def __init__(self) -> None:
         super().__init__()
         self._frozen: frozenset[str] = frozenset()
-        # A budget for the whole model; what its backbones keep is their own.
-        self.treatment: Budget | None = None
-        self._plan: CheckpointingPlan | None = None
 
     @abstractmethod
     def parts(self) -> Mapping[str, nn.Module]:
@@ -67,53 +59,13 @@ class AircraftModel(nn.Module, ABC):
         """The vector `[B, D]` that the heads read."""
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        if self.treatment is not None and self.training and torch.is_grad_enabled():
-            self._follow_budget(images)
+        self.follow_budget(images)
         outputs: dict[str, Tensor] = self.parts()["heads"](self.get_features(images))
         return outputs
 
     def backbones(self) -> dict[str, Backbone]:
         """The parts that are backbones."""
         return {name: part for name, part in self.parts().items() if isinstance(part, Backbone)}
-
-    def enable_gradient_checkpointing(self, segments: int | None = None, *, budget: object = None) -> Self:
-        """Switch gradient checkpointing on in every backbone; a frozen one keeps nothing anyway.
-
-        `segments`: each backbone is cut into that many ranges. `budget`: one for the whole model, planned for when
-        the first batch is seen; in bytes (`"12 GiB"`) it limits all that a step with AdamW holds, as a share (`0.5`)
-        the activations. `plan_checkpointing` makes such plans beforehand.
-
-        Raises `ValueError` where a backbone has fewer units than `segments`, for a budget that is none, for both at
-        once, or where the model has no backbone of ours.
-        """
-        if not self.backbones():
-            raise ValueError("no part of this model is a backbone made by create_backbone, so none can be checkpointed")
-        if segments is not None and budget is not None:
-            raise ValueError("segments and budget are two ways to say what is kept; give one of them")
-        self.treatment = None if budget is None else parse_budget(budget)
-        self._plan = None
-        for backbone in self.backbones().values():
-            backbone.enable_gradient_checkpointing(segments)
-        return self
-
-    def disable_gradient_checkpointing(self) -> Self:
-        """Keep everything again, in every backbone."""
-        for backbone in self.backbones().values():
-            backbone.disable_gradient_checkpointing()
-        self.treatment = self._plan = None
-        return self
-
-    def _follow_budget(self, images: Tensor) -> None:
-        """Plan for the first batch, and again for a larger one."""
-        precision: Precision = "bf16" if torch.is_autocast_enabled(images.device.type) else "float32"
-        plan = self._plan
-        if plan is not None and plan.scope.allows(images.shape, precision):
-            return
-        self._plan = plan_checkpointing(
-            self, images.shape, self.treatment, optimizer="adamw", precision=precision, input_dtype=images.dtype
-        )
-        logger.info("gradient checkpointing %s", self._plan.summary())
-        self._plan.apply(self)
 
     @property
     def frozen_parts(self) -> frozenset[str]:
@@ -127,7 +79,6 @@ class AircraftModel(nn.Module, ABC):
         if unknown:
             raise ValueError(f"no part {', '.join(sorted(unknown))}; this model has {', '.join(parts)}")
         self._frozen = frozenset(parts) - frozenset(names)
-        self._plan = None
         for name, part in parts.items():
             part.requires_grad_(name not in self._frozen)
         return self.train(self.training)

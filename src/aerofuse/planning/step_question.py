@@ -12,17 +12,13 @@ from torch import nn
 from aerofuse.backbones.backbone import create_backbone
 from aerofuse.backbones.families import FAMILIES, family_of
 from aerofuse.checkpointing.budget import format_bytes
-from aerofuse.checkpointing.policy import CheckpointingPlan, Prediction
+from aerofuse.checkpointing.plan import CheckpointingPlan, Prediction
 from aerofuse.data.labels import ClassLists
 from aerofuse.memory.step import Precision
 from aerofuse.models.architecture import hybrid_architecture
-from aerofuse.planning.clocks import Estimated
+from aerofuse.planning.clocks import LARGE_GPU
 from aerofuse.planning.planner import Planner
 
-# What networks reach on one large GPU of the day: products per second, and bytes per second. Estimated times depend
-# on their ratio, which differs little from one GPU to the next.
-_FLOPS_PER_SECOND = {"float32": 4e13, "bf16": 2e14}
-_BYTES_PER_SECOND = 1.5e12
 # Sizes of heads that make no difference here: FGVC-Aircraft's variants, and some airlines.
 _CLASSES = ClassLists(tuple(map(str, range(100))), tuple(map(str, range(12))))
 _SLOWER = (0.05, 0.10, 0.20)
@@ -72,7 +68,7 @@ class StepQuestion:
             optimizer="adamw",
             precision=self.precision,
             input_dtype=torch.uint8 if is_hybrid else torch.float32,
-            stopwatch=Estimated(_FLOPS_PER_SECOND[self.precision], _BYTES_PER_SECOND),
+            stopwatch=LARGE_GPU[self.precision],
         )
 
     def _build_backbone(self) -> nn.Module:
@@ -88,7 +84,7 @@ def _takes_clips(backbone: str) -> bool:
 
 
 class StepAnswer:
-    """What a step takes without checkpointing, with plans that cost some time, and with the one that holds the least.
+    """What a step takes without checkpointing, with plans that cost some time, and the one of the least memory.
 
     Making one takes seconds to a minute. Raises `ValueError` for a model that cannot be built or planned.
     """
@@ -98,12 +94,12 @@ class StepAnswer:
         self._planner = question.make_planner()
         self.least = self._planner.least()
         self._curve = self._planner.curve()
-        self.unchecked = self._planner.unchecked
+        self.baseline = self._planner.baseline
 
     @cached_property
     def points(self) -> Mapping[str, Prediction]:
         """Name of a plan: what it is predicted to take; from the most memory to the least."""
-        points = {"no checkpointing": self.unchecked}
+        points = {"no checkpointing": self.baseline}
         for slower in _SLOWER:
             fitting = [point for point in self._curve if 1 < point.time_ratio <= 1 + slower]
             if fitting:
@@ -130,12 +126,12 @@ class StepAnswer:
     def describe(self, plan: CheckpointingPlan, memory_bytes: int) -> list[str]:
         """What to say of the plan for that memory, in sentences."""
         memory = format_bytes(memory_bytes)
-        if plan.keeps_everything:
-            verdict = f"It fits into {memory} without checkpointing: {format_bytes(self.unchecked.peak_bytes)}."
+        if plan.saves_everything:
+            verdict = f"It fits into {memory} without checkpointing: {format_bytes(self.baseline.peak_bytes)}."
         else:
             peak, slower = format_bytes(plan.predicted.peak_bytes), plan.predicted.time_ratio - 1
             verdict = f"It fits into {memory} with a plan: peak {peak}, about {slower:.0%} slower."
-        batches = {"without checkpointing": self.unchecked, "with the plan that holds the least": self.least}
+        batches = {"without checkpointing": self.baseline, "with the plan of the least memory": self.least}
         return [
             verdict,
             *(

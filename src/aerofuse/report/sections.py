@@ -142,7 +142,7 @@ def devices_table(sources: PageSources) -> Table:
         [
             STAGES[stage],
             times.device,
-            NONE if (memory := sources.memory[stage]) is None else memory.treatment,
+            NONE if (memory := sources.memory[stage]) is None else memory.policy,
             str(times.resumed),
         ]
         for stage, times in sources.training.items()

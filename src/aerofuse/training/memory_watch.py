@@ -28,7 +28,7 @@ class Outlook:
 
     `fixed_bytes` are there whatever the batch: parameters, optimiser state; `gradient_bytes` too, at some time.
     `peak_bytes` is the least that is known to be possible with what is checkpointed now or might be,
-    `unchecked_peak_bytes` the peak without checkpointing. `checkpointing` says whether anything is computed again.
+    `baseline_peak_bytes` the peak without checkpointing. `checkpointing` says whether anything is computed again.
     """
 
     available_bytes: int
@@ -37,7 +37,7 @@ class Outlook:
     batch_size: int
     largest_batch_size: int
     peak_bytes: int
-    unchecked_peak_bytes: int
+    baseline_peak_bytes: int
     checkpointing: bool
 
 
@@ -50,12 +50,12 @@ def advise(outlook: Outlook) -> str:
     larger = _rounded(_batch_within(outlook, outlook.peak_bytes, 0), outlook.largest_batch_size)
     if larger >= _CLEARLY_LARGER * outlook.batch_size:
         sentences.append(f"batch {larger} fits")
-    if outlook.checkpointing and outlook.unchecked_peak_bytes <= outlook.available_bytes:
+    if outlook.checkpointing and outlook.baseline_peak_bytes <= outlook.available_bytes:
         sentences.append(f"checkpointing could be off: batch {outlook.batch_size} fits without it")
     elif outlook.checkpointing:
         # Of a smaller batch the gradients are as large, which a line through the fixed bytes alone would forget.
         smaller = _rounded(
-            _batch_within(outlook, outlook.unchecked_peak_bytes, outlook.gradient_bytes), outlook.batch_size
+            _batch_within(outlook, outlook.baseline_peak_bytes, outlook.gradient_bytes), outlook.batch_size
         )
         if smaller >= max(1, _HARDLY_SMALLER * outlook.batch_size):
             sentences.append(f"checkpointing could be off at batch {smaller}")
@@ -176,7 +176,7 @@ class MemoryWatch:
         logger.info(
             "memory: batch %d, %s; predicted peak %s, %s free for it",
             fit.batch_size,
-            fit.treatment,
+            fit.policy,
             format_bytes(fit.predicted_peak_bytes),
             format_bytes(fit.available_bytes),
         )
@@ -199,19 +199,19 @@ class MemoryWatch:
             "peak_bytes": self.meter.peak_bytes,
             "measured": self.meter.measured,
             "available_bytes": self._fit.available_bytes,
-            "treatment": self._fit.treatment,
+            "policy": self._fit.policy,
             "advice": self._advice,
         }
 
 
 def look_ahead(step: StepMemory, fit: Fit, largest_batch_size: int) -> Outlook:
     """What advice can be given on: how the step that was fitted compares with one without checkpointing."""
-    least_bytes = unchecked_bytes = fit.predicted_peak_bytes
+    least_bytes = baseline_bytes = fit.predicted_peak_bytes
     if fit.plan is not None:
-        unchecked_bytes = step.planned(fit.batch_size, fit.plan.unchecked)
+        baseline_bytes = step.planned(fit.batch_size, fit.plan.baseline)
         least_bytes = min(least_bytes, step.planned(fit.batch_size, fit.plan.curve[0]))
     elif step.checkpoints:
-        unchecked_bytes = step.count_unchecked(fit.batch_size)
+        baseline_bytes = step.count_baseline(fit.batch_size)
     return Outlook(
         available_bytes=fit.available_bytes,
         fixed_bytes=step.fixed_bytes,
@@ -219,6 +219,6 @@ def look_ahead(step: StepMemory, fit: Fit, largest_batch_size: int) -> Outlook:
         batch_size=fit.batch_size,
         largest_batch_size=largest_batch_size,
         peak_bytes=least_bytes,
-        unchecked_peak_bytes=unchecked_bytes,
-        checkpointing=step.checkpoints and (fit.plan is None or not fit.plan.keeps_everything),
+        baseline_peak_bytes=baseline_bytes,
+        checkpointing=step.checkpoints and (fit.plan is None or not fit.plan.saves_everything),
     )

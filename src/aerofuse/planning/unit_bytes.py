@@ -1,4 +1,4 @@
-"""The bytes that one unit holds, treated one way: counted while it runs alone, on fake tensors or real ones."""
+"""The bytes that one unit holds, treated one policy: counted while it runs alone, on fake tensors or real ones."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from aerofuse.memory.torch_private import in_backward
 
 @dataclass(frozen=True)
 class UnitBytes:
-    """What one run of a unit took, its input left out; see `Way` for the terms."""
+    """What one run of a unit took, its input left out; see `UnitPolicy` for the terms."""
 
     output_bytes: int
-    output_is_held: bool
-    input_is_held: bool
-    held_bytes: int
+    output_is_saved: bool
+    input_is_saved: bool
+    saved_bytes: int
     forward_bytes: int
     backward_bytes: int
     backward_total_bytes: int
@@ -94,7 +94,7 @@ def count_unit(
     inputs: TensorLike,
     autocast: Callable[[], AbstractContextManager[Any]],
 ) -> UnitBytes:
-    """Run a unit forward and backward; `run` treats it the way in question."""
+    """Run a unit forward and backward; `run` treats it the policy in question."""
     trigger = torch.zeros((), device=inputs.device, requires_grad=True)
     with _Counter(parameters, [*buffers, trigger]) as counter:
         x = make_inputs(inputs, trigger)
@@ -110,18 +110,18 @@ def count_unit(
         output_alive = weakref.ref(output.untyped_storage())
         end = _Outlet.apply(output)  # type: ignore[no-untyped-call]
         del output
-        input_is_held, output_is_held = input_storage() is not None, output_alive() is not None
-        held_bytes = counter.live - input_is_held * before - output_is_held * output_bytes
+        input_is_saved, output_is_saved = input_storage() is not None, output_alive() is not None
+        saved_bytes = counter.live - input_is_saved * before - output_is_saved * output_bytes
         counter.reset()
         end.backward()
-        outside = input_is_held * before
+        outside = input_is_saved * before
     for parameter in parameters:
         parameter.grad = None
     return UnitBytes(
         output_bytes,
-        output_is_held,
-        input_is_held,
-        max(held_bytes, 0),
+        output_is_saved,
+        input_is_saved,
+        max(saved_bytes, 0),
         forward_bytes,
         counter.peak - outside,
         counter.total_peak - outside,
