@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from aerofuse.common.params import read_params_file, validate
 from aerofuse.pipeline_params import Params
 
-REAL = read_params_file(Path(__file__).parents[2] / "params.yaml")
+REAL = read_params_file(Path(__file__).parents[1] / "params.yaml")
 RECIPES = list(REAL["recipes"])
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import pandas as pd
 
+# As the committed tables have them; `POLICY_WORDS` is how they are shown.
 UNCHECKED, SWITCH = "unchecked", "timm's switch"
-KEEP_DEAR, RECOMPUTE_ALL, SEGMENTS = "keep_dear", "recompute_all", "segments=4"
+SELECTIVE, RECOMPUTE_ALL, SEGMENTS = "keep_dear", "recompute_all", "segments=4"
+POLICY_WORDS = {SELECTIVE: "selective"}
 # Planned to hold no more than another way, half of what is held without checkpointing, or as little as possible.
 AT_SWITCH, AT_SEGMENTS = "planned at the switch's peak", "planned at the peak of segments=4"
 AT_HALF, LEAST = "planned at 50 %", "planned, least"

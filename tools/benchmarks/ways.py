@@ -22,10 +22,10 @@ from tools.benchmarks.rows import (
     AT_HALF,
     AT_SEGMENTS,
     AT_SWITCH,
-    KEEP_DEAR,
     LEAST,
     RECOMPUTE_ALL,
     SEGMENTS,
+    SELECTIVE,
     SWITCH,
     UNCHECKED,
 )
@@ -33,7 +33,7 @@ from tools.benchmarks.rows import (
 logger = logging.getLogger(__name__)
 
 _SETTINGS: Mapping[str, Mapping[str, Any]] = {
-    KEEP_DEAR: {"policy": KEEP_DEAR},
+    SELECTIVE: {"policy": "selective"},
     RECOMPUTE_ALL: {"policy": RECOMPUTE_ALL},
     SEGMENTS: {"segments": 4},
 }

@@ -32,13 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fusion-method", default="concat", help="of a hybrid (default: concat)")
     parser.add_argument("--show-plan", action="store_true", help="print what each unit saves under the chosen plan")
     parser.add_argument("--picture", type=Path, metavar="PNG", help="draw the plan that --gpu-memory leads to")
+    parser.add_argument("--save-plan", type=Path, metavar="JSON", help="write that plan, for training to follow")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the table; status 1 where nothing fits into the memory named."""
-    if options.picture is not None and options.gpu_memory is None:
-        raise ValueError("--picture draws the plan for a memory; name it with --gpu-memory")
+    if options.gpu_memory is None and (options.picture or options.save_plan):
+        raise ValueError("--picture and --save-plan are of the plan for a memory; name it with --gpu-memory")
     question = StepQuestion(
         tuple(options.backbones),
         options.image_size,
@@ -90,4 +91,7 @@ def _answer(console: Console, options: argparse.Namespace, answer: StepAnswer) -
     if options.picture is not None:
         draw_plan(plan, options.picture)
         console.print(f"The plan is drawn in {options.picture}.")
+    if options.save_plan is not None:
+        plan.save(options.save_plan)
+        console.print(f"The plan is saved in {options.save_plan}.")
     return 0
