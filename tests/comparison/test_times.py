@@ -55,6 +55,12 @@ def test_a_record_that_is_not_there(tmp_path: Path) -> None:
         MemoryRecord.read(write(tmp_path, SPENT))
 
 
+def test_a_record_of_an_older_version_is_refused(tmp_path: Path) -> None:
+    older = {"treatment" if name == "policy" else name: value for name, value in MEMORY.items()}
+    with pytest.raises(ValueError, match=r"must hold exactly .*policy.*; it holds .*treatment.*--force train_stage_c"):
+        MemoryRecord.read(write(tmp_path, SPENT | {"memory": older}))
+
+
 @pytest.mark.parametrize(("asked", "expected"), [("16", 16), ("auto", 48)])
 def test_the_batch_that_was_trained_with(
     asked: str, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -70,7 +70,7 @@ class _InPlaceFunction(torch.autograd.Function):
 
 
 def _may_be_overwritten(saved: Tensor, gradient: Tensor) -> bool:
-    """Whether nobody else holds the memory, and the result would lie in it as it would in memory of its own."""
+    """Return whether nobody else uses the memory, and the result would lie in it as it would in memory of its own."""
     return (
         num_owners(saved) == 1
         and saved.dtype == gradient.dtype

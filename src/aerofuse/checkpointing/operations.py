@@ -46,13 +46,13 @@ class CallNames:
         self._counts: Counter[str] = Counter()
 
     def next(self, function: str) -> str:
-        """The name of a call of the function of that name."""
+        """Return the name of a call of the function of that name."""
         self._counts[function] += 1
         return f"{function}.{self._counts[function] - 1}"
 
 
 def stacked_factors(args: Sequence[Any], keywords: Mapping[str, Any]) -> dict[str, Tensor] | None:
-    """The left and the right factor of a `matmul` that torch turns into stacks of matrices, `None` for any other.
+    """Return the left and right factor of a `matmul` that torch turns into stacks of matrices, `None` for any other.
 
     Where the dimensions before the last two do not follow each other in memory, as those of the heads of an attention,
     that copies them: see `_matmul_impl` in ATen/native/LinearAlgebra.cpp.
@@ -97,13 +97,13 @@ class BatchNormCall:
     eps: float = 1e-5
 
     def without_running_statistics(self) -> Sequence[Any]:
-        """The arguments that give the same result and update nothing."""
+        """Return the arguments that give the same result and update nothing."""
         if not self.training:
             return (self.input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
         return (self.input, None, None, self.weight, self.bias, True, 0.0, self.eps)
 
     def can_be_replayed(self) -> bool:
-        """Whether `replay_batch_norm` gives the bits of torch's own kernel: known of float32 on CPUs only."""
+        """Return whether `replay_batch_norm` gives the bits of torch's own kernel: known of float32 on CPUs only."""
         tensors = (self.input, self.weight, self.bias)
         return (
             self.training
@@ -113,14 +113,14 @@ class BatchNormCall:
         )
 
     def run(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The result, and the mean and the inverse deviation that it was computed with."""
+        """Return the result, and the mean and the inverse deviation that it was computed with."""
         return torch.native_batch_norm(  # what torch.batch_norm calls on a CPU
             self.input, self.weight, self.bias, self.running_mean, self.running_var, True, self.momentum, self.eps
         )
 
 
 def replay_batch_norm(input: Tensor, mean: Tensor, inverse_deviation: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A batch normalisation by statistics already found: one multiply-add instead of three passes."""
+    """Return a batch normalisation by statistics already found: one multiply-add instead of three passes."""
     # Fused, as in torch's kernel: a product that is rounded before the sum has other last bits.
     per_channel = [1, -1] + [1] * (input.ndim - 2)
     scale = inverse_deviation * weight
@@ -130,7 +130,7 @@ def replay_batch_norm(input: Tensor, mean: Tensor, inverse_deviation: Tensor, we
 
 @functools.cache
 def _replay_is_exact() -> bool:
-    """Whether this processor's kernels round alike: those without fused multiply-add may not."""
+    """Return whether this processor's kernels round alike: those without fused multiply-add may not."""
     generator = torch.Generator().manual_seed(0)
     shapes = ((2, 17, 7, 7), (4, 8, 16, 16), (3, 5, 33, 1))
     with all_modes_off(), torch.no_grad():

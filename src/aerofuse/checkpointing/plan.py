@@ -68,7 +68,7 @@ class CheckpointingPlan:
 
     @property
     def saves_everything(self) -> bool:
-        """Whether the budget allows to do without checkpointing."""
+        """Return whether the budget allows to do without checkpointing."""
         return all(isinstance(step, SaveAll) for part in self.parts.values() for step in part.plan.steps)
 
     def apply(self, model: nn.Module) -> None:

@@ -75,7 +75,7 @@ def choose_policy(segments: int | None, policy: Choice | str | None, budget: obj
     Raises `ValueError` for more than one of the three, an unknown name, and a budget that is none.
     """
     if sum(choice is not None for choice in (segments, policy, budget)) > 1:
-        raise ValueError("segments, policy and budget are three ways to choose a policy; give one of them")
+        raise ValueError("segments, policy and budget each choose a policy; give one of them")
     if segments is not None:
         return Segments(segments)
     if budget is not None:

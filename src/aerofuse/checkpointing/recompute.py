@@ -3,8 +3,8 @@
 While a range runs forward, every tensor that autograd wants to save is replaced by an empty slot. The first slot
 that the backward pass opens makes the range run again, from its input; what autograd saves then, in the same order,
 fills the slots. This is the non-reentrant scheme of `torch.utils.checkpoint`, which is not used itself because it
-cannot be combined with other ways of saving inside a range: here the second run may follow a plan of its own, whose
-selective units and inner ranges put their own promises into the slots.
+cannot be combined with other hooks on saved tensors inside a range: here the second run may follow a plan of its own,
+whose selective units and inner ranges put their own promises into the slots.
 """
 
 from __future__ import annotations

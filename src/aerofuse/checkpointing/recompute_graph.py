@@ -90,7 +90,7 @@ class RecomputeGraph:
         return self._lower.setdefault(storage_key(tensor), {})
 
     def find(self, tensor: Tensor) -> RecomputeNode | None:
-        """The node of a tensor's storage."""
+        """Return the node of a tensor's storage."""
         return self._nodes.get(storage_key(tensor))
 
     def write(
@@ -101,7 +101,7 @@ class RecomputeGraph:
         output: Tensor,
         random: RandomState | None = None,
     ) -> RecomputeNode:
-        """The node of `output`, which `func` made of these arguments."""
+        """Return the node of `output`, which `func` made of these arguments."""
         references = [self.refer(argument) for argument in args]
         named = {key: self.refer(argument) for key, argument in keywords.items()}
         return RecomputeNode(func, references, named, self._autocast, output, random, caches=not self._no_cache)
@@ -109,7 +109,7 @@ class RecomputeGraph:
     def write_in_place(
         self, func: Callable[..., Any], references: Sequence[Any], named: Mapping[str, Any], target: Tensor
     ) -> RecomputeNode:
-        """The node of `target`, over which `func` wrote; its arguments were referred to before that."""
+        """Return the node of `target`, over which `func` wrote; its arguments were referred to before that."""
         function = partial(_write_over, func)
         return RecomputeNode(
             function, references, named, self._autocast, target, in_place=True, caches=not self._no_cache
@@ -126,7 +126,7 @@ class RecomputeGraph:
             self._saved.discard(key)
 
     def refer(self, argument: Any) -> Any:
-        """Where an argument comes from."""
+        """Return where an argument comes from."""
         if isinstance(argument, Tensor):
             key = storage_key(argument)
             node = self._nodes.get(key)
@@ -140,7 +140,7 @@ class RecomputeGraph:
         return argument
 
     def take(self, tensor: Tensor) -> RecomputeNode | None:
-        """The node of a tensor's storage, which is about to be written over and is not what it makes any more."""
+        """Remove and return the node of a tensor's storage, which is about to be written over."""
         return self._nodes.pop(storage_key(tensor), None)
 
     def protect_readers(self, target: Tensor) -> None:
@@ -152,7 +152,7 @@ class RecomputeGraph:
     # ----- saved tensors
 
     def pack(self, tensor: Tensor) -> Any:
-        """What autograd saves of a tensor: how to make it, where there is a node."""
+        """Return what autograd saves of a tensor: how to make it, where there is a node."""
         key = storage_key(tensor)
         node = self._nodes.get(key)
         if node is not None and node.dtype == tensor.dtype:
@@ -165,7 +165,7 @@ class RecomputeGraph:
         return hand_over(saved, unpack, tensor)
 
     def calls(self, output: Tensor) -> list[Call]:
-        """The calls so far whose results have nodes."""
+        """Return the calls so far whose results have nodes."""
         last = self._nodes.get(storage_key(output))
         return [
             Call(

@@ -92,7 +92,7 @@ class RecomputeNode:
         return self.value is not None and not self.arguments
 
     def get(self, *, for_autograd: bool = False, passing: bool = False) -> Tensor:
-        """The value. `passing`: on the way to the input of a later unit, so that nothing is cached or freed."""
+        """Return the value. `passing`: on the way to the input of a later unit, so that nothing is cached or freed."""
         if self.value is not None:
             return self.value
         arguments = [resolve(argument, passing=passing or self.links_units) for argument in self.arguments]
@@ -196,7 +196,7 @@ def storage_key(tensor: Tensor) -> int:
 
 
 def depends_on(node: RecomputeNode, root: int, unless: RecomputeNode | None = None) -> bool:
-    """Whether computing `node` reads the storage `root`, other than through `unless`."""
+    """Return whether computing `node` reads the storage `root`, other than through `unless`."""
     if node is unless:
         return False
     for source in node.sources():
@@ -209,7 +209,7 @@ def depends_on(node: RecomputeNode, root: int, unless: RecomputeNode | None = No
 
 
 def unpack(saved: PackedTensor) -> Tensor:
-    """The tensor that autograd saved. Raises `RuntimeError` where it was changed since, or for second derivatives."""
+    """Return the tensor that autograd saved. Raises `RuntimeError` where it has changed, or for second derivatives."""
     refuse_second_derivatives()
     content = saved.content
     if isinstance(content, SavedTensor):
@@ -224,5 +224,5 @@ def unpack(saved: PackedTensor) -> Tensor:
 
 
 def layout_of(tensor: Tensor) -> Layout:
-    """Where in its storage the tensor is."""
+    """Return where in its storage the tensor is."""
     return tensor.size(), tensor.stride(), int(tensor.storage_offset())

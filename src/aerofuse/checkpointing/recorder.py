@@ -121,7 +121,7 @@ class CallRecorder(TorchFunctionMode):
         return output
 
     def _product_of_stacks(self, name: str, factors: Mapping[str, Tensor]) -> Tensor:
-        """What `matmul` does out of sight, step by step, so that the copies it makes have nodes."""
+        """Return what `matmul` does out of sight, step by step, so that the copies it makes have nodes."""
         stacks = []
         for side, factor in factors.items():
             self.graph.register(factor)

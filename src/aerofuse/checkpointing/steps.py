@@ -58,7 +58,7 @@ class ChainPlan:
 
     @property
     def num_units(self) -> int:
-        """The length of the chain that the plan is for."""
+        """Return the length of the chain that the plan is for."""
         return len(list(units_of(self.steps)))
 
     @classmethod

@@ -65,7 +65,7 @@ class Location:
 
     @property
     def phase(self) -> Phase:
-        """What the step is doing now.
+        """Return what the step is doing now.
 
         A recomputation is told from the rest of the backward by a module that runs its forward, or by gradients
         that are recorded; a backward that is itself differentiated is therefore taken for one.
@@ -75,7 +75,7 @@ class Location:
         return Phase.OPTIMIZER if self._in_optimizer else Phase.FORWARD
 
     def describe(self) -> str:
-        """The phase and the innermost module, such as `backward of stages.2.blocks.1`."""
+        """Return the phase and the innermost module, such as `backward of stages.2.blocks.1`."""
         phase = self.phase
         if phase is Phase.OPTIMIZER:
             return str(phase)

@@ -52,11 +52,11 @@ class AircraftModel(Checkpointed, ABC):
 
     @abstractmethod
     def parts(self) -> Mapping[str, nn.Module]:
-        """The model's parts by name; together they hold every parameter."""
+        """Return the model's parts by name; together they hold every parameter."""
 
     @abstractmethod
     def get_features(self, images: Tensor) -> Tensor:
-        """The vector `[B, D]` that the heads read."""
+        """Return the vector `[B, D]` that the heads read."""
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         self.follow_budget(images)
@@ -64,12 +64,12 @@ class AircraftModel(Checkpointed, ABC):
         return outputs
 
     def backbones(self) -> dict[str, Backbone]:
-        """The parts that are backbones."""
+        """Return the parts that are backbones."""
         return {name: part for name, part in self.parts().items() if isinstance(part, Backbone)}
 
     @property
     def frozen_parts(self) -> frozenset[str]:
-        """The names of the parts that do not learn."""
+        """Return the names of the parts that do not learn."""
         return self._frozen
 
     def train_only(self, names: Collection[str]) -> Self:

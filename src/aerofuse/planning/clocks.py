@@ -39,7 +39,7 @@ class Overhead:
 
     @property
     def seconds(self) -> float:
-        """All of it."""
+        """Return all of it."""
         return self.fixed + self.growing
 
 
@@ -74,7 +74,7 @@ class Stopwatch(Protocol):
         linked: bool = False,
         count: int = 1,
     ) -> UnitSeconds:
-        """The times of one step of a unit that saves everything, and of the replay of each call.
+        """Return the times of one step of a unit that saves everything, and of the replay of each call.
 
         With `linked`, also of the calls that make its output, where its input has the same layout. The chain has
         `count` units of this kind.
@@ -156,7 +156,7 @@ def _overhead(many: _More, short: _More, *, of: int, timed: int, few: int) -> Ov
 
 @dataclass(frozen=True)
 class _More:
-    """Seconds that a treated unit's passes take more than the plain unit's."""
+    """Seconds that a checkpointed unit's passes take more than the plain unit's."""
 
     forward: float
     backward: float
@@ -164,7 +164,7 @@ class _More:
 
 @dataclass(frozen=True)
 class _Round:
-    """Seconds of a unit's steps, each a forward and a backward pass, treated in three policies.
+    """Seconds of a unit's steps, each a forward and a backward pass, under three policies.
 
     - As it is: `forward` and `backward`, and `after_last_saved`, the part of the forward pass after the last tensor
       that autograd wants.
@@ -182,7 +182,7 @@ class _Round:
 
     @classmethod
     def middle(cls, rounds: Sequence[_Round]) -> _Round:
-        """The median of each, in proportion to the plain step of its own round, which is slow when the round is."""
+        """Return the median of each, in proportion to the plain step of its round, which is slow when the round is."""
         plain = statistics.median(one.plain for one in rounds)
 
         def middle(seconds: Iterable[float]) -> float:
@@ -203,7 +203,7 @@ class _Round:
 
     @property
     def plain(self) -> float:
-        """A step of the unit as it is."""
+        """Return a step of the unit as it is."""
         return self.forward + self.backward
 
 
@@ -221,7 +221,7 @@ class _TimedUnit:
         recomputed = self._step(partial(run_recomputed, self.run, again, lambda: iter(())), inputs)
         second_run = second.seconds.get("run", 0.0)  # none where autograd wants nothing
         replays = _Clock(inputs.device)
-        thinned = self._step(partial(run_selective, self.run, save=(), watch=replays), inputs)
+        selective = self._step(partial(run_selective, self.run, save=(), watch=replays), inputs)
         outputs = _Clock(inputs.device)
         if linked:
             # The calls that only lead to the output run again for the input of a second unit.
@@ -232,7 +232,7 @@ class _TimedUnit:
             plain.backward,
             second_run,
             recomputed.more_than(plain, second_run),
-            thinned.more_than(plain, sum(replays.seconds.values())),
+            selective.more_than(plain, sum(replays.seconds.values())),
             outputs.seconds | replays.seconds,
         )
 
@@ -267,7 +267,7 @@ class _Step:
     backward: float
 
     def more_than(self, plain: _Step, again: float) -> _More:
-        """What this step takes more, besides the seconds of what it computes `again` in its backward pass."""
+        """Return what this step takes more, besides the seconds of what it computes `again` in its backward pass."""
         return _More(self.forward - plain.forward, self.backward - plain.backward - again)
 
 

@@ -42,10 +42,10 @@ def plan_checkpointing(
     loss: Callable[[Any], Tensor] = sum_of_outputs,
     stopwatch: Stopwatch | None = None,
 ) -> CheckpointingPlan:
-    """The fastest plan of `model` within `budget`: of a backbone, or of any module that has backbones in it.
+    """Return the fastest plan of `model` within `budget`: of a backbone, or of any module that has backbones in it.
 
     `input_shape` is that of the batch, `[B, 3, H, W]` for images. A budget in bytes (`6 * 2**30`, `"6 GiB"`) limits
-    all that a step holds, a share (`0.5`) limits activations and temporaries to that share of their peak without
+    all that a step takes, a share (`0.5`) limits activations and temporaries to that share of their peak without
     checkpointing.
     Bytes are counted on fake tensors, and the chosen plan's step is counted as a whole. `stopwatch` says how long
     units take: by default one of each kind runs a few samples on the model's device.
@@ -99,7 +99,7 @@ class Planner:
         self._baseline = self._count(ChainPlan.save_all(sum(self._lengths)))
 
     def plan(self, budget: object) -> CheckpointingPlan:
-        """The fastest plan within a budget. Raises `ValueError` for one below the least possible."""
+        """Return the fastest plan within a budget. Raises `ValueError` for one below the least possible."""
         wanted = parse_budget(budget)
         everything = wanted.num_bytes is not None
         limit = wanted.num_bytes or round((wanted.share or 0) * self._baseline.peak_activation_bytes)
@@ -132,7 +132,7 @@ class Planner:
         )
 
     def least(self, *, counts_everything: bool = True) -> Prediction:
-        """What the plan takes whose peak is the lowest: that of everything, or that of activations alone."""
+        """Return what the plan takes whose peak is the lowest: that of everything, or that of activations alone."""
         point = self._solution(counts_everything=counts_everything).frontier[0]
         report = self._count(point.plan)
         return Prediction(report.peak_bytes, report.peak_activation_bytes, self._time_ratio(point.cost))
@@ -149,7 +149,7 @@ class Planner:
         return simulate(self._profile, ChainPlan(tuple(steps)))
 
     def time_ratio(self, plan: CheckpointingPlan, samples: int) -> float:
-        """The time of a step of `samples` under a plan of this planner, over that of the same without checkpointing.
+        """Return the time of a step of `samples` under a plan of this planner, over that without checkpointing.
 
         For fewer samples than planned for it is higher: some of what checkpointing takes is the same for any number.
         """
@@ -157,12 +157,12 @@ class Planner:
 
     @property
     def baseline(self) -> Prediction:
-        """What the step takes without checkpointing."""
+        """Return what the step takes without checkpointing."""
         return Prediction(self._baseline.peak_bytes, self._baseline.peak_activation_bytes, 1.0)
 
     @property
     def fixed_bytes(self) -> int:
-        """What is there all the time, whatever the plan: parameters, optimiser state, inputs."""
+        """Return what is there all the time, whatever the plan: parameters, optimiser state, inputs."""
         at_peak = self._baseline.at_peak
         return at_peak[Kind.PARAMETERS] + at_peak[Kind.OPTIMIZER_STATE] + at_peak[Kind.INPUTS]
 
@@ -176,7 +176,7 @@ class Planner:
         return report.peak_bytes if everything else report.peak_activation_bytes
 
     def _count(self, plan: ChainPlan) -> MemoryReport:
-        """The whole step under a plan."""
+        """Return the whole step under a plan."""
         if plan not in self._counted:
             for name, policy in self._by_part(plan).items():
                 self._parts[name].checkpointing = policy
@@ -192,7 +192,7 @@ class Planner:
         return reduce(ChainProfile.joined, profiles)
 
     def _input_layouts(self, fake: nn.Module, step: TrainingStep) -> dict[str, TensorLike]:
-        """What each chain is given, seen in a forward pass of the model on fake tensors."""
+        """Return what each chain is given, seen in a forward pass of the model on fake tensors."""
         layouts: dict[str, TensorLike] = {}
 
         def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
@@ -206,7 +206,7 @@ class Planner:
         return layouts
 
     def _by_part(self, plan: ChainPlan) -> dict[str, ReadyPlan]:
-        """The steps of each chain. No range crosses from one into the next."""
+        """Return the steps of each chain. No range crosses from one into the next."""
         policies: dict[str, ReadyPlan] = {}
         start = 0
         for name, length in zip(self._parts, self._lengths, strict=True):

@@ -87,7 +87,7 @@ class UnitProfile:
     policies: tuple[UnitPolicy, ...]
 
     def is_like(self, other: UnitProfile) -> bool:
-        """Whether both are of one kind, so that they can be linked."""
+        """Return whether both are of one kind, so that they can be linked."""
         return self.output_bytes == other.output_bytes and self.policies == other.policies
 
 
@@ -100,7 +100,7 @@ class ChainProfile:
 
     @property
     def seconds(self) -> float:
-        """A forward and a backward pass without checkpointing."""
+        """Return a forward and a backward pass without checkpointing."""
         return sum(unit.forward_seconds + unit.backward_seconds for unit in self.units)
 
     def joined(self, other: ChainProfile) -> ChainProfile:

@@ -13,7 +13,7 @@ MOST_POLICIES = 6
 def sets_to_save(
     calls: Sequence[Call], seconds: Mapping[str, float], most: int = MOST_POLICIES
 ) -> list[tuple[str, ...]]:
-    """Sets of calls whose results to save, growing: each adds what saves the most time per byte.
+    """Return sets of calls whose results to save, growing: each adds what saves the most time per byte.
 
     `seconds` is what each call takes when it is made again. The first set is empty. Of more than `most` sets, those
     are taken whose times of replay are spread most evenly.
@@ -38,7 +38,7 @@ def sets_to_save(
 
 
 def replay_seconds(calls: Mapping[str, Call], save: Collection[str], seconds: Mapping[str, float]) -> float:
-    """The time of the calls that are made again when the results of those in `save` are saved."""
+    """Return the time of the calls that are made again when the results of those in `save` are saved."""
     return sum(seconds.get(name, 0.0) for name in replayed(calls, save))
 
 
@@ -55,7 +55,7 @@ def no_cache_seconds(calls: Mapping[str, Call], save: Collection[str], seconds: 
 
 
 def link_seconds(calls: Mapping[str, Call], save: Collection[str], seconds: Mapping[str, float]) -> float | None:
-    """The time to make the unit's output from its input and from what is saved, `None` where that cannot be."""
+    """Return the time to make the unit's output from its input and from what is saved, `None` where that cannot be."""
     output = next((call for call in calls.values() if call.is_output), None)
     if output is None:
         return None
@@ -72,7 +72,7 @@ def link_bytes(calls: Mapping[str, Call], save: Collection[str]) -> int:
 
 
 def _led_to(calls: Mapping[str, Call], save: Collection[str], name: str) -> set[str]:
-    """The calls that are made again for one result."""
+    """Return the calls that are made again for one result."""
     needed: set[str] = set()
 
     def need(name: str) -> None:
@@ -86,7 +86,7 @@ def _led_to(calls: Mapping[str, Call], save: Collection[str], name: str) -> set[
 
 
 def replayed(calls: Mapping[str, Call], save: Collection[str]) -> set[str]:
-    """The calls that are made again: those whose results autograd wants, and what leads to them."""
+    """Return the calls that are made again: those whose results autograd wants, and what leads to them."""
     needed: set[str] = set()
 
     def need(names: Sequence[str]) -> None:
@@ -101,7 +101,7 @@ def replayed(calls: Mapping[str, Call], save: Collection[str]) -> set[str]:
 
 
 def _spread(times: Sequence[float], most: int) -> Iterator[int]:
-    """Indices of at most `most` of the falling `times`, the first and the last among them."""
+    """Yield indices of at most `most` of the falling `times`, the first and the last among them."""
     if len(times) <= most:
         yield from range(len(times))
         return

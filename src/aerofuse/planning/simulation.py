@@ -27,7 +27,7 @@ class Row:
 
     @property
     def replay_seconds(self) -> float:
-        """What is computed again: each input anew from the first."""
+        """Return what is computed again: each input anew from the first."""
         links = self.count * (self.count - 1) // 2
         return self.count * self.policy.replay_seconds + links * (self.policy.link_seconds or 0.0)
 
@@ -58,7 +58,7 @@ class Row:
 
     @property
     def backward_total_bytes(self) -> int:
-        """The same with the gradients of its parameters, which grow while what is saved shrinks."""
+        """Return the same with the gradients of its parameters, which grow while what is saved shrinks."""
         return max(
             self.saved_before(position)
             + self.policy.backward_total_bytes
@@ -118,7 +118,7 @@ class _Run:
         return gradients
 
     def _forward(self, step: Step, outside: int, gradients: int) -> int:
-        """What the step leaves behind."""
+        """Return what the step leaves behind."""
         if not isinstance(step, Recompute):
             row = self._row(step)
             self._note(outside + row.forward_bytes, gradients)

@@ -75,7 +75,7 @@ class Solution:
 
     @cached_property
     def frontier(self) -> tuple[FrontierPoint, ...]:
-        """Plans from the least memory to the least time; each is faster than those before and holds more."""
+        """Plans from the least memory to the least time; each is faster than those before and takes more."""
         points = [FrontierPoint(self._save_all, self.baseline)]
         for ceiling in _CEILINGS:
             table = _Table(self.profile, self.count_gradients, ceiling * self._peak(self.baseline), self._levels)
@@ -87,18 +87,13 @@ class Solution:
         return tuple(best)
 
     def cheapest(self, budget_bytes: float) -> FrontierPoint | None:
-        """The fastest plan within a budget, `None` where there is none."""
+        """Return the fastest plan within a budget, `None` where there is none."""
         peaks = [self._peak(point.cost) for point in self.frontier]
         place = bisect_left(peaks, budget_bytes + 1)
         return self.frontier[place - 1] if place else None
 
-    @property
-    def least_bytes(self) -> int:
-        """The peak of the plan that holds the least."""
-        return self.peak_bytes(self.frontier[0])
-
     def peak_bytes(self, point: FrontierPoint) -> int:
-        """The peak of one of the plans, gradients of parameters included where they count."""
+        """Return the peak of one of the plans, gradients of parameters included where they count."""
         return self._peak(point.cost)
 
 
@@ -110,10 +105,10 @@ class _Table:
         self._units = profile.units
         self._count = count = len(profile.units)
         self._level_bytes = max(most_bytes / levels, 1.0)
-        # Behind a unit that lets go more than it gives there is more left than there was at first.
+        # Behind a unit that frees more than it gives there is more left than there was at first.
         given = (min(policy.saved_bytes for policy in unit.policies) + unit.output_bytes for unit in self._units)
-        let_go = sum(max(0, -num_bytes) for num_bytes in given)
-        self._levels = levels + 1 + round(let_go / self._level_bytes)
+        freed = sum(max(0, -num_bytes) for num_bytes in given)
+        self._levels = levels + 1 + round(freed / self._level_bytes)
         gradients = [unit.gradient_bytes if self.count_gradients else 0 for unit in self._units]
         later = [0] * (count + 1)  # gradients of the parameters of the units from here on
         for index in reversed(range(count)):
@@ -139,7 +134,7 @@ class _Table:
                 self._after[s] = _shifted(table, self._up(self._units[s - 1].output_bytes))
 
     def plans(self) -> Iterator[ChainPlan]:
-        """The fastest plan for each level that allows a faster one than the level below."""
+        """Yield the fastest plan for each level that allows a faster one than the level below."""
         times = self._least[0][self._count - 1]
         for level in range(self._levels):
             if not np.isinf(times[level]) and (level == 0 or times[level] < times[level - 1]):
@@ -221,7 +216,7 @@ class _Table:
         return seconds, peaks
 
     def _steps(self, s: int, t: int, level: int) -> tuple[Step, ...]:
-        """The choices behind `least[s, t]` at a level, made again; those of neighbouring levels end alike."""
+        """Return the choices behind `least[s, t]` at a level, made again; those of neighbouring levels end alike."""
         if s > t:
             return ()
         key = (s, t, level)
@@ -270,7 +265,7 @@ class _Table:
 
 
 def _shifted(table: Times, levels: int) -> Times:
-    """What is left of each row when so many levels are taken."""
+    """Return what is left of each row when so many levels are taken."""
     if levels == 0:
         return table.copy()
     shifted = np.full_like(table, np.inf)

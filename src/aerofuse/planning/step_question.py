@@ -58,7 +58,7 @@ class StepQuestion:
         return f"{' + '.join(self.backbones)}, {shape}, {self.precision}, AdamW"
 
     def make_planner(self) -> Planner:
-        """The planner of this step, with times estimated for a large GPU; nothing of the model's size is allocated."""
+        """Return the planner of this step, with times of a large GPU; nothing of the model's size is allocated."""
         is_hybrid = len(self.backbones) == 2
         with torch.device("meta"):
             model = self._build_hybrid() if is_hybrid else self._build_backbone()
@@ -108,11 +108,11 @@ class StepAnswer:
         return points
 
     def fits(self, memory_bytes: int) -> bool:
-        """Whether any plan does."""
+        """Return whether any plan does."""
         return self.least.peak_bytes <= memory_bytes
 
     def refusal(self, memory_bytes: int) -> str:
-        """What to say where it does not fit."""
+        """Return what to say where it does not fit."""
         fixed_bytes = self._planner.fixed_bytes
         batch = self._largest_batch(memory_bytes, self.least)
         hint = f"a batch of about {batch} would" if batch >= 1 else "no batch would"
@@ -120,11 +120,11 @@ class StepAnswer:
         return f"It does not fit into {memory}; {hint} (the model alone takes {format_bytes(fixed_bytes)})."
 
     def plan(self, memory_bytes: int) -> CheckpointingPlan:
-        """The fastest plan for a memory that it fits into."""
+        """Return the fastest plan for a memory that it fits into."""
         return self._planner.plan(memory_bytes)
 
     def describe(self, plan: CheckpointingPlan, memory_bytes: int) -> list[str]:
-        """What to say of the plan for that memory, in sentences."""
+        """Return what to say of the plan for that memory, in sentences."""
         memory = format_bytes(memory_bytes)
         if plan.saves_everything:
             verdict = f"It fits into {memory} without checkpointing: {format_bytes(self.baseline.peak_bytes)}."

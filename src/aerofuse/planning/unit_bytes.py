@@ -1,4 +1,4 @@
-"""The bytes that one unit holds, treated one policy: counted while it runs alone, on fake tensors or real ones."""
+"""The bytes that one unit takes under a policy: counted while it runs alone, on fake tensors or real ones."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ class TensorLike:
 
     @classmethod
     def of(cls, tensor: Tensor) -> TensorLike:
-        """The layout of `tensor`."""
+        """Return the layout of `tensor`."""
         return cls(tuple(tensor.size()), tensor.stride(), tensor.dtype, tensor.device, tensor.requires_grad)
 
     def first_samples(self, count: int) -> TensorLike:
-        """The layout of so many of the samples that the first dimension counts."""
+        """Return the layout of so many of the samples that the first dimension counts."""
         return replace(self, size=(count, *self.size[1:]))
 
     def make(self) -> Tensor:
-        """Such a tensor, with values from 0 to 1 where it is real."""
+        """Return such a tensor, with values from 0 to 1 where it is real."""
         tensor = torch.empty_strided(self.size, self.stride, dtype=self.dtype, device=self.device)
         return tensor.uniform_() if tensor.is_floating_point() else tensor.zero_()
 
 
 class _Inlet(torch.autograd.Function):
-    """An input of a unit that is no leaf, so that nothing but the unit holds it."""
+    """An input of a unit that is no leaf, so that nothing but the unit refers to it."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, trigger: Tensor, like: TensorLike) -> Tensor:  # noqa: ARG004 (as torch calls it)
@@ -69,7 +69,7 @@ class _Inlet(torch.autograd.Function):
 
 
 class _Outlet(torch.autograd.Function):
-    """The end of a unit, which makes the gradient of its output in the backward pass and holds nothing before."""
+    """The end of a unit, which makes the gradient of its output in the backward pass and saves nothing before."""
 
     @staticmethod
     def forward(ctx: Any, output: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class _Outlet(torch.autograd.Function):
 
 
 def make_inputs(like: TensorLike, trigger: Tensor) -> Tensor:
-    """An input of a unit: the result of an operation on `trigger` where it requires a gradient."""
+    """Return an input of a unit: the result of an operation on `trigger` where it requires a gradient."""
     return _Inlet.apply(trigger, like) if like.requires_grad else like.make()  # type: ignore[no-untyped-call]
 
 
@@ -94,7 +94,7 @@ def count_unit(
     inputs: TensorLike,
     autocast: Callable[[], AbstractContextManager[Any]],
 ) -> UnitBytes:
-    """Run a unit forward and backward; `run` treats it the policy in question."""
+    """Run a unit forward and backward; `run` follows the policy in question."""
     trigger = torch.zeros((), device=inputs.device, requires_grad=True)
     with _Counter(parameters, [*buffers, trigger]) as counter:
         x = make_inputs(inputs, trigger)

@@ -28,7 +28,7 @@ _VALIDATION_BATCHES = (4, 2, 1)  # of the training batch: without gradients ther
 class Fit:
     """How a stage trains in the memory that there is.
 
-    `available_bytes` is what a step may hold on the device, `predicted_peak_bytes` what it is predicted to hold.
+    `available_bytes` is what a step may take on the device, `predicted_peak_bytes` what it is predicted to take.
     `policy` says in words what is saved for the backward pass; `plan` is set where it was planned for this stage.
     """
 
@@ -64,7 +64,7 @@ def fit_training(
 
 
 class _Fitting:
-    """One stage: what is asked for, and what is found. Every limit is on all that a step holds."""
+    """One stage: what is asked for, and what is found. Every limit is on all that a step takes."""
 
     def __init__(self, step: StepMemory, num_images: int, phase: PhaseParams, params: TrainingParams) -> None:
         self._step = step
@@ -97,7 +97,7 @@ class _Fitting:
         return None
 
     def as_told(self) -> Fit:
-        """The batch and the budget that are asked for."""
+        """Return the batch and the budget that are asked for."""
         assert self._asked is not None
         fit = self._fit(self._asked, self._budget.num_bytes)
         if self._budget.num_bytes is not None and fit.predicted_peak_bytes > self._budget.num_bytes:
@@ -105,7 +105,7 @@ class _Fitting:
         return fit
 
     def confirmed(self) -> Fit:
-        """The best within the device's memory, after a real step of it."""
+        """Return the best within the device's memory, after a real step of it."""
         limit_bytes = min(self._available_bytes, self._budget.num_bytes or self._available_bytes)
         device = self._step.device
         for _ in range(_MOST_ATTEMPTS):
@@ -135,7 +135,7 @@ class _Fitting:
         batch_size = self._largest_batch(limit_bytes)
         lower_by = _TOLERANCE_PLANNED
         while True:
-            # Plans with real times may hold a little more than those of the search.
+            # Plans with real times may take a little more than those of the search.
             try:
                 fit = self._fit(batch_size, limit_bytes)
             except ValueError:
@@ -164,7 +164,7 @@ class _Fitting:
         )
 
     def _plan(self, batch_size: int, limit_bytes: int | None) -> tuple[int, CheckpointingPlan | None]:
-        """The peak of a step, and the plan that it takes, if any."""
+        """Return the peak of a step, and the plan that it takes, if any."""
         if not self._plans:
             return self._step.count(batch_size), None
         budget = self._budget
@@ -189,7 +189,7 @@ class _Fitting:
         return found
 
     def _planned_peak(self, batch_size: int) -> int:
-        """The peak of the plan for the share that is asked for, else of the plan of the least memory."""
+        """Return the peak of the plan for the share that is asked for, else of the plan of the least memory."""
         # No unit is timed for real while a batch is sought: one of a batch that is too large might not fit. The plan of
         # the least memory hardly depends on times.
         planner = self._step.planner(batch_size, LARGE_GPU[self._step.precision])
@@ -198,7 +198,7 @@ class _Fitting:
         return planner.least().peak_bytes + self._step.waiting_bytes
 
     def _validation_batch(self, batch_size: int, limit_bytes: int | None) -> int:
-        """Four times the training batch, or less where that would hold more than a training step may."""
+        """Four times the training batch, or less where that would take more than a training step may."""
         sizes = [times * batch_size for times in _VALIDATION_BATCHES]
         if not self.seeks or limit_bytes is None:
             return sizes[0]
@@ -238,7 +238,7 @@ class _Fitting:
 def largest_that_fits(
     peak_of: Callable[[int], int], limit_bytes: int, most: int, fixed_bytes: int, tolerance: float
 ) -> int:
-    """The largest batch up to `most` whose peak is within the limit, or one less by a share of `tolerance`; or 0.
+    """Return the largest batch up to `most` within the limit, or one less by a share of `tolerance`; or 0.
 
     Peaks are nearly affine in the batch, so that the straight line between one that fits and one that does not, the
     first of them the `fixed_bytes` of no image at all, leads there in a few evaluations of `peak_of`.

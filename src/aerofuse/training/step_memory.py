@@ -1,4 +1,4 @@
-"""What a training step of a model will hold, for any batch size, before anything of that size is run."""
+"""What memory a training step of a model will take, for any batch size, before anything of that size is run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class StepMemory:
     """The training step of one model, with AdamW, on uint8 images `[B, 3, H, W]`. All bytes are peaks of everything.
 
     The model is on the device that it will be trained on. Where gradients are accumulated, all of them are there
-    when all but the first batch of an update begin; what is said to be held then is an upper bound.
+    when all but the first batch of an update begin; what is predicted then is an upper bound.
     """
 
     def __init__(
@@ -51,21 +51,21 @@ class StepMemory:
 
     @property
     def can_checkpoint(self) -> bool:
-        """Whether a backbone learns; where none does, there is nothing to compute again."""
+        """Return whether a backbone learns; where none does, there is nothing to compute again."""
         return bool(plannable_parts(self.model))
 
     @property
     def checkpoints(self) -> bool:
-        """Whether a backbone that learns saves less than everything."""
+        """Return whether a backbone that learns saves less than everything."""
         return any(part.checkpointing is not None for part in plannable_parts(self.model).values())
 
     @property
     def fixed_bytes(self) -> int:
-        """The model and the optimiser's state: there all the time, whatever the batch."""
+        """Return the model and the optimiser's state: there all the time, whatever the batch."""
         return self.model_bytes + _MOMENTS_OF_ADAMW * self.gradient_bytes
 
     def available_bytes(self) -> int:
-        """What a step may hold: what the device has free, and the model in it, less the reserve."""
+        """Return what a step may take: what the device has free, and the model in it, less the reserve."""
         memory = memory_of(self.device)
         return max(0, memory.free_bytes + self.model_bytes - round(self._reserve * memory.total_bytes))
 
@@ -75,12 +75,12 @@ class StepMemory:
         return self._peak(batch_size, report.peak_bytes, report.peak_activation_bytes)
 
     def count_baseline(self, batch_size: int) -> int:
-        """The peak of a step without checkpointing."""
+        """Return the peak of a step without checkpointing."""
         with without_checkpointing(self.model):
             return self.count(batch_size)
 
     def count_evaluation(self, batch_size: int) -> int:
-        """The peak of a pass without gradients, while the optimiser's state waits."""
+        """Return the peak of a pass without gradients, while the optimiser's state waits."""
         with FakeCopy(self.model, mixed_precision=self.precision != "float32").active() as fake, torch.no_grad():
             images = torch.zeros(self.input_shape(batch_size), dtype=_INPUT_DTYPE, device=self.device)
             autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
@@ -89,7 +89,7 @@ class StepMemory:
         return live.report().peak_bytes + _MOMENTS_OF_ADAMW * self.gradient_bytes
 
     def planner(self, batch_size: int, stopwatch: Stopwatch | None = None) -> Planner:
-        """All plans for one batch size. They know nothing of `waiting_bytes`."""
+        """Return all plans for one batch size. They know nothing of `waiting_bytes`."""
         return Planner(
             self.model,
             self.input_shape(batch_size),
@@ -100,11 +100,11 @@ class StepMemory:
         )
 
     def planned(self, batch_size: int, prediction: Prediction) -> int:
-        """The peak of a step that a planner predicts."""
+        """Return the peak of a step that a planner predicts."""
         return self._peak(batch_size, prediction.peak_bytes, prediction.activation_bytes)
 
     def run(self, batch_size: int) -> MemoryReport:
-        """A real step on the model's device, after which the model and the random state are as before."""
+        """Return a real step on the model's device, after which the model and the random state are as before."""
         return self._count(batch_size, fake=False)
 
     def _count(self, batch_size: int, *, fake: bool) -> MemoryReport:
@@ -142,7 +142,7 @@ def unless_out_of_memory(call: Callable[[], Result]) -> Result | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device's memory ran out."""
+    """Return whether a device's memory ran out."""
     # A GPU's allocator says it by the type; the CPU's, which differs between systems, and GPU libraries by words.
     # accelerate's `should_reduce_batch_size` misses a MemoryError, `not enough memory` (the CPU's allocator elsewhere
     # than on Linux) and ALLOC_FAILED, and it takes an operation that cuDNN does not support for a lack of memory.
