@@ -147,6 +147,18 @@ def test_a_lowered_budget_is_planned_for_anew() -> None:
         assert (counted.peak_activation_bytes <= lower * without) if lower < 1 else (counted.peak_bytes <= lower)
 
 
+def test_a_thawed_backbone_is_planned_for_anew() -> None:
+    backbone, shape = create_backbone("convnext_atto", image_size_px=64).train(), (2, 3, 64, 64)
+    for parameter in list(backbone.parameters())[:-10]:
+        parameter.requires_grad_(False)
+    budget = (tiny_planner().least().peak_bytes + tiny_planner().baseline.peak_bytes) // 2
+    backbone.enable_gradient_checkpointing(budget=budget)
+    backbone(torch.zeros(shape)).sum().backward()  # all fits without checkpointing
+    backbone.requires_grad_(True).zero_grad()
+    backbone(torch.zeros(shape))
+    assert count_training_step(backbone, shape, optimizer=None).peak_bytes <= budget
+
+
 def test_a_plan_costs_more_for_a_smaller_batch() -> None:
     planner = tiny_planner(batch=4)
     plan = planner.plan(0.5)

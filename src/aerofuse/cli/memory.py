@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from aerofuse.checkpointing.budget import format_bytes, parse_bytes
-from aerofuse.planning.step_question import StepAnswer, StepQuestion
+from aerofuse.models.step_question import StepAnswer, StepQuestion
 from aerofuse.plotting.plan_picture import draw_plan
 
 _EXAMPLES = """examples:

@@ -251,7 +251,8 @@ class _TimedUnit:
         ended = _now(inputs.device)
         gradient = TensorLike.of(output).make()
         again = _now(inputs.device)
-        output.backward(gradient)
+        if output.requires_grad:  # not where nothing up to here learns
+            output.backward(gradient)
         finished = _now(inputs.device)
         for parameter in self.parameters:
             parameter.grad = None

@@ -113,7 +113,8 @@ def count_unit(
         input_is_saved, output_is_saved = input_storage() is not None, output_alive() is not None
         saved_bytes = counter.live - input_is_saved * before - output_is_saved * output_bytes
         counter.reset()
-        end.backward()
+        if end.requires_grad:  # not where nothing up to here learns
+            end.backward()
         outside = input_is_saved * before
     for parameter in parameters:
         parameter.grad = None
