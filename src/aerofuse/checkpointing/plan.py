@@ -36,7 +36,7 @@ def plannable_parts(model: nn.Module) -> dict[str, Plannable]:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class StepPrediction:
     """What a training step will take.
 
     `peak_bytes` is the peak of everything, `activation_bytes` that of activations and temporaries; `time_ratio` the
@@ -62,9 +62,9 @@ class CheckpointingPlan:
     budget: Budget
     units: Mapping[str, tuple[str, ...]]
     parts: Mapping[str, ReadyPlan]
-    predicted: Prediction
-    baseline: Prediction
-    curve: tuple[Prediction, ...]
+    predicted: StepPrediction
+    baseline: StepPrediction
+    curve: tuple[StepPrediction, ...]
 
     @property
     def saves_everything(self) -> bool:
@@ -116,9 +116,9 @@ class CheckpointingPlan:
                     name: ReadyPlan(ChainPlan(from_json(part["plan"])), _scope(part["scope"]))
                     for name, part in content["parts"].items()
                 },
-                Prediction(**content["predicted"]),
-                Prediction(**content["baseline"]),
-                tuple(Prediction(**point) for point in content["curve"]),
+                StepPrediction(**content["predicted"]),
+                StepPrediction(**content["baseline"]),
+                tuple(StepPrediction(**point) for point in content["curve"]),
             )
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
             raise ValueError(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, UntypedStorage, nn
 from torch.optim import Optimizer
 
-from aerofuse.memory.location import Location, Phase
+from aerofuse.memory.location import Location, StepPhase
 from aerofuse.memory.report import Kind, MemoryReport
 from aerofuse.memory.torch_private import LightDispatchMode
 
@@ -184,10 +184,10 @@ class LiveBytes(StorageCounter):
 
     def _kind_of_new(self) -> Kind:
         phase = self._location.phase
-        return Kind.TEMPORARIES if phase in (Phase.BACKWARD, Phase.OPTIMIZER) else Kind.ACTIVATIONS
+        return Kind.TEMPORARIES if phase in (StepPhase.BACKWARD, StepPhase.OPTIMIZER) else Kind.ACTIVATIONS
 
     def _is_backward(self) -> bool:
-        return self._location.phase is Phase.BACKWARD
+        return self._location.phase is StepPhase.BACKWARD
 
     def _note_peaks(self) -> None:
         total_bytes = self._storages.total_bytes

@@ -69,7 +69,7 @@ def count_training_step(
     if device.type == "meta":
         raise ValueError("the model is on the device meta, so its steps cannot be run; count them with fake=True")
     with _put_back(model, device):
-        training = _Training(model, step)
+        training = _SteppedModel(model, step)
         if device.type == "cuda":
             return _count_on_cuda(training, device)
         training.run()
@@ -114,7 +114,7 @@ class FakeTraining:
         _device_of(model)
         self.copy = FakeCopy(model, mixed_precision=step.precision != "float32")
         with self.copy.active() as fake:
-            self._training = _Training(fake, step)
+            self._training = _SteppedModel(fake, step)
             self._training.give_optimizer_its_state()
 
     def count_step(self) -> MemoryReport:
@@ -137,7 +137,7 @@ class FakeTraining:
         return replace(report, source="counted on fake tensors")
 
 
-class _Training:
+class _SteppedModel:
     """A model, its optimiser and a batch."""
 
     def __init__(self, model: nn.Module, step: TrainingStep) -> None:
@@ -185,7 +185,7 @@ class _Training:
         return live.report()
 
 
-def _count_on_cuda(training: _Training, device: torch.device) -> MemoryReport:
+def _count_on_cuda(training: _SteppedModel, device: torch.device) -> MemoryReport:
     blocks = {
         tensor.untyped_storage().data_ptr(): -(-tensor.untyped_storage().nbytes() // _CUDA_BLOCK_BYTES)
         for tensor in chain(training.model.parameters(), training.model.buffers(), [training.inputs])

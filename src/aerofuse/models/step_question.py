@@ -12,7 +12,7 @@ from torch import nn
 from aerofuse.backbones.backbone import create_backbone
 from aerofuse.backbones.families import FAMILIES, family_of
 from aerofuse.checkpointing.budget import format_bytes
-from aerofuse.checkpointing.plan import CheckpointingPlan, Prediction
+from aerofuse.checkpointing.plan import CheckpointingPlan, StepPrediction
 from aerofuse.data.labels import ClassLists
 from aerofuse.memory.step import Precision
 from aerofuse.models.architecture import hybrid_architecture
@@ -97,7 +97,7 @@ class StepAnswer:
         self.baseline = self._planner.baseline
 
     @cached_property
-    def points(self) -> Mapping[str, Prediction]:
+    def points(self) -> Mapping[str, StepPrediction]:
         """Name of a plan: what it is predicted to take; from the most memory to the least."""
         points = {"no checkpointing": self.baseline}
         for slower in _SLOWER:
@@ -141,6 +141,6 @@ class StepAnswer:
             "Leave some room for the work space of kernels and for fragments: 5 to 10 % on a GPU.",
         ]
 
-    def _largest_batch(self, memory_bytes: int, point: Prediction) -> int:
+    def _largest_batch(self, memory_bytes: int, point: StepPrediction) -> int:
         fixed_bytes = self._planner.fixed_bytes
         return int(self.question.batch_size * (memory_bytes - fixed_bytes) / (point.peak_bytes - fixed_bytes))

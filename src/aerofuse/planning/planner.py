@@ -13,7 +13,7 @@ from aerofuse.checkpointing.budget import Budget, format_bytes, parse_budget
 from aerofuse.checkpointing.plan import (
     CheckpointingPlan,
     Plannable,
-    Prediction,
+    StepPrediction,
     plannable_parts,
 )
 from aerofuse.checkpointing.policy import ReadyPlan, Scope, policy_carriers
@@ -126,18 +126,18 @@ class Planner:
             budget,
             {name: tuple(unit.name for unit in part.chain()) for name, part in self._parts.items()},
             self._by_part(point.plan),
-            Prediction(report.peak_bytes, report.peak_activation_bytes, self._time_ratio(point.cost)),
+            StepPrediction(report.peak_bytes, report.peak_activation_bytes, self._time_ratio(point.cost)),
             self.baseline,
             self.curve(),
         )
 
-    def least(self, *, counts_everything: bool = True) -> Prediction:
+    def least(self, *, counts_everything: bool = True) -> StepPrediction:
         """Return what the plan takes whose peak is the lowest: that of everything, or that of activations alone."""
         point = self._solution(counts_everything=counts_everything).frontier[0]
         report = self._count(point.plan)
-        return Prediction(report.peak_bytes, report.peak_activation_bytes, self._time_ratio(point.cost))
+        return StepPrediction(report.peak_bytes, report.peak_activation_bytes, self._time_ratio(point.cost))
 
-    def curve(self) -> tuple[Prediction, ...]:
+    def curve(self) -> tuple[StepPrediction, ...]:
         """Memory against time, from the least memory to no checkpointing, as solved."""
         return tuple(self._predict(point.cost) for point in self._solution(counts_everything=True).frontier)
 
@@ -156,9 +156,9 @@ class Planner:
         return self._time_ratio(self.solved(plan), samples / self._scope.input_shape[0])
 
     @property
-    def baseline(self) -> Prediction:
+    def baseline(self) -> StepPrediction:
         """Return what the step takes without checkpointing."""
-        return Prediction(self._baseline.peak_bytes, self._baseline.peak_activation_bytes, 1.0)
+        return StepPrediction(self._baseline.peak_bytes, self._baseline.peak_activation_bytes, 1.0)
 
     @property
     def fixed_bytes(self) -> int:
@@ -221,10 +221,10 @@ class Planner:
         growing = cost.replay_seconds - cost.fixed_seconds
         return 1 + (share * growing + cost.fixed_seconds) / (share * self._profile.seconds)
 
-    def _predict(self, cost: PlanCost) -> Prediction:
-        return Prediction(cost.total_bytes + self.fixed_bytes, cost.activation_bytes, self._time_ratio(cost))
+    def _predict(self, cost: PlanCost) -> StepPrediction:
+        return StepPrediction(cost.total_bytes + self.fixed_bytes, cost.activation_bytes, self._time_ratio(cost))
 
-    def _too_little(self, budget: Budget, least: Prediction) -> str:
+    def _too_little(self, budget: Budget, least: StepPrediction) -> str:
         if budget.share is not None:
             baseline_bytes = self._baseline.peak_activation_bytes
             share = least.activation_bytes / baseline_bytes

@@ -10,7 +10,7 @@ from aerofuse.planning.profiling import ChainProfile, UnitPolicy, UnitProfile
 
 
 @dataclass(frozen=True)
-class Row:
+class LinkedUnits:
     """Linked units of one kind, all under the same policy; one unit is the shortest row.
 
     Of each unit but the first the input is there only while its backward pass runs.
@@ -153,11 +153,11 @@ class _Run:
     def _unit(self, index: int) -> UnitProfile:
         return self._units[index]
 
-    def _row(self, step: SaveAll | SaveSome) -> Row:
+    def _row(self, step: SaveAll | SaveSome) -> LinkedUnits:
         unit = self._units[step.unit]
         others = list(units_of([step]))[1:]
         for policy in unit.policies:
-            row = Row(unit, policy, 1 + len(others))
+            row = LinkedUnits(unit, policy, 1 + len(others))
             if policy.step(step.unit, row.count) == step:
                 if others and (policy.link_seconds is None or not all(unit.is_like(self._units[i]) for i in others)):
                     break

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from aerofuse.checkpointing.steps import ChainPlan, Recompute, Step
 from aerofuse.planning.profiling import ChainProfile
-from aerofuse.planning.simulation import PlanCost, Row, simulate
+from aerofuse.planning.simulation import LinkedUnits, PlanCost, simulate
 
 LEVELS = 800
 # The least memory is a few percent of the most, where the levels of all of it are coarse: the lower part has its own.
@@ -48,7 +48,7 @@ class _Choice:
     `backward` is needed besides what later units leave there, `forward` besides what waits meanwhile, in bytes still.
     """
 
-    row: Row
+    row: LinkedUnits
     end: int
     backward: int
     forward_bytes: int
@@ -158,7 +158,7 @@ class _Table:
                 np.float32(row.replay_seconds),
             )
 
-    def _rows(self, s: int) -> Iterator[Row]:
+    def _rows(self, s: int) -> Iterator[LinkedUnits]:
         unit = self._units[s]
         alike = 1
         while s + alike < self._count and s + alike not in self._starts and unit.is_like(self._units[s + alike]):
@@ -166,7 +166,7 @@ class _Table:
         for count in ROW_LENGTHS:
             if count <= alike:
                 yield from (
-                    Row(unit, policy, count)
+                    LinkedUnits(unit, policy, count)
                     for policy in unit.policies
                     if count == 1 or policy.link_seconds is not None
                 )

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from aerofuse.checkpointing.plan import CheckpointingPlan, Prediction
+from aerofuse.checkpointing.plan import CheckpointingPlan, StepPrediction
 from aerofuse.checkpointing.steps import Recompute, SaveAll, Step, units_of
 from aerofuse.plotting.style import BLUE, GREY, INK, ORANGE, PALE, VERMILLION, new_figure, save_figure, styled
 
@@ -101,5 +101,5 @@ def _draw_curve(axes: Any, plan: CheckpointingPlan) -> None:
     axes.set_ylabel("time, ratio")
 
 
-def _gib(point: Prediction) -> float:
+def _gib(point: StepPrediction) -> float:
     return point.peak_bytes / _BYTES_PER_GIB

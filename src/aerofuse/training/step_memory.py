@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from accelerate.utils.memory import clear_device_cache
 
-from aerofuse.checkpointing.plan import Prediction, plannable_parts
+from aerofuse.checkpointing.plan import StepPrediction, plannable_parts
 from aerofuse.checkpointing.policy import without_checkpointing
 from aerofuse.common.hardware import memory_of
 from aerofuse.memory.counter import LiveBytes
@@ -99,7 +99,7 @@ class StepMemory:
             stopwatch=stopwatch,
         )
 
-    def planned(self, batch_size: int, prediction: Prediction) -> int:
+    def planned(self, batch_size: int, prediction: StepPrediction) -> int:
         """Return the peak of a step that a planner predicts."""
         return self._peak(batch_size, prediction.peak_bytes, prediction.activation_bytes)
 
