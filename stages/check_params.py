@@ -7,9 +7,10 @@ from pathlib import Path
 from aerofuse.backbones.backbone import create_backbone
 from aerofuse.backbones.families import family_of
 from aerofuse.checkpointing.budget import parse_budget
+from aerofuse.checkpointing.plan import CheckpointingPlan
 from aerofuse.common.params import PARAMS_FILE, read_params_file, validate
 from aerofuse.pipeline_params import Params
-from aerofuse.training.params import AUTO
+from aerofuse.training.params import AUTO, CheckpointingParams
 from stages import run
 
 
@@ -18,27 +19,32 @@ def check_params() -> None:
     for name, recipe in params.recipes.items():
         family_of(recipe.backbones.cnn)
         family_of(recipe.backbones.transformer)
-        _check_budget(recipe.training.gradient_checkpointing.budget, f"recipes.{name}.training")
+        _check_checkpointing(recipe.training.gradient_checkpointing, f"recipes.{name}.training")
     _check_segments(params)
     # Constant, so that a change of parameters re-runs only the stages that read what changed.
     Path("data/params_checked").write_text("params.yaml can be used\n")
 
 
-def _check_budget(budget: int | float | str | None, section: str) -> None:
-    if budget in (None, AUTO):
-        return
+def _check_checkpointing(checkpointing: CheckpointingParams, section: str) -> None:
+    """Read what a policy names: a size, or the file of a plan."""
     try:
-        parse_budget(budget)
-    except ValueError as error:
-        field = f"{section}.gradient_checkpointing.budget"
-        raise ValueError(f"{PARAMS_FILE} cannot be used:\n  {field}: {error}; or write {AUTO}") from None
+        if checkpointing.policy == "budget" and checkpointing.budget != AUTO:
+            parse_budget(checkpointing.budget)
+        elif checkpointing.plan is not None:
+            CheckpointingPlan.load(Path(checkpointing.plan))
+    except (ValueError, FileNotFoundError) as error:
+        remedies = {"budget": f"or write {AUTO}", "plan": "save one there, or choose another policy"}
+        field = f"{section}.gradient_checkpointing.{checkpointing.policy}"
+        raise ValueError(
+            f"{PARAMS_FILE} cannot be used:\n  {field}: {error}; {remedies[checkpointing.policy]}"
+        ) from None
 
 
 def _check_segments(params: Params) -> None:
     """A backbone must be built to know how many units it can be cut between."""
     recipe = params.recipes[params.recipe]
     checkpointing = recipe.training.gradient_checkpointing
-    if checkpointing.enabled and checkpointing.segments is not None:
+    if checkpointing.segments is not None:
         for name in (recipe.backbones.cnn, recipe.backbones.transformer):
             backbone = create_backbone(name, image_size_px=recipe.image_size)
             backbone.enable_gradient_checkpointing(checkpointing.segments)

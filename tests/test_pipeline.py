@@ -181,7 +181,7 @@ def test_a_bad_value_stops_before_any_output_is_lost(
 
 def test_batch_and_budget_on_auto(reproduced: Path) -> None:
     settings = (
-        "recipes.quick.training.gradient_checkpointing.enabled=true",
+        "recipes.quick.training.gradient_checkpointing.policy=budget",
         "recipes.quick.training.gradient_checkpointing.budget=auto",
         "recipes.quick.training.memory_reserve=0.0",
         "recipes.quick.training.largest_batch_size=40",

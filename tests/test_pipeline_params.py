@@ -177,8 +177,28 @@ def test_a_misspelled_name_is_refused_with_the_right_one(path: tuple[str, ...], 
         ("recipes.quick.training.memory_reserve", 1.0, "memory_reserve: 1.0 is not allowed: "),
         (
             "recipes.quick.training.gradient_checkpointing",
-            {"enabled": True, "segments": 3, "budget": 0.5},
-            "segments and budget are two ways to say what is kept; set one of them to null",
+            {"policy": "segments", "segments": 3, "budget": 0.5},
+            "budget is 0.5, but policy is segments; set policy to budget, or budget to null",
+        ),
+        (
+            "recipes.quick.training.gradient_checkpointing.segments",
+            4,
+            "segments is 4, but policy is none; set policy to segments, or segments to null",
+        ),
+        (
+            "recipes.quick.training.gradient_checkpointing.policy",
+            "plan",
+            "policy is plan, but plan is null; give plan too, or choose another policy",
+        ),
+        (
+            "recipes.quick.training.gradient_checkpointing.policy",
+            "recompute",
+            "Input should be 'none', 'recompute_all', 'selective', 'segments', 'budget' or 'plan'",
+        ),
+        (
+            "recipes.quick.training.gradient_checkpointing.enabled",
+            True,
+            "unknown name. Allowed here: policy, segments, budget, plan",
         ),
         ("recipes.quick.training.save_state_every", 0, "save_state_every: 0 is not allowed: "),
         ("recipes.quick.training.on_out_of_memory", "give_up", "Input should be 'fail', 'split' or"),
@@ -203,10 +223,11 @@ def test_random_weights_are_allowed_when_they_are_meant() -> None:
     assert params.recipes["quick"].weights.source == "none"
 
 
-@pytest.mark.parametrize("budget", [None, "auto", "12 GiB", 0.5, 6 * 2**30])
+@pytest.mark.parametrize("budget", ["auto", "12 GiB", 0.5, 6 * 2**30])
 @pytest.mark.parametrize("batch_size", ["auto", 48])
 def test_what_auto_stands_beside(budget: object, batch_size: object) -> None:
-    content = changed(("recipes", "quick", "training", "gradient_checkpointing", "budget"), budget)
+    settings = {"policy": "budget", "budget": budget}
+    content = changed(("recipes", "quick", "training", "gradient_checkpointing"), settings)
     content["recipes"]["quick"]["train_stage_c"]["batch_size"] = batch_size
     recipe = validate(Params, content, "params.yaml").recipes["quick"]
     assert recipe.training.gradient_checkpointing.budget == budget

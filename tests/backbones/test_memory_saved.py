@@ -7,7 +7,7 @@ import torch
 
 from aerofuse.backbones.backbone import create_backbone
 from aerofuse.backbones.families import FAMILIES, family_of
-from aerofuse.checkpointing.plan import Policy
+from aerofuse.checkpointing.policy import Policy, RecomputeAll, Selective
 from aerofuse.memory.step import count_training_step
 from tests.backbones.conftest import VARIANTS
 from tools.benchmarks.subjects import input_shape, middle_variant
@@ -16,26 +16,26 @@ BATCH = 8
 MIDDLE = {middle_variant(family): family for family in FAMILIES}
 
 
-def peak_activation_bytes(variant: str, policy: Policy) -> int:
+def peak_activation_bytes(variant: str, policy: Policy | None) -> int:
     with torch.device("meta"):
         backbone = create_backbone(variant, drop_path=0.1)
-    backbone.enable_gradient_checkpointing(policy=policy)
+    backbone.checkpointing = policy
     shape = input_shape(family_of(variant), BATCH)
     return count_training_step(backbone, shape, optimizer=None, fake=True).peak_activation_bytes
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_checkpointing_never_holds_more(variant: str) -> None:
-    unchecked = peak_activation_bytes(variant, Policy.KEEP_ALL)
-    assert peak_activation_bytes(variant, Policy.KEEP_DEAR) <= unchecked
-    recomputed = peak_activation_bytes(variant, Policy.RECOMPUTE_ALL)
-    assert recomputed <= unchecked
+def test_checkpointing_never_takes_more(variant: str) -> None:
+    baseline = peak_activation_bytes(variant, None)
+    assert peak_activation_bytes(variant, Selective()) <= baseline
+    recomputed = peak_activation_bytes(variant, RecomputeAll())
+    assert recomputed <= baseline
     if variant in MIDDLE:
-        assert recomputed <= 0.5 * unchecked
+        assert recomputed <= 0.5 * baseline
 
 
 @pytest.mark.parametrize("family", ["convnext", "vit", "swin"])
-def test_keeping_what_is_dear_holds_a_quarter_less(family: str) -> None:
+def test_saving_what_is_expensive_takes_a_quarter_less(family: str) -> None:
     variant = middle_variant(family)
-    unchecked = peak_activation_bytes(variant, Policy.KEEP_ALL)
-    assert peak_activation_bytes(variant, Policy.KEEP_DEAR) <= 0.75 * unchecked
+    baseline = peak_activation_bytes(variant, None)
+    assert peak_activation_bytes(variant, Selective()) <= 0.75 * baseline

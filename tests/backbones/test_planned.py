@@ -16,9 +16,10 @@ from torch import Tensor
 from aerofuse.backbones.backbone import create_backbone
 from aerofuse.backbones.families import FAMILIES
 from aerofuse.checkpointing.chain import Chain
-from aerofuse.checkpointing.plan import Keep, Plan, Recompute, Step, Thin
-from aerofuse.checkpointing.policy import CheckpointingPlan, Planned, Scope
+from aerofuse.checkpointing.plan import CheckpointingPlan
+from aerofuse.checkpointing.policy import ReadyPlan, Scope
 from aerofuse.checkpointing.selective import list_calls
+from aerofuse.checkpointing.steps import ChainPlan, Recompute, SaveAll, SaveSome, Step
 from aerofuse.memory.step import count_training_step
 from aerofuse.planning.clocks import Estimated
 from aerofuse.planning.planner import Planner, plan_checkpointing
@@ -38,8 +39,8 @@ def tiny_planner(batch: int = 2) -> Planner:
     return Planner(create_backbone("convnext_atto", image_size_px=64), (batch, 3, 64, 64), stopwatch=ESTIMATED)
 
 
-def any_plan(chain: Chain, images: Tensor, rng: random.Random) -> Plan:
-    """Any results of any unit kept, in ranges of any length, some of them in others."""
+def any_plan(chain: Chain, images: Tensor, rng: random.Random) -> ChainPlan:
+    """Any results of any unit saved, in ranges of any length, some of them in others."""
 
     def steps(first: int, end: int) -> Iterator[Step]:
         while first < end:
@@ -48,20 +49,20 @@ def any_plan(chain: Chain, images: Tensor, rng: random.Random) -> Plan:
                 yield Recompute(tuple(steps(first, stop)))
                 first = stop
             else:
-                kept = tuple(name for name in names[first] if rng.random() < 0.4)
+                saved = tuple(name for name in names[first] if rng.random() < 0.4)
                 if rng.random() < 0.3:
-                    yield Keep(first)
+                    yield SaveAll(first)
                     first += 1
                     continue
                 count = rng.randint(1, min(3, end - first))
-                yield Thin(first, kept, sparing=rng.random() < 0.5, count=count)
+                yield SaveSome(first, saved, no_cache=rng.random() < 0.5, count=count)
                 first += count
 
     names: list[list[str]] = []
     for unit in chain:
         names.append([call.name for call in list_calls(unit.run, images)])
         images = unit.run(images).detach().requires_grad_()
-    return Plan(tuple(steps(0, len(chain))))
+    return ChainPlan(tuple(steps(0, len(chain))))
 
 
 def test_no_plan_changes_a_bit(variant: str) -> None:
@@ -69,7 +70,7 @@ def test_no_plan_changes_a_bit(variant: str) -> None:
     plans = [any_plan(small_backbone(variant).chain(), images, random.Random(seed)) for seed in range(3)]
     expected = {precision: two_steps(backbone, images, precision == "bf16") for precision in ("float32", "bf16")}
     for plan, precision in zip(plans, ("float32", "bf16", "float32"), strict=True):
-        backbone.treatment = Planned(plan, Scope(tuple(images.shape), precision))
+        backbone.checkpointing = ReadyPlan(plan, Scope(tuple(images.shape), precision))
         found = two_steps(backbone, images, precision == "bf16")
         pairs = zip(expected[precision], found, strict=True)
         assert [number for number, (one, other) in enumerate(pairs) if one != other] == [], (plan, precision)
@@ -82,22 +83,22 @@ def test_no_plan_changes_a_bit(variant: str) -> None:
 def test_a_plan_holds_what_it_says(family: str) -> None:
     backbone, images = small_backbone(SMALLEST[family]), small_batch(SMALLEST[family])
     planner = Planner(backbone, images.shape, stopwatch=ESTIMATED)
-    unchecked = count_training_step(backbone, images.shape, optimizer=None).peak_activation_bytes
-    least = planner.least(counts_everything=False).activation_bytes / unchecked
+    baseline = count_training_step(backbone, images.shape, optimizer=None).peak_activation_bytes
+    least = planner.least(counts_everything=False).activation_bytes / baseline
     for share in (least, (1 + least) / 2):
         plan = planner.plan(share)
         plan.apply(backbone)
         counted = count_training_step(backbone, images.shape, optimizer=None).peak_activation_bytes
         assert counted == pytest.approx(plan.predicted.activation_bytes, rel=0.02)
         assert counted == pytest.approx(planner.solved(plan).activation_bytes, rel=0.05)
-        assert counted <= 1.02 * share * unchecked
+        assert counted <= 1.02 * share * baseline
         backbone.disable_gradient_checkpointing()
 
 
 def test_a_budget_is_planned_for_when_a_batch_is_seen() -> None:
     backbone, images = small_backbone("convnext_atto"), torch.randn(4, 3, 96, 96)
     expected = two_steps(backbone, images, autocast=False)
-    unchecked = count_training_step(backbone, images.shape, optimizer=None).peak_activation_bytes
+    baseline = count_training_step(backbone, images.shape, optimizer=None).peak_activation_bytes
     backbone.enable_gradient_checkpointing(budget=0.5)
     before = torch.get_rng_state()
     backbone(images)
@@ -105,9 +106,9 @@ def test_a_budget_is_planned_for_when_a_batch_is_seen() -> None:
     torch.set_rng_state(before)
     found = two_steps(backbone, images, autocast=False)
     assert found == expected
-    assert count_training_step(backbone, images.shape, optimizer=None).peak_activation_bytes <= 0.51 * unchecked
+    assert count_training_step(backbone, images.shape, optimizer=None).peak_activation_bytes <= 0.51 * baseline
     twin = pickle.loads(pickle.dumps(copy.deepcopy(backbone)))
-    assert twin.treatment == backbone.treatment
+    assert twin.checkpointing == backbone.checkpointing
 
 
 def test_planning_draws_no_random_number() -> None:
@@ -128,9 +129,34 @@ def test_a_plan_is_a_value(tmp_path: Path) -> None:
         CheckpointingPlan.load(tmp_path / "other.json")
     table = str(plan)
     assert all(unit in table for unit in plan.units[""])
-    curve = plan.frontier()
+    curve = plan.curve
     assert curve[-1].time_ratio == 1.0
     assert [point.time_ratio for point in curve] == sorted((point.time_ratio for point in curve), reverse=True)
+
+
+def test_a_lowered_budget_is_planned_for_anew() -> None:
+    backbone, shape = create_backbone("convnext_atto", image_size_px=64).train(), (2, 3, 64, 64)
+    planner = tiny_planner()
+    without = planner.baseline.activation_bytes
+    # Each pair reads alike when it is written for a person.
+    for higher, lower in ((0.504, 0.496), (planner.least().peak_bytes + 40_000, planner.least().peak_bytes + 39_000)):
+        backbone.enable_gradient_checkpointing(budget=higher)
+        backbone(torch.zeros(shape))
+        backbone.enable_gradient_checkpointing(budget=lower)
+        counted = count_training_step(backbone, shape, optimizer=None)
+        assert (counted.peak_activation_bytes <= lower * without) if lower < 1 else (counted.peak_bytes <= lower)
+
+
+def test_a_thawed_backbone_is_planned_for_anew() -> None:
+    backbone, shape = create_backbone("convnext_atto", image_size_px=64).train(), (2, 3, 64, 64)
+    for parameter in list(backbone.parameters())[:-10]:
+        parameter.requires_grad_(False)
+    budget = (tiny_planner().least().peak_bytes + tiny_planner().baseline.peak_bytes) // 2
+    backbone.enable_gradient_checkpointing(budget=budget)
+    backbone(torch.zeros(shape)).sum().backward()  # all fits without checkpointing
+    backbone.requires_grad_(True).zero_grad()
+    backbone(torch.zeros(shape))
+    assert count_training_step(backbone, shape, optimizer=None).peak_bytes <= budget
 
 
 def test_a_plan_costs_more_for_a_smaller_batch() -> None:
@@ -145,12 +171,12 @@ def test_a_plan_costs_more_for_a_smaller_batch() -> None:
 
 def test_budgets_that_are_too_small_and_too_large() -> None:
     planner = tiny_planner()
-    with pytest.raises(ValueError, match=r"a budget of 1% is too little .* the least is 0\.\d+ of the unchecked"):
+    with pytest.raises(ValueError, match=r"a budget of 1% is too little .* the least is 0\.\d+ of the peak without"):
         planner.plan(0.01)
     with pytest.raises(ValueError, match=r"a budget of 1 MiB is too little .* of it for parameters and the like; a "):
         planner.plan("1 MiB")
     plan = planner.plan("100 GiB")
-    assert plan.keeps_everything
+    assert plan.saves_everything
     assert "nothing is checkpointed" in plan.summary()
 
 
@@ -189,9 +215,9 @@ def test_bytes_of_a_step_with_its_optimizer(precision: str) -> None:
     backbone = create_backbone("convnext_atto")
     shape = (8, 3, 128, 128)
     planner = Planner(backbone, shape, precision=precision, optimizer="adamw", stopwatch=ESTIMATED)  # type: ignore[arg-type]
-    unchecked = count_training_step(backbone, shape, precision=precision, fake=True)  # type: ignore[arg-type]
+    baseline = count_training_step(backbone, shape, precision=precision, fake=True)  # type: ignore[arg-type]
     least = planner.least().peak_bytes
-    budget = round((least + unchecked.peak_bytes) / 2)
+    budget = round((least + baseline.peak_bytes) / 2)
     plan = planner.plan(budget)
     plan.apply(backbone)
     counted = count_training_step(backbone, shape, precision=precision)  # type: ignore[arg-type]

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from aerofuse.checkpointing.chain import Unit, run_units
-from aerofuse.checkpointing.execution import run_planned
-from aerofuse.checkpointing.plan import Keep, Plan, Policy, Recompute, Thin
-from aerofuse.checkpointing.selective import run_thinned
+from aerofuse.checkpointing.chain import Unit, run_planned, run_units
+from aerofuse.checkpointing.selective import run_selective
+from aerofuse.checkpointing.steps import ChainPlan, Recompute, SaveAll, SaveSome
 from aerofuse.memory.counter import LiveBytes
 from aerofuse.memory.report import Kind
 
@@ -48,7 +47,7 @@ def chain_of(modules: nn.ModuleList) -> list[Unit]:
     return [Unit.of(str(number), module) for number, module in enumerate(modules)]
 
 
-def step(modules: nn.ModuleList, plan: Plan | None) -> list[Tensor]:
+def step(modules: nn.ModuleList, plan: ChainPlan | None) -> list[Tensor]:
     x = torch.randn(8, FEATURES, generator=torch.Generator().manual_seed(1))
     torch.manual_seed(2)
     chain = chain_of(modules)
@@ -59,23 +58,39 @@ def step(modules: nn.ModuleList, plan: Plan | None) -> list[Tensor]:
 
 
 PLANS = {
-    "thin": Plan.uniform(Policy.KEEP_DEAR, 6),
-    "recompute": Plan.uniform(Policy.RECOMPUTE_ALL, 6),
-    "one range": Plan((Recompute(tuple(Keep(unit) for unit in range(6))),)),
-    "thin in a range": Plan((Keep(0), Recompute((Thin(1), Keep(2), Thin(3))), Thin(4), Keep(5))),
-    "range in a range": Plan((Recompute((Keep(0), Recompute((Keep(1), Keep(2))), Keep(3))), Keep(4), Keep(5))),
-    "three deep": Plan(
-        (Recompute((Keep(0), Recompute((Thin(1), Recompute((Keep(2), Thin(3))), Keep(4))), Recompute((Thin(5),)))),)
+    "selective": ChainPlan.selective(6),
+    "recompute": ChainPlan.recompute_all(6),
+    "one range": ChainPlan((Recompute(tuple(SaveAll(unit) for unit in range(6))),)),
+    "selective in a range": ChainPlan(
+        (SaveAll(0), Recompute((SaveSome(1), SaveAll(2), SaveSome(3))), SaveSome(4), SaveAll(5))
     ),
-    "linked": Plan((Thin(0, ("linear.0",), count=4), Keep(4), Keep(5))),
-    "linked, dear kept": Plan((Keep(0), Thin(1, count=5))),
-    "linked, sparing": Plan((Keep(0), Thin(1, ("batch_norm.0",), sparing=True, count=4), Thin(5, ()))),
-    "linked in a range": Plan((Recompute((Thin(0, (), count=3), Recompute((Thin(3, ("mul.0",), count=2),)))), Keep(5))),
+    "range in a range": ChainPlan(
+        (Recompute((SaveAll(0), Recompute((SaveAll(1), SaveAll(2))), SaveAll(3))), SaveAll(4), SaveAll(5))
+    ),
+    "three deep": ChainPlan(
+        (
+            Recompute(
+                (
+                    SaveAll(0),
+                    Recompute((SaveSome(1), Recompute((SaveAll(2), SaveSome(3))), SaveAll(4))),
+                    Recompute((SaveSome(5),)),
+                )
+            ),
+        )
+    ),
+    "linked": ChainPlan((SaveSome(0, ("linear.0",), count=4), SaveAll(4), SaveAll(5))),
+    "linked, expensive saved": ChainPlan((SaveAll(0), SaveSome(1, count=5))),
+    "linked, no cache": ChainPlan(
+        (SaveAll(0), SaveSome(1, ("batch_norm.0",), no_cache=True, count=4), SaveSome(5, ()))
+    ),
+    "linked in a range": ChainPlan(
+        (Recompute((SaveSome(0, (), count=3), Recompute((SaveSome(3, ("mul.0",), count=2),)))), SaveAll(5))
+    ),
 }
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
-def test_a_nested_plan_changes_no_bit(plan: Plan) -> None:
+def test_a_nested_plan_changes_no_bit(plan: ChainPlan) -> None:
     expected = step(blocks(6), None)
     found = step(blocks(6), plan)
     assert len(found) == len(expected) == 1 + 6 * 5 + 6 * 3 + 1
@@ -86,10 +101,10 @@ def test_a_nested_plan_changes_no_bit(plan: Plan) -> None:
 @pytest.mark.parametrize(
     ("name", "calls"),
     [
-        ("thin", [1] * 6),
+        ("selective", [1] * 6),
         ("recompute", [2] * 6),
         ("one range", [2] * 6),
-        ("thin in a range", [1, 2, 2, 2, 1, 1]),
+        ("selective in a range", [1, 2, 2, 2, 1, 1]),
         ("range in a range", [2, 3, 3, 2, 1, 1]),
         # A range's last tensors are all that it wants of its second run: the run of an inner range may be cut short.
         ("three deep", [2, 3, 4, 4, 3, 3]),
@@ -111,7 +126,7 @@ def test_a_graph_that_is_dropped_frees_everything() -> None:
         assert inner() is None
 
 
-def test_a_thinned_unit_computes_only_what_is_asked_for() -> None:
+def test_a_selective_unit_computes_only_what_is_asked_for() -> None:
     seen: list[str] = []
 
     def cheap(x: Tensor) -> Tensor:
@@ -128,17 +143,17 @@ def test_a_thinned_unit_computes_only_what_is_asked_for() -> None:
             return output
 
     module = Counted()
-    output = run_planned([Unit.of("0", module)], Plan((Thin(0),)), torch.randn(3, FEATURES))
+    output = run_planned([Unit.of("0", module)], ChainPlan((SaveSome(0),)), torch.randn(3, FEATURES))
     output.sum().backward()
     assert seen == ["cheap"]
 
 
-def test_a_sparing_unit_makes_each_result_anew() -> None:
-    class Perceptron(nn.Module):
+def test_a_unit_without_a_cache_makes_each_result_anew() -> None:
+    class MLP(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x.sigmoid().tanh().exp()  # each saves its result; the last one is the output
 
-    def counted(sparing: bool) -> int:
+    def counted(no_cache: bool) -> int:
         made: list[str] = []
 
         def watch(name: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -149,15 +164,15 @@ def test_a_sparing_unit_makes_each_result_anew() -> None:
             return counted_one
 
         x = torch.randn(3, FEATURES, requires_grad=True)
-        run_thinned(Perceptron(), x, keep=(), sparing=sparing, watch=watch).sum().backward()
+        run_selective(MLP(), x, save=(), no_cache=no_cache, watch=watch).sum().backward()
         return len(made)
 
-    assert counted(sparing=False) == 2
-    assert counted(sparing=True) == 3  # the sigmoid once more, for itself
+    assert counted(no_cache=False) == 2
+    assert counted(no_cache=True) == 3  # the sigmoid once more, for itself
 
 
-@pytest.mark.parametrize("sparing", [False, True])
-def test_linked_units_hold_the_first_input_alone(sparing: bool) -> None:
+@pytest.mark.parametrize("no_cache", [False, True])
+def test_linked_units_save_the_first_input_alone(no_cache: bool) -> None:
     x = torch.randn(64, 64, requires_grad=True)
     weight = torch.randn(64, 64)
 
@@ -167,7 +182,7 @@ def test_linked_units_hold_the_first_input_alone(sparing: bool) -> None:
     def peak_of(count: int) -> int:
         (expected,) = torch.autograd.grad(reduce(lambda x, run: run(x), [block] * count, x).sum(), x)
         with LiveBytes(nn.Module(), inputs=[x, weight]) as counter:
-            output = run_thinned(block, x, keep=("matmul.0",), sparing=sparing, linked=[block] * (count - 1))
+            output = run_selective(block, x, save=("matmul.0",), no_cache=no_cache, linked=[block] * (count - 1))
             assert counter.bytes_by_kind[Kind.ACTIVATIONS] == (count + 1) * x.nbytes  # a product each, and the output
             (found,) = torch.autograd.grad(output.sum(), x)
         assert torch.equal(found, expected)
@@ -177,7 +192,7 @@ def test_linked_units_hold_the_first_input_alone(sparing: bool) -> None:
     assert [peak_of(count) - peak_of(3) for count in (4, 6)] == [x.nbytes, 3 * x.nbytes]
 
 
-def test_a_thinned_unit_lets_go_while_it_runs() -> None:
+def test_a_selective_unit_lets_go_while_it_runs() -> None:
     alive: list[bool] = []
     storages: list[weakref.ref[torch.UntypedStorage]] = []
 
@@ -190,7 +205,7 @@ def test_a_thinned_unit_lets_go_while_it_runs() -> None:
         return second.exp()
 
     x = torch.randn(3, FEATURES, requires_grad=True)
-    output = run_thinned(run, x, keep=())
+    output = run_selective(run, x, save=())
     assert alive == [False]
     output.sum().backward()
     assert x.grad is not None
@@ -208,7 +223,9 @@ def test_a_range_that_is_not_deterministic_is_named() -> None:
         runs.append(1)
         return x.exp().exp() if len(runs) == 1 else x.exp()[:2].exp()
 
-    output = run_planned(linear_unit(fickle), Plan((Recompute((Keep(0),)),)), torch.randn(4, requires_grad=True))
+    output = run_planned(
+        linear_unit(fickle), ChainPlan((Recompute((SaveAll(0),)),)), torch.randn(4, requires_grad=True)
+    )
     with pytest.raises(RuntimeError, match=r"saved \[2\].* ran again, .*\[4\].* at first: it is not deterministic"):
         output.sum().backward()
 
@@ -220,23 +237,25 @@ def test_a_range_that_saves_less_the_second_time_is_named() -> None:
         runs.append(1)
         return x.exp().exp() if len(runs) == 1 else x.exp()
 
-    output = run_planned(linear_unit(fickle), Plan((Recompute((Keep(0),)),)), torch.randn(4, requires_grad=True))
+    output = run_planned(
+        linear_unit(fickle), ChainPlan((Recompute((SaveAll(0),)),)), torch.randn(4, requires_grad=True)
+    )
     with pytest.raises(RuntimeError, match="saved fewer tensors"):
         output.sum().backward()
 
 
-@pytest.mark.parametrize("step_type", [Thin, lambda unit: Recompute((Keep(unit),))])
-def test_what_is_changed_in_place_before_the_backward_pass_is_named(step_type: Callable[[int], Keep]) -> None:
+@pytest.mark.parametrize("step_type", [SaveSome, lambda unit: Recompute((SaveAll(unit),))])
+def test_what_is_changed_in_place_before_the_backward_pass_is_named(step_type: Callable[[int], SaveAll]) -> None:
     weight = torch.ones(4, requires_grad=True)
     x = torch.randn(4)
-    output = run_planned(linear_unit(lambda x: x * weight), Plan((step_type(0),)), x)
+    output = run_planned(linear_unit(lambda x: x * weight), ChainPlan((step_type(0),)), x)
     x.add_(1)
     with pytest.raises(RuntimeError, match="changed in place"):
         output.sum().backward()
 
 
-def test_an_input_that_is_changed_in_place_inside_a_thinned_unit() -> None:
-    """Recipes written before the change still see what was there before."""
+def test_an_input_that_is_changed_in_place_inside_a_selective_unit() -> None:
+    """Nodes written before the change still see what was there before."""
 
     def run(x: Tensor) -> Tensor:
         kept = x.clone().matmul(torch.eye(4))
@@ -246,10 +265,10 @@ def test_an_input_that_is_changed_in_place_inside_a_thinned_unit() -> None:
 
     x = torch.randn(4, 4, requires_grad=True)
     (expected,) = torch.autograd.grad(run(x).square().sum(), x)
-    (found,) = torch.autograd.grad(run_planned(linear_unit(run), Plan((Thin(0),)), x).square().sum(), x)
+    (found,) = torch.autograd.grad(run_planned(linear_unit(run), ChainPlan((SaveSome(0),)), x).square().sum(), x)
     assert torch.equal(found, expected)
 
 
 def test_a_plan_for_another_chain_is_refused() -> None:
     with pytest.raises(ValueError, match="a plan for 6 units cannot be followed by a chain of 1"):
-        run_planned(chain_of(blocks(1)), PLANS["thin"], torch.randn(8, FEATURES))
+        run_planned(chain_of(blocks(1)), PLANS["selective"], torch.randn(8, FEATURES))

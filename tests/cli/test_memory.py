@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from aerofuse.checkpointing.plan import CheckpointingPlan
 from aerofuse.cli.main import main
 
 SMALL = ["--image-size", "64", "--batch-size", "4"]
@@ -17,7 +18,7 @@ def test_does_it_fit(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no checkpointing" in printed
     assert "least memory" in printed
     assert "It fits into 2.00 GiB without checkpointing" in printed
-    assert re.search(r"stages\.2\.blocks\.0 +keep all", printed)
+    assert re.search(r"stages\.2\.blocks\.0 +save all", printed)
 
 
 def test_it_fits_with_a_plan(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -26,11 +27,12 @@ def test_it_fits_with_a_plan(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     peaks = [float(number) for number in re.findall(r"(\d+(?:\.\d+)?) MiB", capsys.readouterr().out)]
     assert peaks[0] == max(peaks)
     between = f"{(peaks[0] + peaks[-1]) / 2:.0f}MiB"
-    picture = tmp_path / "plan.png"
-    assert main(["memory", *shape, "--gpu-memory", between, "--picture", str(picture)]) == 0
+    picture, saved = tmp_path / "plan.png", tmp_path / "plan.json"
+    assert main(["memory", *shape, "--gpu-memory", between, "--picture", str(picture), "--save-plan", str(saved)]) == 0
     assert "with a plan: peak" in capsys.readouterr().out
     with Image.open(picture) as image:
         assert image.format == "PNG"
+    assert CheckpointingPlan.load(saved).scope.input_shape == (16, 3, 128, 128)
 
 
 def test_a_hybrid_that_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
@@ -49,6 +51,7 @@ def test_a_hybrid_that_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
         (["convnext_atto", "vit_tiny_patch16_224", "resnet18"], "3 backbones are given"),
         (["convnext_atto", "--batch-size", "0"], "must be at least 1"),
         (["convnext_atto", "--picture", "plan.png"], "name it with --gpu-memory"),
+        (["convnext_atto", "--save-plan", "plan.json"], "name it with --gpu-memory"),
     ],
 )
 def test_mistakes_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,7 @@ MEMORY = {
     "peak_bytes": 990,
     "measured": "counted in one step",
     "available_bytes": 2000,
-    "treatment": "no checkpointing",
+    "policy": "no checkpointing",
     "advice": "",
 }
 
@@ -53,6 +53,12 @@ def test_anything_else_is_refused(content: dict[str, Any], tmp_path: Path) -> No
 def test_a_record_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"has no 'memory'; `dvc repro --force train_stage_c` writes it"):
         MemoryRecord.read(write(tmp_path, SPENT))
+
+
+def test_a_record_of_an_older_version_is_refused(tmp_path: Path) -> None:
+    older = {"treatment" if name == "policy" else name: value for name, value in MEMORY.items()}
+    with pytest.raises(ValueError, match=r"must hold exactly .*policy.*; it holds .*treatment.*--force train_stage_c"):
+        MemoryRecord.read(write(tmp_path, SPENT | {"memory": older}))
 
 
 @pytest.mark.parametrize(("asked", "expected"), [("16", 16), ("auto", 48)])

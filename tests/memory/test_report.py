@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-
 from aerofuse.memory.report import Kind, MemoryReport
 
 REPORT = MemoryReport(
@@ -19,12 +17,6 @@ def test_report_as_text() -> None:
     assert lines[3] == "optimizer state                         34.5 MB"
     assert lines[-2] == "peak                                 1,234.5 MB"
     assert len({len(line) for line in lines[1:]}) == 1
-
-
-def test_report_as_json() -> None:
-    values = json.loads(json.dumps(REPORT.to_dict()))
-    assert values["at_peak"]["optimizer_state"] == 34_500_000
-    assert MemoryReport(**values) == REPORT
 
 
 def test_of_two_parts_of_a_step_the_higher_peaks_count() -> None:

@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def test_fake_tensors_give_the_same_bytes(name: str, precision: Any, optimizer: 
     unbuilt = count_training_step(on_meta, shape, optimizer=optimizer, precision=precision, fake=True)
     assert fake.source == "counted on fake tensors"
     assert fake == unbuilt
-    assert real.to_dict() | {"source": ""} == fake.to_dict() | {"source": ""}
+    assert replace(real, source=fake.source) == fake
 
 
 def test_a_steady_step_has_optimizer_state() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from aerofuse.checkpointing.policy import Planned
+from aerofuse.checkpointing.policy import ReadyPlan
 from aerofuse.data.labels import TASKS, ClassLists
 from aerofuse.memory.step import count_training_step
 from aerofuse.models.aircraft_model import AircraftModel
@@ -163,13 +163,14 @@ def test_one_budget_for_both_backbones(trains: tuple[str, ...], images: Tensor) 
     assert all(torch.equal(one, other) for one, other in zip(expected, step(), strict=True))
     assert count().peak_bytes <= 1.02 * budget
     learning = [part for name, part in model.backbones().items() if name in trains]
-    assert all(isinstance(part.treatment, Planned) for part in learning)
+    assert all(isinstance(part.checkpointing, ReadyPlan) for part in learning)
     # A plan of its own for a larger batch, none for a smaller one.
-    plan = model._plan
+    policies = [part.checkpointing for part in learning]
     model(images[:1])
-    assert model._plan is plan
+    assert [part.checkpointing for part in learning] == policies
     model(images.repeat(2, 1, 1, 1))
-    assert model._plan is not plan
+    assert all(part.checkpointing != policy for part, policy in zip(learning, policies, strict=True))
+    assert model.is_gradient_checkpointing_enabled()
     model.disable_gradient_checkpointing()
     assert not any(part.is_gradient_checkpointing_enabled() for part in model.backbones().values())
 

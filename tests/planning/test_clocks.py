@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from aerofuse.checkpointing.recompute import run_recomputed
-from aerofuse.checkpointing.selective import run_thinned
+from aerofuse.checkpointing.selective import run_selective
 from aerofuse.planning import clocks
 from aerofuse.planning.clocks import Measured, Overhead
-from aerofuse.planning.counting import TensorLike
+from aerofuse.planning.unit_bytes import TensorLike
 
 
 @pytest.mark.parametrize(("samples", "scale"), [(2, 1), (4, 1), (8, 2)])
@@ -33,7 +33,7 @@ def test_times_of_a_unit(monkeypatch: pytest.MonkeyPatch, samples: int, scale: f
     assert seconds.backward == 0
     assert seconds.rerun == 3 * scale
     assert seconds.whole_rerun == 5 * scale
-    assert seconds.rerunning == seconds.thinning == Overhead(0)
+    assert seconds.rerunning == seconds.selective == Overhead(0)
     assert seconds.replays == {"sigmoid.0": 0, "tanh.0": 0}
 
 
@@ -48,7 +48,7 @@ def test_one_round_in_three_that_is_disturbed_changes_nothing(
     def run(inputs: Tensor) -> Tensor:
         nonlocal now, runs
         now += 5
-        if runs in disturbed:  # of a step as it is, two of a second run and a thinned one, after as many to warm up
+        if runs in disturbed:  # of a step as it is, two of a second run and a selective one, after as many to warm up
             now += disturbed_by
         runs += 1
         return inputs.sigmoid()
@@ -58,7 +58,7 @@ def test_one_round_in_three_that_is_disturbed_changes_nothing(
     seconds = Measured(rounds=3, seconds=0).time_unit(run, [], inputs, nullcontext)
     assert runs == 4 * 4
     assert (seconds.forward, seconds.rerun) == (5, 5)
-    assert seconds.rerunning == seconds.thinning == Overhead(0)
+    assert seconds.rerunning == seconds.selective == Overhead(0)
 
 
 @pytest.mark.parametrize(("count", "seconds", "rounds"), [(1, 0, 3), (1, 60, 6), (4, 0, 6), (12, 0, 11), (4, 60, 12)])
@@ -79,12 +79,12 @@ def test_short_rounds_and_those_of_frequent_units_are_more(count: int, seconds: 
 def test_what_checkpointing_takes_besides_counts(monkeypatch: pytest.MonkeyPatch, samples: int, growing: float) -> None:
     now = 0.0
 
-    def slowly(seconds: float, way: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def slowly(seconds: float, policy: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def run(run: Callable[[Tensor], Tensor], *args: Any, **keywords: Any) -> Tensor:
             nonlocal now
             (inputs,) = (argument for argument in args if isinstance(argument, Tensor))
             now += seconds + 2 * len(inputs)
-            return way(run, *args, **keywords)
+            return policy(run, *args, **keywords)
 
         return run
 
@@ -94,13 +94,13 @@ def test_what_checkpointing_takes_besides_counts(monkeypatch: pytest.MonkeyPatch
         return inputs.sigmoid()
 
     monkeypatch.setattr(clocks, "_now", lambda device: now)
-    monkeypatch.setattr(clocks, "run_thinned", slowly(7, run_thinned))
+    monkeypatch.setattr(clocks, "run_selective", slowly(7, run_selective))
     monkeypatch.setattr(clocks, "run_recomputed", slowly(11, run_recomputed))
     inputs = TensorLike.of(torch.rand(samples, 5, requires_grad=True))
     seconds = Measured(rounds=1, batch=4).time_unit(sigmoid, [], inputs, nullcontext)
     # From two samples alone nobody can tell what grows.
     fixed = 0 if growing else 2 * 2
-    assert seconds.thinning == Overhead(7 + fixed, growing)
+    assert seconds.selective == Overhead(7 + fixed, growing)
     assert seconds.rerunning == Overhead(11 + fixed, growing)
     assert seconds.rerun == seconds.whole_rerun == samples / min(samples, 4)
 
@@ -127,4 +127,4 @@ def test_the_copy_that_a_call_in_place_makes_is_timed(monkeypatch: pytest.Monkey
     inputs = TensorLike.of(torch.rand(2, 5, requires_grad=True))
     seconds = Measured(rounds=1).time_unit(run, [], inputs, nullcontext)
     assert seconds.replays == {"mul.0": 0, "sigmoid.0": 0, "tanh_.0": 3}
-    assert seconds.thinning == Overhead(0)
+    assert seconds.selective == Overhead(0)

@@ -1,4 +1,4 @@
-"""The dynamic programme against trying every plan, on chains short enough for that."""
+"""The dynamic program against trying every plan, on chains short enough for that."""
 
 from __future__ import annotations
 
@@ -9,28 +9,30 @@ from itertools import pairwise
 
 import pytest
 
-from aerofuse.checkpointing.plan import Keep, Plan, Recompute, Step, Thin, units_of
+from aerofuse.checkpointing.steps import ChainPlan, Recompute, SaveAll, SaveSome, Step, units_of
+from aerofuse.planning.profiling import ChainProfile, UnitPolicy, UnitProfile
 from aerofuse.planning.simulation import simulate
 from aerofuse.planning.solver import Solution
-from aerofuse.planning.unit_profiles import ChainProfile, UnitProfile, Way
 
 
 def random_profile(rng: random.Random, length: int, starts: tuple[int, ...] = (0,)) -> ChainProfile:
-    """Units of a few bytes with two or three ways each, as uneven as real ones."""
+    """Units of a few bytes with two or three policies each, as uneven as real ones."""
 
-    def way(keep: tuple[str, ...] | None, held_bytes: int, replay_seconds: float) -> Way:
-        alive = max(held_bytes, 0)  # below 0 where the unit lets its input go
+    def policy(save: tuple[str, ...] | None, saved_bytes: int, replay_seconds: float) -> UnitPolicy:
+        alive = max(saved_bytes, 0)  # below 0 where the unit lets its input go
         backward_bytes = alive + rng.randint(1, 6)
-        return Way(keep, held_bytes, alive + rng.randint(1, 4), backward_bytes, backward_bytes + 1, replay_seconds)
+        return UnitPolicy(
+            save, saved_bytes, alive + rng.randint(1, 4), backward_bytes, backward_bytes + 1, replay_seconds
+        )
 
     def unit(name: str) -> UnitProfile:
         forward = rng.randint(1, 9)
-        held_bytes = rng.randint(3, 9)
-        ways = [way(None, held_bytes, 0.0), way(("a",), rng.randint(1, held_bytes), forward / 4)]
+        saved_bytes = rng.randint(3, 9)
+        policies = [policy(None, saved_bytes, 0.0), policy(("a",), rng.randint(1, saved_bytes), forward / 4)]
         if rng.random() < 0.5:
-            ways.append(way((), rng.randint(-5, 1), forward / 2))
+            policies.append(policy((), rng.randint(-5, 1), forward / 2))
         if rng.random() < 0.7:
-            ways[1] = replace(ways[1], link_seconds=rng.randint(0, 2) / 4, link_bytes=rng.randint(0, 1))
+            policies[1] = replace(policies[1], link_seconds=rng.randint(0, 2) / 4, link_bytes=rng.randint(0, 1))
         return UnitProfile(
             name,
             rng.randint(1, 4),
@@ -42,7 +44,7 @@ def random_profile(rng: random.Random, length: int, starts: tuple[int, ...] = (0
             forward,
             forward + 1,
             0.25,
-            tuple(ways),
+            tuple(policies),
         )
 
     units: list[UnitProfile] = []
@@ -53,18 +55,18 @@ def random_profile(rng: random.Random, length: int, starts: tuple[int, ...] = (0
 
 
 def every_plan(profile: ChainProfile, s: int, t: int, *, whole: bool = True) -> Iterator[tuple[Step, ...]]:
-    """All ways to write down the units s to t, `whole` also as one range."""
+    """All policies to write down the units s to t, `whole` also as one range."""
     if s > t:
         yield ()
         return
-    for way in profile.units[s].ways:
+    for policy in profile.units[s].policies:
         for end in range(s + 1, t + 2):
             linked = profile.units[s + 1 : end]
             crosses = any(s < start < end for start in profile.starts)
-            if linked and (way.link_seconds is None or crosses or not all(map(profile.units[s].is_like, linked))):
+            if linked and (policy.link_seconds is None or crosses or not all(map(profile.units[s].is_like, linked))):
                 break
             for rest in every_plan(profile, end, t):
-                yield (way.step(s, end - s), *rest)
+                yield (policy.step(s, end - s), *rest)
     for j in range(s + 1, t + 2 if whole else t + 1):
         if any(s < start < j for start in profile.starts):
             continue
@@ -79,10 +81,10 @@ def test_no_plan_beats_the_solution(seed: int, count_gradients: bool) -> None:
     rng = random.Random(seed)
     length = rng.randint(1, 4)
     profile = random_profile(rng, length)
-    costs = [simulate(profile, Plan(steps)) for steps in every_plan(profile, 0, length - 1)]
+    costs = [simulate(profile, ChainPlan(steps)) for steps in every_plan(profile, 0, length - 1)]
     peaks = [cost.total_bytes if count_gradients else cost.activation_bytes for cost in costs]
     solution = Solution(profile, count_gradients=count_gradients, levels=max(peaks))
-    assert solution.least_bytes == min(peaks)
+    assert solution.peak_bytes(solution.frontier[0]) == min(peaks)
     for budget in range(max(peaks) + 1):
         fitting = [cost.replay_seconds for cost, peak in zip(costs, peaks, strict=True) if peak <= budget]
         point = solution.cheapest(budget)
@@ -97,9 +99,9 @@ def test_no_plan_beats_the_solution(seed: int, count_gradients: bool) -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_no_range_crosses_from_one_chain_into_the_next(seed: int) -> None:
     profile = random_profile(random.Random(seed), 4, starts=(0, 2))
-    costs = [simulate(profile, Plan(steps)) for steps in every_plan(profile, 0, 3)]
+    costs = [simulate(profile, ChainPlan(steps)) for steps in every_plan(profile, 0, 3)]
     solution = Solution(profile, levels=max(cost.activation_bytes for cost in costs))
-    assert solution.least_bytes == min(cost.activation_bytes for cost in costs)
+    assert solution.peak_bytes(solution.frontier[0]) == min(cost.activation_bytes for cost in costs)
     for point in solution.frontier:
         for step in point.plan.steps:
             units = list(units_of([step]))
@@ -109,22 +111,26 @@ def test_no_range_crosses_from_one_chain_into_the_next(seed: int) -> None:
 def test_the_frontier_falls_from_the_least_memory_to_no_checkpointing() -> None:
     profile = random_profile(random.Random(5), 12)
     solution = Solution(profile)
-    assert solution.frontier[-1].cost == solution.unchecked
-    assert solution.unchecked.replay_seconds == 0
+    assert solution.frontier[-1].cost == solution.baseline
+    assert solution.baseline.replay_seconds == 0
     for one, other in pairwise(solution.frontier):
         assert one.cost.activation_bytes < other.cost.activation_bytes
         assert one.cost.replay_seconds > other.cost.replay_seconds
 
 
 def test_a_plan_is_simulated_by_hand() -> None:
-    keep = Way(None, held_bytes=10, forward_bytes=15, backward_bytes=20, backward_total_bytes=23, replay_seconds=0.0)
-    thin = Way(("a",), held_bytes=2, forward_bytes=12, backward_bytes=18, backward_total_bytes=21, replay_seconds=0.5)
+    save = UnitPolicy(
+        None, saved_bytes=10, forward_bytes=15, backward_bytes=20, backward_total_bytes=23, replay_seconds=0.0
+    )
+    thin = UnitPolicy(
+        ("a",), saved_bytes=2, forward_bytes=12, backward_bytes=18, backward_total_bytes=21, replay_seconds=0.5
+    )
     thin = replace(thin, fixed_seconds=0.125)
-    unit = UnitProfile("u", 4, 8, 3, 0, 1.0, 2.0, 0.75, 1.0, 0.25, (keep, thin))
+    unit = UnitProfile("u", 4, 8, 3, 0, 1.0, 2.0, 0.75, 1.0, 0.25, (save, thin))
     profile = ChainProfile((unit, unit, unit), (0,))
     # All kept: the third unit's backward on top of what two units and their outputs hold.
-    assert simulate(profile, Plan((Keep(0), Keep(1), Keep(2)))).activation_bytes == 2 * (10 + 4) + 20
-    cost = simulate(profile, Plan((Recompute((Keep(0), Keep(1))), Thin(2, ("a",)))))
+    assert simulate(profile, ChainPlan((SaveAll(0), SaveAll(1), SaveAll(2)))).activation_bytes == 2 * (10 + 4) + 20
+    cost = simulate(profile, ChainPlan((Recompute((SaveAll(0), SaveAll(1))), SaveSome(2, ("a",)))))
     # The second unit's backward when the range has run again: the first one held, with its output.
     assert cost.activation_bytes == (10 + 4) + 20
     # By then the third unit's parameters have their gradients; the second one's are in its own peak.
@@ -134,15 +140,15 @@ def test_a_plan_is_simulated_by_hand() -> None:
     # Units that update running statistics hold copies of them when they run again.
     counting = replace(unit, statistics_bytes=7)
     profile = ChainProfile((counting, counting, unit), (0,))
-    cost = simulate(profile, Plan((Recompute((Keep(0), Keep(1))), Thin(2, ("a",)))))
+    cost = simulate(profile, ChainPlan((Recompute((SaveAll(0), SaveAll(1))), SaveSome(2, ("a",)))))
     assert cost.activation_bytes == (10 + 4 + 7) + (20 + 7)
 
 
 def test_a_plan_for_another_chain_has_no_cost() -> None:
     profile = random_profile(random.Random(0), 2)
     with pytest.raises(ValueError, match="a plan for 3 units has no cost on a chain of 2"):
-        simulate(profile, Plan((Keep(0), Keep(1), Keep(2))))
+        simulate(profile, ChainPlan((SaveAll(0), SaveAll(1), SaveAll(2))))
     with pytest.raises(
-        ValueError, match=r"unit 1 has no profile of Thin\(unit=1, keep=\('conv2d.7',\), sparing=False, count=1\)"
+        ValueError, match=r"unit 1 has no profile of SaveSome\(unit=1, save=\('conv2d.7',\), no_cache=False, count=1\)"
     ):
-        simulate(profile, Plan((Keep(0), Thin(1, ("conv2d.7",)))))
+        simulate(profile, ChainPlan((SaveAll(0), SaveSome(1, ("conv2d.7",)))))

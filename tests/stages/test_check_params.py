@@ -30,7 +30,7 @@ def check(params: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("budget", ["auto", "12 GiB", "500MB", 0.5, 1.0, 6 * 2**30])
 def test_budgets_that_can_be_read(budget: object, params: dict[str, Any]) -> None:
-    params["recipes"]["base"]["training"]["gradient_checkpointing"]["budget"] = budget
+    params["recipes"]["base"]["training"]["gradient_checkpointing"] = {"policy": "budget", "budget": budget}
     check(params)
     assert Path("data/params_checked").is_file()
 
@@ -47,7 +47,8 @@ def test_budgets_that_can_be_read(budget: object, params: dict[str, Any]) -> Non
     ],
 )
 def test_a_budget_that_is_none_is_refused_by_name(budget: object, message: str, params: dict[str, Any]) -> None:
-    params["recipes"]["base"]["training"]["gradient_checkpointing"]["budget"] = budget  # not the active recipe
+    # Not the active recipe.
+    params["recipes"]["base"]["training"]["gradient_checkpointing"] = {"policy": "budget", "budget": budget}
     with pytest.raises(ValueError, match="cannot be used") as raised:
         check(params)
     assert "recipes.base.training.gradient_checkpointing.budget: " in str(raised.value)
@@ -57,6 +58,21 @@ def test_a_budget_that_is_none_is_refused_by_name(budget: object, message: str, 
 
 
 def test_more_segments_than_units_are_refused(params: dict[str, Any]) -> None:
-    params["recipes"]["quick"]["training"]["gradient_checkpointing"] = {"enabled": True, "segments": 1000}
+    params["recipes"]["quick"]["training"]["gradient_checkpointing"] = {"policy": "segments", "segments": 1000}
     with pytest.raises(ValueError, match="1000"):
         check(params)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "No such file"), ("{}", "is no plan that CheckpointingPlan.save wrote, or one of an")],
+)
+def test_a_plan_that_cannot_be_read_is_refused(content: str | None, message: str, params: dict[str, Any]) -> None:
+    if content is not None:
+        Path("plan.json").write_text(content)
+    params["recipes"]["base"]["training"]["gradient_checkpointing"] = {"policy": "plan", "plan": "plan.json"}
+    with pytest.raises(ValueError, match="cannot be used") as raised:
+        check(params)
+    assert "recipes.base.training.gradient_checkpointing.plan: " in str(raised.value)
+    assert message in str(raised.value)
+    assert str(raised.value).endswith("; save one there, or choose another policy")

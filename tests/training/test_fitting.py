@@ -26,6 +26,7 @@ from aerofuse.memory.step import count_training_step
 from aerofuse.models.aircraft_model import AircraftModel
 from aerofuse.models.architecture import BaselineModel, baseline_architecture
 from aerofuse.models.heads import Heads
+from aerofuse.planning.clocks import LARGE_GPU
 from aerofuse.training import step_memory
 from aerofuse.training.fitting import Fit, fit_training, largest_that_fits
 from aerofuse.training.params import CheckpointingParams, PhaseParams, TrainingParams
@@ -52,7 +53,7 @@ def tiny_model() -> AircraftModel:
 
 
 def training(largest_batch_size: int = 256, reserve: float = 0.0, **checkpointing: Any) -> TrainingParams:
-    settings = {"enabled": bool(checkpointing), "segments": None} | checkpointing
+    settings = {"policy": "none"} | checkpointing
     return PARAMS.model_copy(
         update={
             "gradient_checkpointing": CheckpointingParams.model_validate(settings),
@@ -79,7 +80,7 @@ def fit(
 
 
 def counted(model: AircraftModel, batch_size: int) -> MemoryReport:
-    """The step as the model is treated now."""
+    """The step under the model's present policy."""
     return count_training_step(model, (batch_size, 3, SIZE_PX, SIZE_PX), input_dtype=torch.uint8, fake=True)
 
 
@@ -106,11 +107,46 @@ def test_what_is_told_is_done_and_nothing_is_run(room: Room, monkeypatch: pytest
     found = fit(model, 32, training())
     assert (found.batch_size, found.validation_batch_size, found.plan) == (32, 128, None)
     assert found.predicted_peak_bytes == counted(model, 32).peak_bytes
-    assert found.treatment == "no checkpointing"
+    assert found.policy == "no checkpointing"
     backbone = small_model()
-    segmented = fit(backbone, 32, training(enabled=True, segments=3))
-    assert segmented.treatment == "3 segments a backbone"
+    segmented = fit(backbone, 32, training(policy="segments", segments=3))
+    assert segmented.policy == "3 segments a backbone"
     assert segmented.predicted_peak_bytes == counted(backbone, 32).peak_bytes
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [("recompute_all", "every unit is computed again"), ("selective", "what is expensive to compute is saved")],
+)
+def test_policies_without_settings(policy: str, words: str, room: Room) -> None:
+    room(1)
+    model = small_model()
+    baseline_bytes = counted(model, 32).peak_bytes
+    found = fit(model, 32, training(policy=policy))
+    assert found.policy == words
+    assert found.predicted_peak_bytes == counted(model, 32).peak_bytes < baseline_bytes
+
+
+def test_a_ready_plan(room: Room, tmp_path: Path) -> None:
+    room(2**40)
+    step, path = StepMemory(small_model(), SIZE_PX, training(), 1), tmp_path / "plan.json"
+    plan = step.planner(16, LARGE_GPU["float32"]).plan(0.6)
+    plan.save(path)
+    model = small_model()
+    found = fit(model, 16, training(policy="plan", plan=str(path)))
+    assert found.policy == plan.summary()
+    assert found.predicted_peak_bytes == plan.predicted.peak_bytes == counted(model, 16).peak_bytes
+    assert fit(small_model(), "auto", training(policy="plan", plan=str(path))).batch_size == 16
+    frozen = small_model().train_only(["heads"])
+    words = "nothing is checkpointed, for no backbone learns"
+    assert fit(frozen, 16, training(policy="plan", plan=str(path))).policy == words
+    with pytest.raises(
+        ValueError, match=r"gradient_checkpointing\.plan is .*plan\.json: .* batches of up to 16, not 17"
+    ):
+        fit(small_model(), 17, training(policy="plan", plan=str(path)))
+    transformer = baseline_architecture("swin_thin", TASKS, 0.1, 0.1, SIZE_PX).build(CLASSES)
+    with pytest.raises(ValueError, match=r"gradient_checkpointing\.plan is .*plan\.json: .* another structure"):
+        fit(transformer, 16, training(policy="plan", plan=str(path)))
 
 
 def test_the_largest_batch_without_checkpointing(room: Room) -> None:
@@ -125,10 +161,10 @@ def test_the_largest_batch_without_checkpointing(room: Room) -> None:
 def test_the_largest_batch_in_segments(room: Room) -> None:
     room(30 * MIB)
     model = small_model()
-    unchecked_bytes = counted(model, 48).peak_bytes
-    found = fit(model, "auto", training(largest_batch_size=48, enabled=True, segments=3))
+    baseline_bytes = counted(model, 48).peak_bytes
+    found = fit(model, "auto", training(largest_batch_size=48, policy="segments", segments=3))
     assert found.batch_size == 48
-    assert found.predicted_peak_bytes == counted(model, 48).peak_bytes <= found.available_bytes < unchecked_bytes
+    assert found.predicted_peak_bytes == counted(model, 48).peak_bytes <= found.available_bytes < baseline_bytes
 
 
 def test_a_batch_is_never_above_what_is_asked_for(room: Room) -> None:
@@ -155,7 +191,7 @@ def test_a_plan_for_what_is_free(room: Room, caplog: pytest.LogCaptureFixture) -
     model = small_model()
     room(round(0.7 * counted(model, 16).peak_bytes))
     before = _random_states()
-    found = fit(model, 16, training(enabled=True, budget="auto"), accumulation_steps=2)
+    found = fit(model, 16, training(policy="budget", budget="auto"), accumulation_steps=2)
     assert _random_states() == before
 
     assert found.plan is not None
@@ -178,9 +214,9 @@ def test_a_plan_for_what_is_free(room: Room, caplog: pytest.LogCaptureFixture) -
 def test_no_plan_where_all_fits(room: Room) -> None:
     room(2**40)
     model = small_model()
-    found = fit(model, 4, training(enabled=True, budget="auto"))
+    found = fit(model, 4, training(policy="budget", budget="auto"))
     assert found.plan is None
-    assert found.treatment == "nothing is checkpointed, for all fits"
+    assert found.policy == "nothing is checkpointed, for all fits"
     assert not any(backbone.is_gradient_checkpointing_enabled() for backbone in model.backbones().values())
     assert (found.batch_size, found.validation_batch_size) == (4, 16)
 
@@ -190,18 +226,18 @@ def test_a_larger_batch_fits_with_its_plan(room: Room) -> None:
     """Within the budget that is told, of much more that is free."""
     room(2**40)
     model = small_model()
-    unchecked_bytes = counted(model, 48).peak_bytes
-    found = fit(model, "auto", training(largest_batch_size=48, enabled=True, budget="40 MiB"))
+    baseline_bytes = counted(model, 48).peak_bytes
+    found = fit(model, "auto", training(largest_batch_size=48, policy="budget", budget="40 MiB"))
     assert found.batch_size == 48
     assert found.plan is not None
-    assert found.predicted_peak_bytes == counted(model, 48).peak_bytes <= 40 * MIB < unchecked_bytes
+    assert found.predicted_peak_bytes == counted(model, 48).peak_bytes <= 40 * MIB < baseline_bytes
 
 
 @pytest.mark.large
 def test_the_largest_batch_with_its_plan(room: Room) -> None:
     room(30 * MIB)
     model = small_model()
-    found = fit(model, "auto", training(enabled=True, budget="auto"))
+    found = fit(model, "auto", training(policy="budget", budget="auto"))
     assert found.plan is not None
     assert found.predicted_peak_bytes == counted(model, found.batch_size).peak_bytes <= found.available_bytes
     step = StepMemory(model, SIZE_PX, training(), 1)
@@ -211,25 +247,25 @@ def test_the_largest_batch_with_its_plan(room: Room) -> None:
 @pytest.mark.large
 def test_the_largest_batch_at_a_share(room: Room) -> None:
     room(20 * MIB)
-    found = fit(small_model(), "auto", training(enabled=True, budget=0.6))
+    found = fit(small_model(), "auto", training(policy="budget", budget=0.6))
     assert found.plan is not None
     assert found.predicted_peak_bytes <= found.available_bytes < 1.1 * found.predicted_peak_bytes
-    assert found.plan.predicted.activation_bytes <= 0.6 * found.plan.unchecked.activation_bytes
+    assert found.plan.predicted.activation_bytes <= 0.6 * found.plan.baseline.activation_bytes
 
 
 def test_where_no_backbone_learns_nothing_is_planned(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     room(2 * MIB)
     monkeypatch.setattr(StepMemory, "planner", _no_step)
-    found = fit(tiny_model(), "auto", training(enabled=True, budget="auto"))
+    found = fit(tiny_model(), "auto", training(policy="budget", budget="auto"))
     assert found.predicted_peak_bytes <= found.available_bytes
-    assert found.treatment == "nothing is checkpointed, for no backbone learns"
+    assert found.policy == "nothing is checkpointed, for no backbone learns"
     monkeypatch.setattr(StepMemory, "run", _no_step)
     frozen = small_model().train_only(["heads"])
-    assert fit(frozen, 1000, training(enabled=True, budget="auto")).batch_size == 1000
+    assert fit(frozen, 1000, training(policy="budget", budget="auto")).batch_size == 1000
     with pytest.raises(
         ValueError, match=r"a batch of 64 does not fit into 3 MiB .*: the least is .*; .*a larger budget"
     ):
-        fit(frozen, 64, training(enabled=True, budget="3 MiB"))
+        fit(frozen, 64, training(policy="budget", budget="3 MiB"))
 
 
 def test_not_one_image_fits(room: Room) -> None:
@@ -240,7 +276,7 @@ def test_not_one_image_fits(room: Room) -> None:
     )
     with pytest.raises(ValueError, match=message):
         fit(tiny_model(), "auto", training())
-    with pytest.raises(ValueError, match=r"gradient_checkpointing: {enabled: true, budget: auto}, smaller"):
+    with pytest.raises(ValueError, match=r"gradient_checkpointing: {policy: budget, budget: auto}, smaller"):
         fit(small_model(), "auto", training(largest_batch_size=1))
 
 
@@ -254,7 +290,7 @@ def test_not_one_image_fits(room: Room) -> None:
 def test_not_even_the_least_plan_fits(batch_size: int | str, message: str, room: Room) -> None:
     room(2 * MIB)
     with pytest.raises(ValueError, match=message):
-        fit(small_model(), batch_size, training(largest_batch_size=1, enabled=True, budget="auto"))
+        fit(small_model(), batch_size, training(largest_batch_size=1, policy="budget", budget="auto"))
 
 
 def test_several_processes_are_refused(room: Room) -> None:

@@ -32,7 +32,7 @@ from aerofuse.training.state import TrainingReport
 from aerofuse.training.step_memory import StepMemory
 
 PARAMS = load_section(TrainingParams, "recipes.{recipe}.training")
-CHECKPOINTED = PARAMS.model_copy(update={"gradient_checkpointing": CheckpointingParams(enabled=True, segments=3)})
+CHECKPOINTED = PARAMS.model_copy(update={"gradient_checkpointing": CheckpointingParams(policy="segments", segments=3)})
 
 
 def _phase(accumulation_steps: int, batch_size: int = 24, epochs: int = 1) -> PhaseParams:
@@ -153,7 +153,7 @@ def test_what_is_said_of_a_stage(prepared_folder: Path, classes: ClassLists, cap
         "batch_size": 24,
         "predicted_peak_bytes": fit.predicted_peak_bytes,
         "available_bytes": 10**9,
-        "treatment": "3 segments a backbone",
+        "policy": "3 segments a backbone",
         "advice": advice,
     }
     assert notes.metrics == {"memory/predicted_peak_bytes": fit.predicted_peak_bytes}
@@ -170,8 +170,8 @@ def test_the_outlook_compares_with_no_checkpointing(classes: ClassLists) -> None
     step, fit = _fit(model, _phase(1), CHECKPOINTED)
     outlook = look_ahead(step, fit, 96)
     assert outlook.checkpointing
-    assert outlook.peak_bytes == fit.predicted_peak_bytes < outlook.unchecked_peak_bytes
-    assert outlook.unchecked_peak_bytes == without.predicted_peak_bytes
+    assert outlook.peak_bytes == fit.predicted_peak_bytes < outlook.baseline_peak_bytes
+    assert outlook.baseline_peak_bytes == without.predicted_peak_bytes
     assert model.train_only(["heads"])
     assert not look_ahead(*_fit(model, _phase(1), CHECKPOINTED), 96).checkpointing
 
@@ -184,7 +184,7 @@ OUTLOOK = Outlook(
     batch_size=32,
     largest_batch_size=256,
     peak_bytes=20,
-    unchecked_peak_bytes=40,
+    baseline_peak_bytes=40,
     checkpointing=True,
 )
 
@@ -198,9 +198,9 @@ OUTLOOK = Outlook(
         ({"available_bytes": 1000, "checkpointing": False}, "batch 256 fits"),
         ({"available_bytes": 1000, "largest_batch_size": 50}, "batch 50 fits; checkpointing could be off: batch 32 "),
         ({"available_bytes": 24}, "checkpointing could be off at batch 16"),  # with it, 40 would fit: hardly more
-        ({"available_bytes": 20, "unchecked_peak_bytes": 400}, ""),
+        ({"available_bytes": 20, "baseline_peak_bytes": 400}, ""),
         ({"available_bytes": 3}, ""),
-        ({"unchecked_peak_bytes": 33}, "batch 48 fits; checkpointing could be off at batch 24"),
+        ({"baseline_peak_bytes": 33}, "batch 48 fits; checkpointing could be off at batch 24"),
         ({"batch_size": 2, "available_bytes": 36}, "batch 4 fits; checkpointing could be off at batch 1"),
         ({"batch_size": 1, "available_bytes": 30}, ""),
     ],

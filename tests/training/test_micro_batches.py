@@ -27,10 +27,10 @@ def room_for(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], list[int]]
 
         def limited(self: AircraftModel, images: Tensor) -> dict[str, Tensor]:
             if self.training:
-                treated = any(backbone.treatment is not None for backbone in self.backbones().values())
+                recomputes = self.is_gradient_checkpointing_enabled()
                 seen.append(len(images))
                 outputs = forward(self, images)  # draws for dropout before it fails
-                if len(images) > (checkpointed if treated and checkpointed else without):
+                if len(images) > (checkpointed if recomputes and checkpointed else without):
                     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
                 return outputs
             return forward(self, images)

@@ -33,7 +33,7 @@ def root(tmp_path: Path, prepared_folder: Path, monkeypatch: pytest.MonkeyPatch)
     params["tracking"]["enabled"] = False
     recipe = params["recipes"]["quick"]
     recipe["training"] |= {"memory_reserve": 0.25, "largest_batch_size": 24}
-    recipe["training"]["gradient_checkpointing"] = {"enabled": True, "segments": None, "budget": "auto"}
+    recipe["training"]["gradient_checkpointing"] = {"policy": "budget", "budget": "auto"}
     recipe["train_multi_task"] |= {"epochs": 1, "batch_size": "auto"}
     with (tmp_path / PARAMS_FILE).open("w", encoding="utf-8") as file:
         YAML().dump(params, file)
@@ -63,8 +63,8 @@ def test_a_stage_on_auto(root: Path, monkeypatch: pytest.MonkeyPatch, caplog: py
     assert record.measured == "counted in one step"
     assert record.peak_bytes == pytest.approx(record.predicted_peak_bytes, rel=0.001)
     assert record.predicted_peak_bytes <= record.available_bytes < 46 * MIB
-    assert record.treatment.startswith("within ")
-    assert f"memory: batch 24, {record.treatment}" in caplog.text
+    assert record.policy.startswith("within ")
+    assert f"memory: batch 24, {record.policy}" in caplog.text
     assert "batch 24 confirmed by a real step" in caplog.text
     # What others read is as ever.
     assert TrainingTimes.read(times).images == report.images == 96

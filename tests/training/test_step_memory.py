@@ -8,8 +8,6 @@ from aerofuse.training.params import TrainingParams
 from aerofuse.training.step_memory import StepMemory, unless_out_of_memory
 from tests.training.test_fitting import SIZE_PX, small_model, tiny_model, training
 
-CPU = torch.device("cpu")
-
 
 def _step(params: TrainingParams, accumulation_steps: int = 1) -> StepMemory:
     return StepMemory(tiny_model(), SIZE_PX, params, accumulation_steps)
@@ -43,7 +41,7 @@ def test_what_is_counted_without_checkpointing_leaves_it_on() -> None:
     model = small_model().enable_gradient_checkpointing()
     step = StepMemory(model, SIZE_PX, training(), 1)
     assert step.checkpoints
-    assert step.count_unchecked(8) > step.count(8)
+    assert step.count_baseline(8) > step.count(8)
     assert step.checkpoints
 
 
@@ -61,7 +59,7 @@ def test_a_lack_of_memory_is_told_from_other_errors(error: Exception) -> None:
     def fail(what: Exception) -> int:
         raise what
 
-    assert unless_out_of_memory(lambda: fail(error), CPU) is None
-    assert unless_out_of_memory(lambda: 3, CPU) == 3
+    assert unless_out_of_memory(lambda: fail(error)) is None
+    assert unless_out_of_memory(lambda: 3) == 3
     with pytest.raises(RuntimeError, match="shapes"):
-        unless_out_of_memory(lambda: fail(RuntimeError("shapes cannot be multiplied")), CPU)
+        unless_out_of_memory(lambda: fail(RuntimeError("shapes cannot be multiplied")))

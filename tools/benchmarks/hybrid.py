@@ -12,15 +12,13 @@ from aerofuse.common.params import load_section, load_value
 from aerofuse.data.labels import ClassLists
 from aerofuse.models.architecture import hybrid_architecture
 from aerofuse.models.params import HeadDropoutParams
-from aerofuse.planning.clocks import Estimated
+from aerofuse.planning.clocks import LARGE_GPU
 from aerofuse.planning.planner import Planner
 from tools.benchmarks.results import Planning
 from tools.benchmarks.subjects import Subject
 
 # Sizes of heads that make no difference here: FGVC-Aircraft's variants, and some airlines.
 _CLASSES = ClassLists(tuple(map(str, range(100))), tuple(map(str, range(12))))
-# What networks reach in bf16 on one large GPU of the day: products per second, and bytes per second.
-_LARGE_GPU = Estimated(flops_per_second=2e14, bytes_per_second=1.5e12)
 
 
 def hybrid_subject(recipe: str, image_size_px: int | None = None, device: torch.device | str = "cpu") -> Subject:
@@ -56,7 +54,7 @@ def time_planning(recipe: str = "base") -> Planning:
         optimizer="adamw",
         precision="bf16",
         input_dtype=subject.input_dtype,
-        stopwatch=_LARGE_GPU,
+        stopwatch=LARGE_GPU["bf16"],
     )
     planner.least()
     planner.plan(0.5)

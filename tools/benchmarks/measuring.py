@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from aerofuse.common.hardware import synchronise
 from aerofuse.memory.report import Kind, MemoryReport
 from aerofuse.memory.step import OptimizerName, Precision, count_training_step
 from tools.benchmarks.rows import SEGMENTS, UNCHECKED, Differences, PeakCheck, Peaks, Times
@@ -66,13 +67,13 @@ def count_peaks(
 
 
 def check_peak(way: Way, subject: Subject, batch: int, precision: Precision, scale: float = 1.0) -> PeakCheck:
-    """What a real step holds beside what was foretold of it, by a count on fake tensors times `scale`."""
-    foretold = count(way, subject, batch, precision)
+    """What a real step holds beside what was predicted of it, by a count on fake tensors times `scale`."""
+    expected = count(way, subject, batch, precision)
     found = count(way, subject, batch, precision, fake=False)
     if subject.device.type == "cuda":
-        predicted, measured = foretold.peak_bytes, found.peak_bytes
+        predicted, measured = expected.peak_bytes, found.peak_bytes
     else:
-        predicted, measured = foretold.peak_activation_bytes, found.peak_activation_bytes
+        predicted, measured = expected.peak_activation_bytes, found.peak_activation_bytes
     predicted = round(scale * predicted)
     shape = "x".join(map(str, subject.input_shape(batch)))
     return PeakCheck(shape, predicted, measured, round(predicted / measured - 1, 5))
@@ -118,10 +119,10 @@ def time_ways(
 
 
 def _seconds_of_step(model: nn.Module, inputs: Tensor, precision: Precision) -> float:
-    _synchronise(inputs.device)
+    synchronise(inputs.device)
     started = time.perf_counter()
     _loss(model, inputs, precision).backward()
-    _synchronise(inputs.device)
+    synchronise(inputs.device)
     elapsed = time.perf_counter() - started
     model.zero_grad()
     return elapsed
@@ -213,8 +214,3 @@ def _loss(model: nn.Module, inputs: Tensor, precision: Precision) -> Tensor:
         outputs: Any = model(inputs)
     tensors = outputs.values() if isinstance(outputs, Mapping) else [outputs]
     return torch.stack([tensor.float().square().mean() for tensor in tensors]).sum()
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -53,10 +53,11 @@ class Point:
 def measure_line(subject: Subject, batch: int, time_batch: int, rounds: int) -> list[Point]:
     """Plan for each of MONeT's budgets, and run the plans. Raises `ValueError` for a budget below the least."""
     planner = Planner(subject.model, subject.input_shape(batch), stopwatch=Measured(batch=time_batch))
-    unchecked = planner.unchecked.peak_bytes
+    unchecked = planner.baseline.peak_bytes
     plans = [planner.plan(round(memory_gb / _UNCHECKED_GB * unchecked)) for memory_gb, _ in _PUBLISHED]
     ways = {UNCHECKED: plain_ways(subject.model)[UNCHECKED]}
-    ways |= {plan.budget: follow(plan, subject.model) for plan in plans}
+    names = [f"planned within MONeT's {memory_gb} GB" for memory_gb, _ in _PUBLISHED]
+    ways |= {name: follow(plan, subject.model) for name, plan in zip(names, plans, strict=True)}
     timed = time_ways(ways, subject, time_batch, "float32", rounds)
     real = subject.device.type == "cuda"
     return [
@@ -64,14 +65,14 @@ def measure_line(subject: Subject, batch: int, time_batch: int, rounds: int) -> 
             share=round(memory_gb / _UNCHECKED_GB, 4),
             published_time_ratio=published,
             predicted_time_ratio=round(planner.time_ratio(plan, time_batch), 4),
-            time_ratio=compare_times(timed[plan.budget], time_batch).time_ratio,
+            time_ratio=compare_times(timed[name], time_batch).time_ratio,
             unchecked_bytes=unchecked,
             predicted_peak_bytes=plan.predicted.peak_bytes,
-            peak_bytes=count(ways[plan.budget], subject, batch, "float32", fake=not real).peak_bytes,
+            peak_bytes=count(ways[name], subject, batch, "float32", fake=not real).peak_bytes,
             batch=batch,
             time_batch=time_batch,
         )
-        for (memory_gb, published), plan in zip(_PUBLISHED, plans, strict=True)
+        for (memory_gb, published), plan, name in zip(_PUBLISHED, plans, names, strict=True)
     ]
 
 

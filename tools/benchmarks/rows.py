@@ -8,8 +8,10 @@ from typing import Any
 
 import pandas as pd
 
+# As the committed tables have them; `POLICY_WORDS` is how they are shown.
 UNCHECKED, SWITCH = "unchecked", "timm's switch"
-KEEP_DEAR, RECOMPUTE_ALL, SEGMENTS = "keep_dear", "recompute_all", "segments=4"
+SELECTIVE, RECOMPUTE_ALL, SEGMENTS = "keep_dear", "recompute_all", "segments=4"
+POLICY_WORDS = {SELECTIVE: "selective"}
 # Planned to hold no more than another way, half of what is held without checkpointing, or as little as possible.
 AT_SWITCH, AT_SEGMENTS = "planned at the switch's peak", "planned at the peak of segments=4"
 AT_HALF, LEAST = "planned at 50 %", "planned, least"
@@ -53,7 +55,7 @@ class Peaks:
 
 @dataclass(frozen=True)
 class Promise:
-    """What the planner says of a plan: its peak, that of its programme, which knows units alone, and its time."""
+    """What the planner says of a plan: its peak, that of its dynamic program, which knows units alone, and its time."""
 
     predicted_peak_bytes: int
     solved_peak_bytes: int
@@ -62,7 +64,7 @@ class Promise:
 
 @dataclass(frozen=True)
 class PeakCheck:
-    """The peak that was foretold for a real step beside the one that it had; `peak_error` is their ratio less 1.
+    """The peak that was predicted for a real step beside the one that it had; `peak_error` is their ratio less 1.
 
     On CUDA all that the allocator held at most, without an optimiser; elsewhere activations and temporaries.
     """
@@ -180,7 +182,7 @@ def largest(values: Iterable[Any]) -> float | None:
 
 
 def largest_peak_error(ways: Ways) -> float | None:
-    """By how much the peak of a real step was off what was foretold, at most over the planned ways."""
+    """By how much the peak of a real step was off what was predicted, at most over the planned ways."""
     return largest(abs(row["peak_error"]) for row in planned(ways))
 
 

@@ -121,7 +121,7 @@ class _Bench:
         `Planner.curve` is that of everything a step holds, and of the whole batch; here are activations alone, and the
         times of the batch that is timed.
         """
-        unchecked_bytes = self._planner.unchecked.activation_bytes
+        unchecked_bytes = self._planner.baseline.activation_bytes
         least = self._planner.least(counts_everything=False).activation_bytes / unchecked_bytes
         shares = [least + number / _CURVE_PLANS * (1 - least) for number in range(1, _CURVE_PLANS)]
         more = planned_ways(self._subject.model, self._planner, {f"planned at {share:.1%}": share for share in shares})
@@ -177,7 +177,7 @@ class _Bench:
         """Of one plan for small images, on a network built for them."""
         small = self._subject.resized(_SMALL_IMAGE_PX)
         planner = self._plan_for(small, _EXACT_BATCH)
-        least = planner.least(counts_everything=False).activation_bytes / planner.unchecked.activation_bytes
+        least = planner.least(counts_everything=False).activation_bytes / planner.baseline.activation_bytes
         ways = planned_ways(small.model, planner, {LEAST: least})
         return {name: check_peak(way, small, _EXACT_BATCH, self._precision) for name, way in ways.items()}
 

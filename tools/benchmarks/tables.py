@@ -14,12 +14,13 @@ from tools.benchmarks.goals import GoalResult, write
 from tools.benchmarks.rows import (
     AT_HALF,
     AT_SWITCH,
-    KEEP_DEAR,
     LEAST,
     PLANNED,
+    POLICY_WORDS,
     PROMISED,
     RECOMPUTE_ALL,
     SEGMENTS,
+    SELECTIVE,
     SWITCH,
     UNCHECKED,
     Ways,
@@ -32,7 +33,7 @@ from tools.benchmarks.rows import (
     share_of_the_switchs_time,
 )
 
-_WAYS = (RECOMPUTE_ALL, KEEP_DEAR, SEGMENTS, SWITCH, LEAST)
+_WAYS = (RECOMPUTE_ALL, SELECTIVE, SEGMENTS, SWITCH, LEAST)
 _COMPARED = ("losses", "gradients", "buffers", "random_states")
 
 
@@ -46,7 +47,14 @@ def promised_range(family: str) -> str:
 
 def checkpointing_table(table: pd.DataFrame) -> str:
     """Per network: what was promised, what each way saves and costs, and the batch that then fits."""
-    header = ["family", "variants", "measured on", "promised", *(f"{way}: saves / time" for way in _WAYS), "batch"]
+    header = [
+        "family",
+        "variants",
+        "measured on",
+        "promised",
+        *(f"{POLICY_WORDS.get(way, way)}: saves / time" for way in _WAYS),
+        "batch",
+    ]
     rows = []
     for variant, ways in by_variant(table).items():
         first = ways[UNCHECKED]

@@ -15,16 +15,17 @@ from torch.utils.checkpoint import checkpoint
 
 from aerofuse.backbones.backbone import Backbone
 from aerofuse.checkpointing.budget import Budget
-from aerofuse.checkpointing.policy import CheckpointingPlan, Scope
+from aerofuse.checkpointing.plan import CheckpointingPlan
+from aerofuse.checkpointing.policy import Scope
 from aerofuse.planning.planner import Planner
 from tools.benchmarks.rows import (
     AT_HALF,
     AT_SEGMENTS,
     AT_SWITCH,
-    KEEP_DEAR,
     LEAST,
     RECOMPUTE_ALL,
     SEGMENTS,
+    SELECTIVE,
     SWITCH,
     UNCHECKED,
 )
@@ -32,7 +33,7 @@ from tools.benchmarks.rows import (
 logger = logging.getLogger(__name__)
 
 _SETTINGS: Mapping[str, Mapping[str, Any]] = {
-    KEEP_DEAR: {"policy": KEEP_DEAR},
+    SELECTIVE: {"policy": "selective"},
     RECOMPUTE_ALL: {"policy": RECOMPUTE_ALL},
     SEGMENTS: {"segments": 4},
 }

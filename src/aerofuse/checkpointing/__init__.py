@@ -1,1 +1,1 @@
-"""How the units of a chain may be treated in training: what is kept, what is computed again, and doing it."""
+"""Checkpointing policies and plans, and running chains of units under them."""

@@ -17,7 +17,7 @@ _NAMES = "B, kB, MB, GB, TB, KiB, MiB, GiB, TiB"
 class Budget:
     """A limit on memory; one of the two is given.
 
-    `num_bytes` limits everything that a step holds at once: parameters, gradients, optimiser state, inputs,
+    `num_bytes` limits everything that a step takes at once: parameters, gradients, optimiser state, inputs,
     activations and temporaries. `share` limits activations and temporaries, to that share of their peak without
     checkpointing.
     """
@@ -27,7 +27,7 @@ class Budget:
 
     def __str__(self) -> str:
         """As a person writes it."""
-        return f"{self.share:.0%}" if self.num_bytes is None else format_bytes(self.num_bytes)
+        return format_bytes(self.num_bytes or 0) if self.share is None else f"{100 * self.share:.4g}%"
 
 
 def parse_budget(value: object) -> Budget:
@@ -47,7 +47,7 @@ def parse_budget(value: object) -> Budget:
 
 
 def parse_bytes(text: str) -> int:
-    """The bytes of a size such as `6 GiB`, `500MB`. Raises `ValueError` for an unknown unit, or none."""
+    """Return the bytes of a size such as `6 GiB`, `500MB`. Raises `ValueError` for an unknown unit, or none."""
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]+)\s*", text)
     if match is None or match[2].lower() not in _UNITS:
         raise ValueError(f"{text!r} is no size in memory; write a number and one of {_NAMES}, such as '6 GiB'")
@@ -58,7 +58,7 @@ def parse_bytes(text: str) -> int:
 
 
 def format_bytes(num_bytes: float) -> str:
-    """Such as `6.00 GiB`."""
+    """Return such as `6.00 GiB`."""
     for unit in ("B", "KiB", "MiB"):
         if abs(num_bytes) < 1000:
             return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.3g} {unit}"

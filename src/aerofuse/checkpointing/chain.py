@@ -1,18 +1,23 @@
-"""A network as a chain of units: what a checkpointing plan speaks of."""
+"""A network as a chain of units, and running it under a plan."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor, nn
+
+from aerofuse.checkpointing.recompute import run_recomputed
+from aerofuse.checkpointing.selective import run_selective
+from aerofuse.checkpointing.steps import ChainPlan, Recompute, SaveAll, Step, units_of
 
 
 @dataclass(frozen=True)
 class Unit:
     """One link of a chain, a function of one tensor.
 
-    `modules` are those that it uses; a module may serve several units. A unit holds no state of its own: it is read
+    `modules` are those that it uses; a module may serve several units. A unit has no state of its own: it is read
     from the network whenever it is needed, so that a copy of the network runs with its own weights.
     """
 
@@ -22,7 +27,7 @@ class Unit:
 
     @classmethod
     def of(cls, name: str, module: nn.Module) -> Unit:
-        """The unit that is one module."""
+        """Return the unit that is one module."""
         return cls(name, module, (module,))
 
 
@@ -30,14 +35,42 @@ Chain = Sequence[Unit]
 
 
 def run_units(units: Iterable[Unit], inputs: Tensor) -> Tensor:
-    """The output of a chain, every unit kept."""
+    """Return the output of a chain without checkpointing."""
     for unit in units:
         inputs = unit.run(inputs)
     return inputs
 
 
 def modules_of(units: Iterable[Unit]) -> Iterator[nn.Module]:
-    """Every module below the given units."""
+    """Yield every module below the given units."""
     for unit in units:
         for module in unit.modules:
             yield from module.modules()
+
+
+def run_planned(chain: Chain, plan: ChainPlan, inputs: Tensor) -> Tensor:
+    """Return the output of `chain`, the same bits as without a plan; what the plan names is saved for the backward.
+
+    Raises `ValueError` where the plan is for another number of units.
+    """
+    if plan.num_units != len(chain):
+        raise ValueError(f"a plan for {plan.num_units} units cannot be followed by a chain of {len(chain)}")
+    return _run_steps(chain, plan.steps, inputs)
+
+
+def _run_steps(chain: Chain, steps: Sequence[Step], inputs: Tensor) -> Tensor:
+    for step in steps:
+        if isinstance(step, Recompute):
+            units = [chain[index] for index in units_of(step.steps)]
+            inputs = run_recomputed(
+                partial(run_units, units),
+                partial(_run_steps, chain, step.steps),
+                partial(modules_of, units),
+                inputs,
+            )
+        elif isinstance(step, SaveAll):
+            inputs = chain[step.unit].run(inputs)
+        else:
+            first, *others = (chain[index].run for index in units_of([step]))
+            inputs = run_selective(first, inputs, step.save, step.no_cache, linked=others)
+    return inputs

@@ -1,9 +1,9 @@
-"""Activations whose backward pass writes the gradient over the tensor that it has read for the last time.
+"""In-place activation backward: it writes the gradient over the tensor that it has read for the last time.
 
-autograd's own backward of an activation holds three tensors of its size: what was saved, the gradient that comes and
+autograd's own backward of an activation needs three tensors of its size: what was saved, the gradient that comes and
 the gradient that goes. In a checkpointed unit what was saved has just been computed again and belongs to nobody else,
 so its memory can be the result's. torch's kernels write in place element by element, or softmax row by row, with the
-same bits. In a transformer's perceptron the peak of the backward pass falls by a third.
+same bits. In a transformer's MLP the peak of the backward pass falls by a third.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _KERNELS: Mapping[str, _Kernel] = {
 }
 
 
-class _Lean(torch.autograd.Function):
+class _InPlaceFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, name: str, option: Any, run: Callable[[], Tensor]) -> Tensor:
         output = run()
@@ -70,7 +70,7 @@ class _Lean(torch.autograd.Function):
 
 
 def _may_be_overwritten(saved: Tensor, gradient: Tensor) -> bool:
-    """Whether nobody else holds the memory, and the result would lie in it as it would in memory of its own."""
+    """Return whether nobody else uses the memory, and the result would lie in it as it would in memory of its own."""
     return (
         num_owners(saved) == 1
         and saved.dtype == gradient.dtype
@@ -79,8 +79,8 @@ def _may_be_overwritten(saved: Tensor, gradient: Tensor) -> bool:
     )
 
 
-def run_lean(func: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
-    """`func(*args, **keywords)`, with a lean backward pass where there is one for it.
+def run_with_in_place_backward(func: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+    """Return `func(*args, **keywords)`, with an in-place backward pass where there is one for it.
 
     For use under hooks that save nothing but how to compute it again: autograd itself may hold what it gives out.
     """
@@ -97,7 +97,7 @@ def run_lean(func: Callable[..., Any], args: Sequence[Any], keywords: Mapping[st
         option = named.pop("approximate", "none")
     if named or (name != "softmax" and len(args) > 1):
         return func(*args, **keywords)
-    return _Lean.apply(args[0], name, option, lambda: func(*args, **keywords))  # type: ignore[no-untyped-call]
+    return _InPlaceFunction.apply(args[0], name, option, lambda: func(*args, **keywords))  # type: ignore[no-untyped-call]
 
 
 def _is_plain(tensor: Any) -> bool:
@@ -106,8 +106,8 @@ def _is_plain(tensor: Any) -> bool:
     )
 
 
-class LeanActivations(TorchFunctionMode):
-    """Gives the activations of a range their lean backward pass while it runs; see `run_lean`."""
+class InPlaceBackward(TorchFunctionMode):
+    """Gives the activations of a range an in-place backward pass while it runs; see `run_with_in_place_backward`."""
 
     def __torch_function__(
         self,
@@ -116,4 +116,4 @@ class LeanActivations(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        return run_lean(func, args, kwargs or {})
+        return run_with_in_place_backward(func, args, kwargs or {})

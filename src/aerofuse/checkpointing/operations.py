@@ -15,7 +15,7 @@ from torch import Tensor
 from aerofuse.memory.torch_private import all_modes_off
 
 # Cheap: time in proportion to the bytes moved, and a result about as large as the input. Pooling and other
-# reductions give small results, which are better kept. Variants in place end with an underscore.
+# reductions give small results, which are better saved. Variants in place end with an underscore.
 _NORMALISATIONS = ("layer_norm", "group_norm", "batch_norm", "rms_norm", "instance_norm", "softmax", "log_softmax")
 _ACTIVATIONS = ("relu", "relu6", "gelu", "silu", "mish", "hardswish", "hardsigmoid", "hardtanh", "sigmoid", "tanh")
 _ARITHMETIC = ("add", "sub", "rsub", "mul", "div", "neg", "pow", "sqrt", "rsqrt", "exp", "square", "where", "clamp")
@@ -29,12 +29,12 @@ _VIEWS = ("view", "permute", "transpose", "expand", "unbind", "chunk", "split", 
 _QUESTIONS = ("__get__", "size", "dim", "stride", "numel", "is_contiguous", "is_floating_point", "__len__")
 LOOKED_THROUGH = frozenset((*_VIEWS, *_QUESTIONS))
 
-# Those which autocast gives inputs of lower precision, and which are dear.
+# Those which autocast gives inputs of lower precision, and which are expensive.
 MATRIX_PRODUCTS = frozenset(
     ("linear", "conv1d", "conv2d", "conv3d", "matmul", "bmm", "baddbmm", "addmm", "mm", "scaled_dot_product_attention")
 )
 
-# Small results, so that keeping them costs next to nothing; but they may lead to what is large.
+# Small results, so that saving them costs next to nothing; but they may lead to what is large.
 _REDUCTIONS = ("mean", "sum", "adaptive_avg_pool2d", "avg_pool2d", "max_pool2d", "einsum")
 REPEATABLE = CHEAP | MATRIX_PRODUCTS | frozenset(_REDUCTIONS)
 
@@ -46,13 +46,13 @@ class CallNames:
         self._counts: Counter[str] = Counter()
 
     def next(self, function: str) -> str:
-        """The name of a call of the function of that name."""
+        """Return the name of a call of the function of that name."""
         self._counts[function] += 1
         return f"{function}.{self._counts[function] - 1}"
 
 
 def stacked_factors(args: Sequence[Any], keywords: Mapping[str, Any]) -> dict[str, Tensor] | None:
-    """The left and the right factor of a `matmul` that torch turns into stacks of matrices, `None` for any other.
+    """Return the left and right factor of a `matmul` that torch turns into stacks of matrices, `None` for any other.
 
     Where the dimensions before the last two do not follow each other in memory, as those of the heads of an attention,
     that copies them: see `_matmul_impl` in ATen/native/LinearAlgebra.cpp.
@@ -74,7 +74,7 @@ def dropout_arguments(
     input: Tensor,  # the parameter's name in torch
     p: float = 0.5,
     training: bool = True,
-    inplace: bool = False,  # noqa: ARG001  # in a thinned unit nothing that has a recipe is changed in place
+    inplace: bool = False,  # noqa: ARG001  # in a selective unit nothing that has a node is changed in place
 ) -> tuple[Tensor, float, bool]:
     return input, p, training
 
@@ -97,13 +97,13 @@ class BatchNormCall:
     eps: float = 1e-5
 
     def without_running_statistics(self) -> Sequence[Any]:
-        """The arguments that give the same result and update nothing."""
+        """Return the arguments that give the same result and update nothing."""
         if not self.training:
             return (self.input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
         return (self.input, None, None, self.weight, self.bias, True, 0.0, self.eps)
 
     def can_be_replayed(self) -> bool:
-        """Whether `replay_batch_norm` gives the bits of torch's own kernel: known of float32 on CPUs only."""
+        """Return whether `replay_batch_norm` gives the bits of torch's own kernel: known of float32 on CPUs only."""
         tensors = (self.input, self.weight, self.bias)
         return (
             self.training
@@ -113,14 +113,14 @@ class BatchNormCall:
         )
 
     def run(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The result, and the mean and the inverse deviation that it was computed with."""
+        """Return the result, and the mean and the inverse deviation that it was computed with."""
         return torch.native_batch_norm(  # what torch.batch_norm calls on a CPU
             self.input, self.weight, self.bias, self.running_mean, self.running_var, True, self.momentum, self.eps
         )
 
 
 def replay_batch_norm(input: Tensor, mean: Tensor, inverse_deviation: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A batch normalisation by statistics already found: one multiply-add instead of three passes."""
+    """Return a batch normalisation by statistics already found: one multiply-add instead of three passes."""
     # Fused, as in torch's kernel: a product that is rounded before the sum has other last bits.
     per_channel = [1, -1] + [1] * (input.ndim - 2)
     scale = inverse_deviation * weight
@@ -130,7 +130,7 @@ def replay_batch_norm(input: Tensor, mean: Tensor, inverse_deviation: Tensor, we
 
 @functools.cache
 def _replay_is_exact() -> bool:
-    """Whether this processor's kernels round alike: those without fused multiply-add may not."""
+    """Return whether this processor's kernels round alike: those without fused multiply-add may not."""
     generator = torch.Generator().manual_seed(0)
     shapes = ((2, 17, 7, 7), (4, 8, 16, 16), (3, 5, 33, 1))
     with all_modes_off(), torch.no_grad():

@@ -1,170 +1,173 @@
-"""Plans: which units of a chain are kept, thinned, or computed again, alone or range by range."""
+"""A checkpointing plan for a whole model: what each of its chains saves, and what that is predicted to take."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
-from itertools import pairwise
-from typing import Any, Self
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from torch import nn
+
+from aerofuse.checkpointing.budget import Budget, format_bytes
+from aerofuse.checkpointing.chain import Unit
+from aerofuse.checkpointing.policy import CarriesPolicy, Policy, ReadyPlan, Scope
+from aerofuse.checkpointing.steps import ChainPlan, Recompute, SaveAll, SaveSome, Step, from_json, to_json, units_of
 
 
-class Policy(StrEnum):
-    """What is kept of one unit between its forward and its backward pass."""
+@runtime_checkable
+class Plannable(Protocol):
+    """A module that publishes itself as a chain of units, and runs it under its policy."""
 
-    KEEP_ALL = "keep_all"  # as without checkpointing
-    KEEP_DEAR = "keep_dear"  # outputs of convolutions, matrix products and attention; the rest is computed again
-    RECOMPUTE_ALL = "recompute_all"  # only the unit's input
+    checkpointing: Policy | None
+
+    def chain(self) -> tuple[Unit, ...]:
+        """Return its units in order."""
+
+
+def plannable_parts(model: nn.Module) -> dict[str, Plannable]:
+    """Return the parts of a model that learn and can follow a plan, by their names, in the order of registration."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if any(parameter.requires_grad for parameter in module.parameters()) and isinstance(module, Plannable)
+    }
 
 
 @dataclass(frozen=True)
-class Keep:
-    """A unit of which everything is kept."""
+class StepPrediction:
+    """What a training step will take.
 
-    unit: int
-
-
-@dataclass(frozen=True)
-class Thin:
-    """A unit of which the results of some calls are kept, and the rest is computed from them tensor by tensor.
-
-    `keep` names the calls (`linear.0`, `conv2d.1`); without it, those are kept that are dear to compute. A `sparing`
-    unit does not even hold what it has just computed again for a second use, but computes it once more.
-
-    `count` consecutive units may be linked: treated alike, and only the input of the first is held. That of each other
-    is computed from it and from what the units between keep of their residual branches: a few sums.
+    `peak_bytes` is the peak of everything, `activation_bytes` that of activations and temporaries; `time_ratio` the
+    time of the step over that of the same without checkpointing, everything outside of the chains taken to be free.
     """
 
-    unit: int
-    keep: tuple[str, ...] | None = None
-    sparing: bool = False
-    count: int = 1
+    peak_bytes: int
+    activation_bytes: int
+    time_ratio: float
 
 
 @dataclass(frozen=True)
-class Recompute:
-    """Consecutive units of which only the first one's input is kept.
+class CheckpointingPlan:
+    """What every chain of a model saves, and what a step is then predicted to take. `apply` switches it on.
 
-    When the backward pass reaches them they run again, then treated as `steps` say; so ranges may be nested.
+    `scope` is that of the model's inputs. `units` names the units of each chain, `parts` has the plan of each.
+    `predicted` is counted for this very plan, `baseline` is the same step without checkpointing. `curve` is what the
+    plan was chosen from: memory against time, from the least memory to no checkpointing.
     """
 
-    steps: tuple[Step, ...]
-
-
-Step = Keep | Thin | Recompute
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How each unit of a chain is treated. The steps name every unit once, in order."""
-
-    steps: tuple[Step, ...]
-
-    def __post_init__(self) -> None:
-        units = list(units_of(self.steps))
-        if units != list(range(len(units))):
-            raise ValueError(f"a plan names every unit once and in order, this one names {units}")
+    scope: Scope
+    optimizer: str | None
+    budget: Budget
+    units: Mapping[str, tuple[str, ...]]
+    parts: Mapping[str, ReadyPlan]
+    predicted: StepPrediction
+    baseline: StepPrediction
+    curve: tuple[StepPrediction, ...]
 
     @property
-    def num_units(self) -> int:
-        """The length of the chain that the plan is for."""
-        return len(list(units_of(self.steps)))
+    def saves_everything(self) -> bool:
+        """Return whether the budget allows to do without checkpointing."""
+        return all(isinstance(step, SaveAll) for part in self.parts.values() for step in part.plan.steps)
 
-    @classmethod
-    def uniform(cls, policy: Policy, num_units: int) -> Self:
-        """The same policy for every unit."""
-        single: dict[Policy, type[Keep] | type[Thin]] = {Policy.KEEP_ALL: Keep, Policy.KEEP_DEAR: Thin}
-        if policy is Policy.RECOMPUTE_ALL:
-            return cls(tuple(Recompute((Keep(unit),)) for unit in range(num_units)))
-        return cls(tuple(single[policy](unit) for unit in range(num_units)))
+    def apply(self, model: nn.Module) -> None:
+        """Make the plan the policy of each part of `model` that learns. It replaces a policy of the whole model.
 
-    @classmethod
-    def segmented(cls, held_bytes: Sequence[int], segments: int) -> Self:
-        """Ranges that hold about the same number of bytes, all but the last computed again.
-
-        The last one's backward pass follows at once: to drop it would cost time and save nothing.
-        `held_bytes` are what each unit holds between its forward and its backward pass. Raises `ValueError` where
-        there are fewer units than segments.
+        The plan may have parts that are frozen here. Raises `ValueError` where it lacks one, or where a part has
+        other units, saying which.
         """
-        check_segments(segments, len(held_bytes))
-        bounds = [*split_evenly(held_bytes, segments), len(held_bytes)]
-        ranges = [tuple(Keep(unit) for unit in range(*pair)) for pair in pairwise(bounds)]
-        return cls((*(Recompute(steps) for steps in ranges[:-1]), *ranges[-1]))
+        found = plannable_parts(model)
+        if not found or not found.keys() <= self.units.keys():
+            raise ValueError(f"the plan is for the parts {_names(self.units)}, this model has {_names(found)}")
+        for name, part in found.items():
+            self._check_units(name, tuple(unit.name for unit in part.chain()))
+        if isinstance(model, CarriesPolicy):
+            model.checkpointing = None
+        for name, part in found.items():
+            part.checkpointing = self.parts[name]
+
+    def _check_units(self, part: str, units: tuple[str, ...]) -> None:
+        planned = self.units[part]
+        if units == planned:
+            return
+        other = next((f"{one} is {two}" for one, two in zip(planned, units, strict=False) if one != two), None)
+        detail = other or f"{len(planned)} units are {len(units)}"
+        raise ValueError(f"the plan is for another structure: of {part or 'the backbone'}, {detail} here")
+
+    def save(self, path: Path) -> None:
+        """Write the plan as JSON."""
+        content = asdict(self)
+        for name, part in self.parts.items():
+            content["parts"][name]["plan"] = to_json(part.plan.steps)
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> CheckpointingPlan:
+        """Read what `save` wrote. Raises `FileNotFoundError`, or `ValueError` for any other file."""
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return cls(
+                _scope(content["scope"]),
+                content["optimizer"],
+                Budget(**content["budget"]),
+                {name: tuple(units) for name, units in content["units"].items()},
+                {
+                    name: ReadyPlan(ChainPlan(from_json(part["plan"])), _scope(part["scope"]))
+                    for name, part in content["parts"].items()
+                },
+                StepPrediction(**content["predicted"]),
+                StepPrediction(**content["baseline"]),
+                tuple(StepPrediction(**point) for point in content["curve"]),
+            )
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} is no plan that CheckpointingPlan.save wrote, or one of an older version, which wrote "
+                f"plans otherwise ({error!r}); plan again and save that"
+            ) from None
+
+    def summary(self) -> str:
+        """Return the plan in a sentence."""
+        share = self.predicted.activation_bytes / self.baseline.activation_bytes
+        what = "nothing is checkpointed" if self.saves_everything else f"time x {self.predicted.time_ratio:.3f}"
+        return (
+            f"within {self.budget}: peak {format_bytes(self.predicted.peak_bytes)} instead of "
+            f"{format_bytes(self.baseline.peak_bytes)} (activations {share:.1%}), {what}"
+        )
+
+    def __str__(self) -> str:
+        """Return the plan as a table: a line per unit, ranges that are computed again indented."""
+        shape = "x".join(map(str, self.scope.input_shape))
+        lines = [self.summary(), f"inputs {shape}, {self.scope.precision}"]
+        for name, part in self.parts.items():
+            width = max(map(len, self.units[name]))
+            lines += ["", *([name] if name else []), *_lines(part.plan.steps, self.units[name], width, depth=0)]
+        return "\n".join(lines)
 
 
-def to_json(steps: Sequence[Step]) -> list[Any]:
-    """Steps as JSON: the index of a unit that is kept, `{unit, keep, sparing, count}` or `{recompute: [...]}`."""
-    content: list[Any] = []
+def _scope(content: Mapping[str, Any]) -> Scope:
+    return Scope(tuple(content["input_shape"]), content["precision"])
+
+
+def _names(parts: Mapping[str, object]) -> str:
+    return ", ".join(name or "(the backbone itself)" for name in parts) or "none"
+
+
+def _lines(steps: Sequence[Step], units: Sequence[str], width: int, depth: int) -> Iterator[str]:
     for step in steps:
         if isinstance(step, Recompute):
-            content.append({"recompute": to_json(step.steps)})
-        elif isinstance(step, Keep):
-            content.append(step.unit)
+            yield "  " * depth + "recompute:"
+            yield from _lines(step.steps, units, width, depth + 1)
         else:
-            keep = None if step.keep is None else list(step.keep)
-            content.append({"unit": step.unit, "keep": keep, "sparing": step.sparing, "count": step.count})
-    return content
+            for index in units_of([step]):
+                linked = ", linked" if index > step.unit else ""
+                yield "  " * depth + f"{units[index]:{width}}  {_what_is_saved(step)}{linked}"
 
 
-def from_json(content: Sequence[Any]) -> tuple[Step, ...]:
-    """The steps that `to_json` wrote. Raises `KeyError` or `TypeError` for anything else."""
-    steps: list[Step] = []
-    for item in content:
-        if isinstance(item, int):
-            steps.append(Keep(item))
-        elif "recompute" in item:
-            steps.append(Recompute(from_json(item["recompute"])))
-        else:
-            keep = None if item["keep"] is None else tuple(item["keep"])
-            steps.append(Thin(item["unit"], keep, item["sparing"], item["count"]))
-    return tuple(steps)
-
-
-def shifted(steps: Sequence[Step], by: int) -> tuple[Step, ...]:
-    """The same steps for units whose indices are higher by `by`."""
-    return tuple(
-        Recompute(shifted(step.steps, by)) if isinstance(step, Recompute) else replace(step, unit=step.unit + by)
-        for step in steps
-    )
-
-
-def units_of(steps: Sequence[Step]) -> Iterator[int]:
-    """The units that steps name, in order."""
-    for step in steps:
-        if isinstance(step, Recompute):
-            yield from units_of(step.steps)
-        elif isinstance(step, Thin):
-            yield from range(step.unit, step.unit + step.count)
-        else:
-            yield step.unit
-
-
-def check_segments(segments: int, num_units: int) -> None:
-    """Raises `ValueError` for what is no number of segments of a chain of `num_units`."""
-    if isinstance(segments, bool) or not isinstance(segments, int):
-        raise ValueError(f"segments must be a whole number from 1 to {num_units}, not {segments!r}")
-    if not 1 <= segments <= num_units:
-        raise ValueError(f"segments is {segments}; this chain has {num_units} units, so 1 to {num_units} are possible")
-
-
-def split_evenly(sizes: Sequence[int], parts: int) -> list[int]:
-    """Where each of `parts` consecutive, non-empty parts starts, so that the largest part is as small as possible."""
-    count = len(sizes)
-    total = [0]
-    for size in sizes:
-        total.append(total[-1] + size)
-    # least[p][end]: the smallest possible largest part, when the first `end` sizes make p parts; start[p][end]: how.
-    least: list[list[float]] = [[0.0] + [float("inf")] * count]
-    starts: list[list[int]] = [[0] * (count + 1)]
-    for part in range(1, parts + 1):
-        least.append([float("inf")] * (count + 1))
-        starts.append([0] * (count + 1))
-        for end in range(part, count + 1):
-            for start in range(part - 1, end):
-                largest = max(least[part - 1][start], total[end] - total[start])
-                if largest < least[part][end]:
-                    least[part][end], starts[part][end] = largest, start
-    bounds = [count]
-    for part in range(parts, 0, -1):
-        bounds.insert(0, starts[part][bounds[0]])
-    return bounds[:-1]
+def _what_is_saved(step: SaveAll | SaveSome) -> str:
+    if isinstance(step, SaveAll):
+        return "save all"
+    if step.save is None:
+        return "save what is expensive"
+    saved = f"save {', '.join(step.save)}" if step.save else "save the input"
+    return f"{saved}, no cache" if step.no_cache else saved

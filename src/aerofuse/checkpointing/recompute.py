@@ -3,8 +3,8 @@
 While a range runs forward, every tensor that autograd wants to save is replaced by an empty slot. The first slot
 that the backward pass opens makes the range run again, from its input; what autograd saves then, in the same order,
 fills the slots. This is the non-reentrant scheme of `torch.utils.checkpoint`, which is not used itself because it
-cannot be combined with other ways of saving inside a range: here the second run may follow a plan of its own, whose
-thinned units and inner ranges put their own promises into the slots.
+cannot be combined with other hooks on saved tensors inside a range: here the second run may follow a plan of its own,
+whose selective units and inner ranges put their own promises into the slots.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from aerofuse.checkpointing.in_place import LeanActivations
+from aerofuse.checkpointing.in_place import InPlaceBackward
 from aerofuse.checkpointing.snapshot import Autocast, RandomState, statistics_untouched
 
 Unpack = Callable[[Any], Tensor]
@@ -72,7 +72,7 @@ def refuse_second_derivatives() -> None:
 
 
 class _Range:
-    """One run of consecutive units, of which only the input is kept."""
+    """One run of consecutive units, of which only the input is saved."""
 
     def __init__(self, again: Callable[[Tensor], Tensor], modules: Callable[[], Iterator[nn.Module]], x: Tensor):
         self._again = again
@@ -157,12 +157,12 @@ def run_recomputed(
     modules: Callable[[], Iterator[nn.Module]],
     x: Tensor,
 ) -> Tensor:
-    """`once(x)`, keeping nothing but `x`; in the backward pass `again(x)`, the same function, supplies the rest.
+    """Return `once(x)` and save nothing but `x`; in the backward pass `again(x)`, the same function, supplies the rest.
 
     `modules` lists those whose running statistics must advance only once.
     """
     current = _Range(again, modules, x)
     # Copies of weights that autocast would remember until its end are of no use to anybody here.
     uncached = Autocast.capture(x.device).restored(cache=False)
-    with saved_tensors_hooks(current.pack, current.unpack), uncached, LeanActivations():
+    with saved_tensors_hooks(current.pack, current.unpack), uncached, InPlaceBackward():
         return once(x)

@@ -1,4 +1,4 @@
-"""What a run of a unit has made: which results have recipes, which storages live, and what autograd saved of them."""
+"""The recompute graph of a run of a unit: how each result can be computed again, and what autograd saved of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from typing import Any
 from torch import Tensor, UntypedStorage
 
 from aerofuse.checkpointing.recompute import hand_over
-from aerofuse.checkpointing.recompute_nodes import Kept, Recipe, Saved, View, depends_on, storage_key, unpack
+from aerofuse.checkpointing.recompute_nodes import (
+    PackedTensor,
+    RecomputeNode,
+    SavedTensor,
+    View,
+    depends_on,
+    storage_key,
+    unpack,
+)
 from aerofuse.checkpointing.snapshot import Autocast, RandomState
 
 
@@ -35,25 +43,25 @@ class Call:
     is_output: bool
 
 
-class RecipeBook:
-    """Recipes by the storage that they make, for one run of one unit, or of units that are linked.
+class RecomputeGraph:
+    """Nodes by the storage that they make, for one run of one unit, or of units that are linked.
 
-    With `sparing`, what is computed on the way to a tensor is not held for others that need it.
+    With `no_cache`, what is computed on the way to a tensor is not cached for others that need it.
     """
 
-    def __init__(self, autocast: Autocast, sparing: bool) -> None:
+    def __init__(self, autocast: Autocast, no_cache: bool) -> None:
         self._autocast = autocast
-        self._sparing = sparing
+        self._no_cache = no_cache
         # By storage, for as long as it lives; its address may be that of another one afterwards.
         self._alive: dict[int, weakref.ref[UntypedStorage]] = {}
-        self._recipes: dict[int, Recipe] = {}
-        self._references: dict[int, list[Kept]] = {}
+        self._nodes: dict[int, RecomputeNode] = {}
+        self._references: dict[int, list[SavedTensor]] = {}
         self._lower: dict[int, dict[tuple[Any, ...], Tensor]] = {}
         self._saved: set[int] = set()
         # What was saved while the current call ran: it may have been the call's own result.
-        self._just_saved: dict[int, list[Saved]] = {}
-        self._saved_recipes: dict[Recipe, None] = {}
-        self._called: dict[Recipe, str] = {}
+        self._just_saved: dict[int, list[PackedTensor]] = {}
+        self._saved_nodes: dict[RecomputeNode, None] = {}
+        self._called: dict[RecomputeNode, str] = {}
 
     # ----- calls
 
@@ -72,7 +80,7 @@ class RecipeBook:
 
     def _forget(self, key: int, _reference: weakref.ref[UntypedStorage]) -> None:
         self._alive.pop(key, None)
-        self._recipes.pop(key, None)
+        self._nodes.pop(key, None)
         self._lower.pop(key, None)
         self._saved.discard(key)
 
@@ -81,9 +89,9 @@ class RecipeBook:
         self.register(tensor)
         return self._lower.setdefault(storage_key(tensor), {})
 
-    def find(self, tensor: Tensor) -> Recipe | None:
-        """The recipe of a tensor's storage."""
-        return self._recipes.get(storage_key(tensor))
+    def find(self, tensor: Tensor) -> RecomputeNode | None:
+        """Return the node of a tensor's storage."""
+        return self._nodes.get(storage_key(tensor))
 
     def write(
         self,
@@ -92,120 +100,120 @@ class RecipeBook:
         keywords: Mapping[str, Any],
         output: Tensor,
         random: RandomState | None = None,
-    ) -> Recipe:
-        """The recipe of `output`, which `func` made of these arguments."""
+    ) -> RecomputeNode:
+        """Return the node of `output`, which `func` made of these arguments."""
         references = [self.refer(argument) for argument in args]
         named = {key: self.refer(argument) for key, argument in keywords.items()}
-        return Recipe(func, references, named, self._autocast, output, random, shares=not self._sparing)
+        return RecomputeNode(func, references, named, self._autocast, output, random, caches=not self._no_cache)
 
     def write_in_place(
         self, func: Callable[..., Any], references: Sequence[Any], named: Mapping[str, Any], target: Tensor
-    ) -> Recipe:
-        """The recipe of `target`, over which `func` wrote; its arguments were referred to before that."""
+    ) -> RecomputeNode:
+        """Return the node of `target`, over which `func` wrote; its arguments were referred to before that."""
         function = partial(_write_over, func)
-        return Recipe(function, references, named, self._autocast, target, in_place=True, shares=not self._sparing)
+        return RecomputeNode(
+            function, references, named, self._autocast, target, in_place=True, caches=not self._no_cache
+        )
 
-    def remember(self, name: str, output: Tensor, recipe: Recipe) -> None:
-        """`recipe` makes the storage of `output`, also where the call itself has saved its result."""
+    def remember(self, name: str, output: Tensor, node: RecomputeNode) -> None:
+        """`node` makes the storage of `output`, also where the call itself has saved its result."""
         key = storage_key(output)
-        self._recipes[key] = recipe
-        self._called[recipe] = name
+        self._nodes[key] = node
+        self._called[node] = name
         for saved in self._just_saved.pop(key, ()):
-            saved.replace(recipe)
-            self._saved_recipes[recipe] = None
+            saved.replace(node)
+            self._saved_nodes[node] = None
             self._saved.discard(key)
 
     def refer(self, argument: Any) -> Any:
-        """Where an argument comes from."""
+        """Return where an argument comes from."""
         if isinstance(argument, Tensor):
             key = storage_key(argument)
-            recipe = self._recipes.get(key)
-            if recipe is not None and recipe.dtype == argument.dtype:
-                return View(recipe, argument)
-            kept = Kept(argument)
-            self._references.setdefault(key, []).append(kept)
-            return kept
+            node = self._nodes.get(key)
+            if node is not None and node.dtype == argument.dtype:
+                return View(node, argument)
+            saved = SavedTensor(argument)
+            self._references.setdefault(key, []).append(saved)
+            return saved
         if isinstance(argument, (list, tuple)):
             return type(argument)(self.refer(item) for item in argument)
         return argument
 
-    def take(self, tensor: Tensor) -> Recipe | None:
-        """The recipe of a tensor's storage, which is about to be written over and is not what it makes any more."""
-        return self._recipes.pop(storage_key(tensor), None)
+    def take(self, tensor: Tensor) -> RecomputeNode | None:
+        """Remove and return the node of a tensor's storage, which is about to be written over."""
+        return self._nodes.pop(storage_key(tensor), None)
 
     def protect_readers(self, target: Tensor) -> None:
-        """Recipes that were written down before `target` is written over need what was there before."""
-        for kept in self._references.pop(storage_key(target), ()):
-            kept.tensor = kept.tensor.clone()
-            kept.version = kept.tensor._version
+        """Nodes that were written down before `target` is written over need what was there before."""
+        for saved in self._references.pop(storage_key(target), ()):
+            saved.tensor = saved.tensor.clone()
+            saved.version = saved.tensor._version
 
     # ----- saved tensors
 
     def pack(self, tensor: Tensor) -> Any:
-        """What autograd saves of a tensor: how to make it, where there is a recipe."""
+        """Return what autograd saves of a tensor: how to make it, where there is a node."""
         key = storage_key(tensor)
-        recipe = self._recipes.get(key)
-        if recipe is not None and recipe.dtype == tensor.dtype:
-            saved = Saved(View(recipe, tensor))
-            self._saved_recipes[recipe] = None
+        node = self._nodes.get(key)
+        if node is not None and node.dtype == tensor.dtype:
+            saved = PackedTensor(View(node, tensor))
+            self._saved_nodes[node] = None
         else:
-            saved = Saved(Kept(tensor))
+            saved = PackedTensor(SavedTensor(tensor))
             self._saved.add(key)
             self._just_saved.setdefault(key, []).append(saved)
         return hand_over(saved, unpack, tensor)
 
     def calls(self, output: Tensor) -> list[Call]:
-        """The calls so far whose results have recipes."""
-        last = self._recipes.get(storage_key(output))
+        """Return the calls so far whose results have nodes."""
+        last = self._nodes.get(storage_key(output))
         return [
             Call(
                 name,
-                recipe.num_bytes,
-                tuple(self._called[source] for source in recipe.sources() if isinstance(source, Recipe)),
-                recipe in self._saved_recipes,
-                recipe is last,
+                node.num_bytes,
+                tuple(self._called[source] for source in node.sources() if isinstance(source, RecomputeNode)),
+                node in self._saved_nodes,
+                node is last,
             )
-            for recipe, name in self._called.items()
+            for node, name in self._called.items()
         ]
 
     def settle(self, inputs: Tensor, output: Tensor | None, cheap_only: bool) -> None:
-        """The unit has ended: choose what is kept, let the rest go.
+        """The unit has ended: choose what is saved, free the rest.
 
-        With `cheap_only`, recipes hold their values still, and one is kept where that lets more go.
+        With `cheap_only`, nodes have their values still, and one is saved where that frees more.
         """
         self._lower.clear()
-        held = {*self._saved, storage_key(inputs)}
+        saved = {*self._saved, storage_key(inputs)}
         if output is not None:
-            # The next unit holds it, so it need not be computed again.
+            # The next unit saves it, so it need not be computed again.
             key = storage_key(output)
-            held.add(key)
-            recipe = self._recipes.get(key)
-            if recipe is not None and recipe.dtype == output.dtype:
-                recipe.keep(output)
+            saved.add(key)
+            node = self._nodes.get(key)
+            if node is not None and node.dtype == output.dtype:
+                node.save(output)
         if cheap_only:
-            self._keep_instead_of_larger(held)
-        for recipe in self._called:
-            if not recipe.is_kept:
-                recipe.value = None
-        for recipe in self._saved_recipes:
-            recipe.require()
+            self._save_instead_of_larger(saved)
+        for node in self._called:
+            if not node.is_saved:
+                node.value = None
+        for node in self._saved_nodes:
+            node.require()
         self._alive.clear()
-        self._recipes.clear()
+        self._nodes.clear()
         self._called.clear()
         self._references.clear()
 
-    def _keep_instead_of_larger(self, held: set[int]) -> None:
-        """Keep a saved tensor rather than recompute it, where that alone would hold something at least as large.
+    def _save_instead_of_larger(self, saved: set[int]) -> None:
+        """Save a tensor rather than recompute it, where that alone would save something at least as large.
 
-        An attention's softmax is an example: autograd wants its result, and nobody but its recipe the scores.
+        An attention's softmax is an example: autograd wants its result, and nobody but its node the scores.
         """
         sizes = {key: storage.nbytes() for key, born in self._alive.items() if (storage := born()) is not None}
-        for root in [key for key in self._references if key in sizes and key not in held]:
-            users = [recipe for recipe in self._saved_recipes if depends_on(recipe, root)]
+        for root in [key for key in self._references if key in sizes and key not in saved]:
+            users = [node for node in self._saved_nodes if depends_on(node, root)]
             if not users or users[0].value is None:
                 continue
             first = users[0]
-            if first.num_bytes <= sizes[root] and all(
-                not depends_on(recipe, root, unless=first) for recipe in users[1:]
-            ):
-                first.keep(users[0].value)
+            if first.num_bytes <= sizes[root] and all(not depends_on(node, root, unless=first) for node in users[1:]):
+                first.save(users[0].value)

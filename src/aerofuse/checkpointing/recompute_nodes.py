@@ -1,4 +1,4 @@
-"""What stands in for a saved tensor: the tensor, or how to compute it from others."""
+"""The nodes of a recompute graph: a saved tensor, or how to compute one from others."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from aerofuse.checkpointing.snapshot import Autocast, RandomState
 Layout = tuple[torch.Size, tuple[int, ...], int]
 
 
-class Kept:
-    """A tensor that is held as it is."""
+class SavedTensor:
+    """A tensor that is saved as it is."""
 
     __slots__ = ("key", "tensor", "version")
 
@@ -32,13 +32,14 @@ class Kept:
         return self.tensor
 
 
-class Recipe:
+class RecomputeNode:
     """How one storage is computed, and for as long as it is worth it, its value."""
 
     __slots__ = (
         "_required",
         "arguments",
         "autocast",
+        "caches",
         "dtype",
         "function",
         "in_place",
@@ -47,7 +48,6 @@ class Recipe:
         "links_units",
         "num_bytes",
         "random",
-        "shares",
         "value",
         "waiting",
     )
@@ -61,7 +61,7 @@ class Recipe:
         result: Tensor,
         random: RandomState | None = None,
         in_place: bool = False,
-        shares: bool = True,
+        caches: bool = True,
     ) -> None:
         self.function = function
         self.arguments: Sequence[Any] = arguments
@@ -70,29 +70,29 @@ class Recipe:
         self.random = random
         # The function writes over its first argument, or over a copy where it is told to be `copying`.
         self.in_place = in_place
-        # Whether a value that was computed on the way to another is held for whoever wants it later.
-        self.shares = shares
-        # The input of a unit that is linked to the one before. It is held while its own unit wants it, and not while
+        # Whether a value that was computed on the way to another is cached for whoever wants it later.
+        self.caches = caches
+        # The input of a unit that is linked to the one before. It is cached while its own unit wants it, and not while
         # those of later units are computed from it; nor do its own sources wait for it.
         self.links_units = False
         self.value: Tensor | None = None
         self.layout, self.dtype = layout_of(result), result.dtype
         self.num_bytes = result.untyped_storage().nbytes()
-        # Saved tensors that want this value and have not been asked for yet, and recipes to be computed from it.
+        # Saved tensors that want this value and have not been asked for yet, and nodes to be computed from it.
         self.waiting = 0
         self._required = False
 
-    def keep(self, tensor: Tensor) -> None:
-        """Hold the value, over whose storage `tensor` is, and forget how it was made."""
+    def save(self, tensor: Tensor) -> None:
+        """Save the value, over whose storage `tensor` is, and forget how it was made."""
         self.value = tensor.detach().as_strided(*self.layout)
         self.arguments, self.keywords, self.random = (), {}, None
 
     @property
-    def is_kept(self) -> bool:
+    def is_saved(self) -> bool:
         return self.value is not None and not self.arguments
 
     def get(self, *, for_autograd: bool = False, passing: bool = False) -> Tensor:
-        """The value. `passing`: on the way to the input of a later unit, so that nothing is held or let go."""
+        """Return the value. `passing`: on the way to the input of a later unit, so that nothing is cached or freed."""
         if self.value is not None:
             return self.value
         arguments = [resolve(argument, passing=passing or self.links_units) for argument in self.arguments]
@@ -101,7 +101,7 @@ class Recipe:
         }
         if self.in_place:
             target = self.arguments[0].source
-            wanted = passing or self.links_units or target.is_kept or target.waiting > self._required
+            wanted = passing or self.links_units or target.is_saved or target.waiting > self._required
             # Somebody else may read what the function is about to change.
             keywords["copying"] = target.value is not None and wanted
         if self.random is None:
@@ -114,45 +114,45 @@ class Recipe:
         if self._required:
             self._required = False
             for source in self.sources():
-                if isinstance(source, Recipe):
+                if isinstance(source, RecomputeNode):
                     source.release()
-        if self.waiting and (self.shares or self.links_units or for_autograd):
+        if self.waiting and (self.caches or self.links_units or for_autograd):
             self.value = value
         return value
 
     def require(self) -> None:
-        """Let the recipes that this one is computed from hold their values until it is."""
-        if self.is_kept or self._required or not self.shares or self.links_units:
+        """Let the nodes that this one is computed from cache their values until it is."""
+        if self.is_saved or self._required or not self.caches or self.links_units:
             return
         self._required = True
         for source in self.sources():
-            if isinstance(source, Recipe) and not source.is_kept:
+            if isinstance(source, RecomputeNode) and not source.is_saved:
                 source.waiting += 1
                 source.require()
 
     def release(self) -> None:
         """One that waited for the value has had it."""
-        if self.is_kept:
+        if self.is_saved:
             return
         self.waiting -= 1
         if not self.waiting:
             self.value = None
 
-    def sources(self) -> Iterator[Kept | Recipe]:
+    def sources(self) -> Iterator[SavedTensor | RecomputeNode]:
         for argument in (*self.arguments, *self.keywords.values()):
             for item in argument if isinstance(argument, (list, tuple)) else (argument,):
                 if isinstance(item, View):
                     yield item.source
-                elif isinstance(item, Kept):
+                elif isinstance(item, SavedTensor):
                     yield item
 
 
 class View:
-    """A tensor over the storage of a recipe."""
+    """A tensor over the storage of a node."""
 
     __slots__ = ("layout", "source")
 
-    def __init__(self, source: Recipe, tensor: Tensor) -> None:
+    def __init__(self, source: RecomputeNode, tensor: Tensor) -> None:
         self.source = source
         self.layout = layout_of(tensor)
 
@@ -164,7 +164,7 @@ class View:
 
 
 def resolve(argument: Any, *, passing: bool) -> Any:
-    if isinstance(argument, Kept):
+    if isinstance(argument, SavedTensor):
         return argument.get()
     if isinstance(argument, View):
         return argument.get(passing=passing)
@@ -173,34 +173,34 @@ def resolve(argument: Any, *, passing: bool) -> Any:
     return argument
 
 
-class Saved:
-    """What autograd holds in place of a tensor."""
+class PackedTensor:
+    """What autograd saves in place of a tensor."""
 
     __slots__ = ("content", "taken")
 
-    def __init__(self, content: Kept | View) -> None:
+    def __init__(self, content: SavedTensor | View) -> None:
         self.content = content
         self.taken = False
         if isinstance(content, View):
             content.source.waiting += 1
 
-    def replace(self, recipe: Recipe) -> None:
-        """A recipe has been found for what was to be kept."""
-        assert isinstance(self.content, Kept)
-        self.content = View(recipe, self.content.tensor)
-        recipe.waiting += 1
+    def replace(self, node: RecomputeNode) -> None:
+        """A node has been found for what was to be saved."""
+        assert isinstance(self.content, SavedTensor)
+        self.content = View(node, self.content.tensor)
+        node.waiting += 1
 
 
 def storage_key(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-def depends_on(recipe: Recipe, root: int, unless: Recipe | None = None) -> bool:
-    """Whether computing `recipe` reads the storage `root`, other than through `unless`."""
-    if recipe is unless:
+def depends_on(node: RecomputeNode, root: int, unless: RecomputeNode | None = None) -> bool:
+    """Return whether computing `node` reads the storage `root`, other than through `unless`."""
+    if node is unless:
         return False
-    for source in recipe.sources():
-        if isinstance(source, Kept):
+    for source in node.sources():
+        if isinstance(source, SavedTensor):
             if source.key == root:
                 return True
         elif depends_on(source, root, unless):
@@ -208,21 +208,21 @@ def depends_on(recipe: Recipe, root: int, unless: Recipe | None = None) -> bool:
     return False
 
 
-def unpack(saved: Saved) -> Tensor:
-    """The tensor that autograd saved. Raises `RuntimeError` where it was changed since, or for second derivatives."""
+def unpack(saved: PackedTensor) -> Tensor:
+    """Return the tensor that autograd saved. Raises `RuntimeError` where it has changed, or for second derivatives."""
     refuse_second_derivatives()
     content = saved.content
-    if isinstance(content, Kept):
+    if isinstance(content, SavedTensor):
         return content.get()
-    recipe = content.source
-    with recipe.autocast.restored(cache=False):
+    node = content.source
+    with node.autocast.restored(cache=False):
         tensor = content.get(for_autograd=True)
     if not saved.taken:
         saved.taken = True
-        recipe.release()
+        node.release()
     return tensor
 
 
 def layout_of(tensor: Tensor) -> Layout:
-    """Where in its storage the tensor is."""
+    """Return where in its storage the tensor is."""
     return tensor.size(), tensor.stride(), int(tensor.storage_offset())

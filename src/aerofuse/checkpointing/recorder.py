@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from aerofuse.checkpointing.in_place import run_lean
+from aerofuse.checkpointing.in_place import run_with_in_place_backward
 from aerofuse.checkpointing.operations import (
     CHEAP,
     DROPOUT,
@@ -24,8 +24,8 @@ from aerofuse.checkpointing.operations import (
     stack_shape,
     stacked_factors,
 )
-from aerofuse.checkpointing.recompute_graph import RecipeBook
-from aerofuse.checkpointing.recompute_nodes import Recipe, View, layout_of
+from aerofuse.checkpointing.recompute_graph import RecomputeGraph
+from aerofuse.checkpointing.recompute_nodes import RecomputeNode, View, layout_of
 from aerofuse.checkpointing.snapshot import Autocast, RandomState
 
 # From the name of a call and the function that makes its result again, the function to use.
@@ -33,35 +33,35 @@ Watch = Callable[[str, Callable[..., Tensor]], Callable[..., Tensor]]
 
 
 class CallRecorder(TorchFunctionMode):
-    """Sees the calls of one run of one unit, or of linked ones, and fills `book`.
+    """Sees the calls of one run of one unit, or of linked ones, and fills `graph`.
 
-    The results of the calls in `keep` are kept, and those of all others have recipes where they can; without `keep`
-    only cheap calls have. `watch` may replace the function of a recipe, to see it, until the first unit has ended.
+    The results of the calls in `save` are saved, and those of all others have nodes where they can; without `save`
+    only cheap calls have. `watch` may replace the function of a node, to see it, until the first unit has ended.
     """
 
-    def __init__(self, inputs: Tensor, keep: Collection[str] | None, sparing: bool, watch: Watch | None) -> None:
+    def __init__(self, inputs: Tensor, save: Collection[str] | None, no_cache: bool, watch: Watch | None) -> None:
         super().__init__()
-        self._keep = keep
+        self._save = save
         self._watch = watch
         self._names = CallNames()
         self._num_casts = 0
         self._device = inputs.device
         autocast = Autocast.capture(inputs.device)
         self._lower = autocast.lower_precision(inputs.device)
-        self.book = RecipeBook(autocast, sparing)
+        self.graph = RecomputeGraph(autocast, no_cache)
 
     def link(self, inputs: Tensor) -> None:
         """The unit has ended, and the next one begins with its output."""
         self._names = CallNames()
         self._num_casts = 0
         self._watch = None
-        recipe = self.book.find(inputs)
-        if recipe is not None:
-            recipe.links_units = True
+        node = self.graph.find(inputs)
+        if node is not None:
+            node.links_units = True
 
     def settle(self, inputs: Tensor, output: Tensor | None) -> None:
-        """The last unit has ended: choose what is kept, let the rest go."""
-        self.book.settle(inputs, output, cheap_only=self._keep is None)
+        """The last unit has ended: choose what is saved, free the rest."""
+        self.graph.settle(inputs, output, cheap_only=self._save is None)
 
     def __torch_function__(
         self,
@@ -82,11 +82,11 @@ class CallRecorder(TorchFunctionMode):
         if function == "__setitem__":
             return self._in_place(name, func, "", args, keywords)
         if self._lower is not None and function in MATRIX_PRODUCTS:
-            # Autocast would do the same out of sight, and its copies would be kept.
+            # Autocast would do the same out of sight, and its copies would be saved.
             args = [self._cast(argument) for argument in args]
             keywords = {key: self._cast(argument) for key, argument in keywords.items()}
         if function in CHEAP and keywords.get("inplace"):
-            # An activation in place saves a copy of its input; out of place, the input itself, which has a recipe.
+            # An activation in place saves a copy of its input; out of place, the input itself, which has a node.
             keywords["inplace"] = False
         if function == "matmul" and (factors := stacked_factors(args, keywords)):
             return self._product_of_stacks(name, factors)
@@ -97,13 +97,13 @@ class CallRecorder(TorchFunctionMode):
         output = func(*args, **keywords)
         for tensor in output if isinstance(output, (list, tuple)) else (output,):
             if isinstance(tensor, Tensor):
-                self.book.register(tensor)
+                self.graph.register(tensor)
         return output
 
     def _may_be_repeated(self, name: str, function: str) -> bool:
-        if self._keep is None:
+        if self._save is None:
             return function in CHEAP
-        return function in REPEATABLE and name not in self._keep
+        return function in REPEATABLE and name not in self._save
 
     def _repeatable(
         self,
@@ -113,34 +113,34 @@ class CallRecorder(TorchFunctionMode):
         keywords: dict[str, Any],
         random: RandomState | None = None,
     ) -> Any:
-        self.book.begin_call()
-        output = run_lean(func, args, keywords)
-        kept = self._keep is not None and name in self._keep
-        if isinstance(output, Tensor) and self.book.register(output) and not kept:
-            self._remember(name, output, self.book.write(func, args, keywords, output, random))
+        self.graph.begin_call()
+        output = run_with_in_place_backward(func, args, keywords)
+        saved = self._save is not None and name in self._save
+        if isinstance(output, Tensor) and self.graph.register(output) and not saved:
+            self._remember(name, output, self.graph.write(func, args, keywords, output, random))
         return output
 
     def _product_of_stacks(self, name: str, factors: Mapping[str, Tensor]) -> Tensor:
-        """What `matmul` does out of sight, step by step, so that the copies it makes have recipes."""
+        """Return what `matmul` does out of sight, step by step, so that the copies it makes have nodes."""
         stacks = []
         for side, factor in factors.items():
-            self.book.register(factor)
+            self.graph.register(factor)
             stacks.append(self._repeatable(f"{name}.{side}", Tensor.reshape, (factor, stack_shape(factor)), {}))
         product: Tensor
         if self._may_be_repeated(name, "bmm"):
             product = self._repeatable(name, torch.bmm, stacks, {})
         else:
             product = torch.bmm(*stacks)
-            self.book.register(product)
+            self.graph.register(product)
         return product.view(*factors["left"].shape[:-1], factors["right"].shape[-1])
 
     def _batch_norm(self, name: str, func: Callable[..., Any], call: BatchNormCall) -> Tensor:
-        self.book.begin_call()
+        self.graph.begin_call()
         if call.can_be_replayed():
             output, *statistics = call.run()
             for statistic in statistics:
-                self.book.register(statistic)
-            recipe = self.book.write(replay_batch_norm, (call.input, *statistics, call.weight, call.bias), {}, output)
+                self.graph.register(statistic)
+            node = self.graph.write(replay_batch_norm, (call.input, *statistics, call.weight, call.bias), {}, output)
         else:
             output = func(
                 call.input,
@@ -152,17 +152,17 @@ class CallRecorder(TorchFunctionMode):
                 call.momentum,
                 call.eps,
             )
-            recipe = self.book.write(func, call.without_running_statistics(), {}, output)
-        self.book.register(output)
-        self._remember(name, output, recipe)
+            node = self.graph.write(func, call.without_running_statistics(), {}, output)
+        self.graph.register(output)
+        self._remember(name, output, node)
         return output
 
-    def _remember(self, name: str, output: Tensor, recipe: Recipe) -> None:
+    def _remember(self, name: str, output: Tensor, node: RecomputeNode) -> None:
         if self._watch is not None:
-            recipe.function = self._watch(name, recipe.function)
-        if self._keep is None:
-            recipe.value = output.detach()  # whether it is worth its bytes is known at the end
-        self.book.remember(name, output, recipe)
+            node.function = self._watch(name, node.function)
+        if self._save is None:
+            node.value = output.detach()  # whether it is worth its bytes is known at the end
+        self.graph.remember(name, output, node)
 
     def _in_place(
         self, name: str, func: Callable[..., Any], function: str, args: Sequence[Any], keywords: dict[str, Any]
@@ -170,29 +170,29 @@ class CallRecorder(TorchFunctionMode):
         target = args[0] if args else None
         if not isinstance(target, Tensor):
             return func(*args, **keywords)
-        recipe = self.book.take(target)
-        whole = recipe is not None and recipe.layout == layout_of(target)
+        node = self.graph.take(target)
+        whole = node is not None and node.layout == layout_of(target)
         remembered = whole and function in CHEAP and self._may_be_repeated(name, function)
-        if recipe is not None and remembered:
-            arguments = [View(recipe, target), *(self.book.refer(argument) for argument in args[1:])]
-            named = {key: self.book.refer(argument) for key, argument in keywords.items()}
-        self.book.protect_readers(target)
-        if recipe is not None:
-            recipe.value = None
-        self.book.begin_call()
+        if node is not None and remembered:
+            arguments = [View(node, target), *(self.graph.refer(argument) for argument in args[1:])]
+            named = {key: self.graph.refer(argument) for key, argument in keywords.items()}
+        self.graph.protect_readers(target)
+        if node is not None:
+            node.value = None
+        self.graph.begin_call()
         output = func(*args, **keywords)
-        if recipe is not None and remembered:
-            self._remember(name, target, self.book.write_in_place(func, arguments, named, target))
+        if node is not None and remembered:
+            self._remember(name, target, self.graph.write_in_place(func, arguments, named, target))
         return output
 
     def _dropout(self, name: str, func: Callable[..., Any], args: Sequence[Any], keywords: dict[str, Any]) -> Any:
         inputs, probability, training = dropout_arguments(*args, **keywords)
         if not training or probability == 0 or inputs.device.type != "cpu" or not 0 < probability < 1:
-            # Elsewhere one fused kernel draws the mask, a byte an element, which autograd keeps.
+            # Elsewhere one fused kernel draws the mask, a byte an element, which autograd saves.
             output = func(*args, **keywords)
-            self.book.register(output)
+            self.graph.register(output)
             return output
-        # What the CPU's dropout does in one call, in two, so that the mask has a recipe: 4 bytes an element.
+        # What the CPU's dropout does in one call, in two, so that the mask has a node: 4 bytes an element.
         random = RandomState.capture(self._device)
         like = torch.empty_like(inputs)
         arguments = (like.size(), like.stride(), like.dtype, probability)
@@ -202,7 +202,7 @@ class CallRecorder(TorchFunctionMode):
     def _cast(self, argument: Any) -> Any:
         if not isinstance(argument, Tensor) or argument.dtype != torch.float32 or argument.is_leaf:
             return argument
-        casts = self.book.lower_precision_of(argument)
+        casts = self.graph.lower_precision_of(argument)
         key = (*layout_of(argument), argument._version)
         if key not in casts:
             name = f"cast.{self._num_casts}"

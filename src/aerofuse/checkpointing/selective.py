@@ -1,12 +1,12 @@
-"""Keeping chosen results of a unit: the others are computed again, tensor by tensor, when autograd asks for them.
+"""Selective checkpointing: chosen results of a unit are saved, the others computed again when autograd asks for them.
 
-While a unit runs, a torch function mode sees every call. The result of one that is not to be kept is remembered as a
-recipe: the function, and where its arguments come from. When autograd saves such a result, the recipe is saved in
-its place, and nothing of the unit is run again but the calls that lead from what is kept to the tensor asked for. So
+While a unit runs, a torch function mode sees every call. The result of one that is not to be saved is remembered as a
+recompute node: the function, and where its arguments come from. When autograd saves such a result, the node is saved in
+its place, and nothing of the unit is run again but the calls that lead from what is saved to the tensor asked for. So
 no random state is replayed, no statistics are updated twice, and none of the 50 to 150 microseconds per operation of a
 dispatch mode are spent, which `torch.utils.checkpoint.create_selective_checkpoint_contexts` needs.
 
-What a mode cannot see into (custom autograd functions, scripted code) is simply kept.
+What a mode cannot see into (custom autograd functions, scripted code) is simply saved.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from aerofuse.checkpointing.recompute_nodes import unpack
 from aerofuse.checkpointing.recorder import CallRecorder, Watch
 
 
-def run_thinned(
+def run_selective(
     run: Callable[[Tensor], Tensor],
     inputs: Tensor,
-    keep: Collection[str] | None = None,
-    sparing: bool = False,
+    save: Collection[str] | None = None,
+    no_cache: bool = False,
     watch: Watch | None = None,
     *,
     linked: Sequence[Callable[[Tensor], Tensor]] = (),
 ) -> Tensor:
-    """`run(inputs)`, keeping what is dear to compute, or where given the results of the calls named in `keep`.
+    """Return `run(inputs)`; save what is expensive to compute, or where given the results of the calls in `save`.
 
-    What is computed on the way to a tensor that autograd asks for is held until the others that need it have been
-    asked for; with `sparing` it is let go and computed once more: the least memory at the most time.
+    What is computed on the way to a tensor that autograd asks for is cached until the others that need it have been
+    asked for; with `no_cache` it is freed and computed once more: the least memory at the most time.
 
     The units in `linked` follow, treated alike; their inputs are computed again from `inputs` and from what the units
-    between keep. `watch` may replace the function that makes a call's result again, to see it, in the first unit.
+    between save. `watch` may replace the function that makes a call's result again, to see it, in the first unit.
     """
-    recorder = CallRecorder(inputs, keep, sparing, watch)
+    recorder = CallRecorder(inputs, save, no_cache, watch)
     output: Tensor | None = None
     try:
-        with recorder, saved_tensors_hooks(recorder.book.pack, unpack):
+        with recorder, saved_tensors_hooks(recorder.graph.pack, unpack):
             output = run(inputs)
             for following in linked:
                 recorder.link(output)
@@ -53,10 +53,10 @@ def run_thinned(
 
 
 def list_calls(run: Callable[[Tensor], Tensor], inputs: Tensor) -> list[Call]:
-    """The calls that `run(inputs)` makes and that could be made again, in order."""
-    recorder = CallRecorder(inputs, keep=(), sparing=False, watch=None)
-    with recorder, saved_tensors_hooks(recorder.book.pack, unpack):
+    """Return the calls that `run(inputs)` makes and that could be made again, in order."""
+    recorder = CallRecorder(inputs, save=(), no_cache=False, watch=None)
+    with recorder, saved_tensors_hooks(recorder.graph.pack, unpack):
         output = run(inputs)
-    calls = recorder.book.calls(output)
+    calls = recorder.graph.calls(output)
     recorder.settle(inputs, output)
     return calls

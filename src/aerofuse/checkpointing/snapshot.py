@@ -1,4 +1,4 @@
-"""What a computation depends on besides its inputs, captured so that it can be done again with the same bits."""
+"""The autocast and RNG snapshot that a computation is done again with, for the same bits; running statistics."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ class Autocast:
 
     @classmethod
     def capture(cls, device: torch.device) -> Self:
-        """The casts in force now, on `device` and on the CPU."""
+        """Return the casts in force now, on `device` and on the CPU."""
         kinds = dict.fromkeys(("cpu", device.type))
         return cls(tuple((kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in kinds))
 
     def lower_precision(self, device: torch.device) -> torch.dtype | None:
-        """The type that matrix products on `device` are cast to; `None` where they are not."""
+        """Return the type that matrix products on `device` are cast to; `None` where they are not."""
         for kind, enabled, dtype in self.settings:
             if kind == device.type and enabled:
                 return dtype
         return None
 
     def restored(self, *, cache: bool) -> AbstractContextManager[None]:
-        """The casts as they were. `cache`: keep cast weights for the length of the block."""
+        """Return the casts as they were. `cache`: keep cast weights for the length of the block."""
         if not any(enabled or torch.is_autocast_enabled(kind) for kind, enabled, _ in self.settings):
             return nullcontext()  # a backward pass comes here for every saved tensor
         return self._restored(cache)
@@ -55,7 +55,7 @@ class RandomState:
 
     @classmethod
     def capture(cls, device: torch.device) -> Self:
-        """The state now."""
+        """Return the state now."""
         other = None if device.type in ("cpu", "meta") else torch.get_device_module(device).get_rng_state(device)
         return cls(torch.get_rng_state(), device, other)
 
@@ -89,7 +89,7 @@ class RunningStatistic:
 
 
 def running_statistics(modules: Iterable[nn.Module]) -> list[RunningStatistic]:
-    """Those of the given modules, each once."""
+    """Return those of the given modules, each once."""
     return [
         RunningStatistic(module, name, buffer)
         for module in dict.fromkeys(modules)

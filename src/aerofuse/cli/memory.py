@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from aerofuse.checkpointing.budget import format_bytes, parse_bytes
-from aerofuse.planning.step_question import StepAnswer, StepQuestion
+from aerofuse.models.step_question import StepAnswer, StepQuestion
 from aerofuse.plotting.plan_picture import draw_plan
 
 _EXAMPLES = """examples:
@@ -32,13 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fusion-method", default="concat", help="of a hybrid (default: concat)")
     parser.add_argument("--show-plan", action="store_true", help="print what each unit saves under the chosen plan")
     parser.add_argument("--picture", type=Path, metavar="PNG", help="draw the plan that --gpu-memory leads to")
+    parser.add_argument("--save-plan", type=Path, metavar="JSON", help="write that plan, for training to follow")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the table; status 1 where no plan fits into the named memory."""
-    if options.picture is not None and options.gpu_memory is None:
-        raise ValueError("--picture draws the plan for a memory; name it with --gpu-memory")
+    if options.gpu_memory is None and (options.picture or options.save_plan):
+        raise ValueError("--picture and --save-plan are of the plan for a memory; name it with --gpu-memory")
     question = StepQuestion(
         tuple(options.backbones),
         options.image_size,
@@ -68,7 +69,7 @@ def _table(memory_bytes: int | None, answer: StepAnswer) -> Table:
         row = [
             name,
             format_bytes(point.peak_bytes),
-            f"{point.peak_bytes / answer.unchecked.peak_bytes:.0%}",
+            f"{point.peak_bytes / answer.baseline.peak_bytes:.0%}",
             f"x {point.time_ratio:.2f}",
         ]
         if memory_bytes is not None:
@@ -90,4 +91,7 @@ def _answer(console: Console, options: argparse.Namespace, answer: StepAnswer) -
     if options.picture is not None:
         draw_plan(plan, options.picture)
         console.print(f"The plan is drawn in {options.picture}.")
+    if options.save_plan is not None:
+        plan.save(options.save_plan)
+        console.print(f"The plan is saved in {options.save_plan}.")
     return 0

@@ -70,6 +70,12 @@ def _limit_of(group: Path, limit_name: str, used_name: str, files_name: str) -> 
         yield DeviceMemory(int(limit), max(free_bytes, 0))
 
 
+def synchronise(device: torch.device) -> None:
+    """Wait until `device` has done all that it was given; a CPU always has."""
+    if device.type not in ("cpu", "meta"):
+        torch.accelerator.synchronize(device)
+
+
 def device_name(device: torch.device) -> str:
     """Return the device's name as people know it, such as `NVIDIA H200` or `AMD EPYC, 2 threads`."""
     if device.type == "cuda":

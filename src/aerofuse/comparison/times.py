@@ -77,7 +77,7 @@ class MemoryRecord:
 
     `predicted_peak_bytes` was counted before the training, of `available_bytes` that a step could have taken;
     `peak_bytes` is that of the training, as said in `measured`: by the allocator, or counted in one step.
-    `treatment` says what was kept for the backward pass, `advice` what would pay; it may be empty.
+    `policy` says what was saved for the backward pass, `advice` what would pay; it may be empty.
     """
 
     batch_size: int
@@ -85,7 +85,7 @@ class MemoryRecord:
     peak_bytes: int | None
     measured: str
     available_bytes: int
-    treatment: str
+    policy: str
     advice: str
 
     @classmethod
@@ -100,7 +100,15 @@ class MemoryRecord:
     def find(cls, path: Path) -> Self | None:
         """`None` where the file has no such part. Raises `FileNotFoundError`, or `ValueError` for another file."""
         content = _read(path, [field.name for field in fields(TrainingTimes)], optional=_MEMORY).get(_MEMORY)
-        return None if content is None else cls(**content)
+        if content is None:
+            return None
+        names = [field.name for field in fields(cls)]
+        if set(content) != set(names):
+            raise ValueError(
+                f"{_MEMORY!r} in {path} must hold exactly {', '.join(names)}; it holds {', '.join(content)}; "
+                f"`dvc repro --force {path.stem}` writes it"
+            )
+        return cls(**content)
 
 
 def _read(path: Path, names: Sequence[str], optional: str | None = None) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from aerofuse.data.photo import fit_square, open_photo
 from aerofuse.inference.explain import explain
 from aerofuse.inference.package import Pixels, as_batch, load_package, read_photo
 from aerofuse.inference.predictor import Prediction, Predictor
-from aerofuse.planning.step_question import StepAnswer
+from aerofuse.models.step_question import StepAnswer
 from aerofuse.plotting.mistake_pictures import overlay
 
 STYLES = Path(__file__).with_name("page.css")

@@ -15,7 +15,7 @@ from aerofuse.data.photo import UnreadablePhotoError
 from aerofuse.demo import fragments
 from aerofuse.demo.fragments import PhotoAnswers
 from aerofuse.memory.step import Precision
-from aerofuse.planning.step_question import StepAnswer, StepQuestion
+from aerofuse.models.step_question import StepAnswer, StepQuestion
 from aerofuse.plotting.plan_picture import draw_plan
 
 NO_BACKBONE = "none"

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, UntypedStorage, nn
 from torch.optim import Optimizer
 
-from aerofuse.memory.location import Location, Phase
+from aerofuse.memory.location import Location, StepPhase
 from aerofuse.memory.report import Kind, MemoryReport
 from aerofuse.memory.torch_private import LightDispatchMode
 
@@ -39,17 +39,17 @@ class LiveStorages:
 
     @property
     def bytes_by_kind(self) -> Mapping[Kind, int]:
-        """Bytes alive now, a copy."""
+        """Return bytes alive now, a copy."""
         return dict(self._bytes)
 
     @property
     def total_bytes(self) -> int:
-        """Bytes alive now, of all kinds."""
+        """Return bytes alive now, of all kinds."""
         return sum(self._bytes.values())
 
     @property
     def activation_bytes(self) -> int:
-        """Bytes of activations and temporaries alive now."""
+        """Return bytes of activations and temporaries alive now."""
         return self._bytes[Kind.ACTIVATIONS] + self._bytes[Kind.TEMPORARIES]
 
     def note(self, tensor: Tensor, kind: Kind) -> bool:
@@ -99,11 +99,11 @@ class StorageCounter(LightDispatchMode):
 
     @abstractmethod
     def _kind_of_new(self) -> Kind:
-        """What a storage is that appears now."""
+        """Return what a storage is that appears now."""
 
     @abstractmethod
     def _is_backward(self) -> bool:
-        """Whether autograd walks the graph now, without recording."""
+        """Return whether autograd walks the graph now, without recording."""
 
     @abstractmethod
     def _note_peaks(self) -> None:
@@ -148,7 +148,7 @@ class LiveBytes(StorageCounter):
 
     @property
     def bytes_by_kind(self) -> Mapping[Kind, int]:
-        """Bytes alive now, or when the context ended."""
+        """Return bytes alive now, or when the context ended."""
         return self._storages.bytes_by_kind
 
     def reset_peak(self) -> None:
@@ -159,7 +159,7 @@ class LiveBytes(StorageCounter):
         self._peak_activation_bytes = self._storages.activation_bytes
 
     def report(self, source: str = "counted") -> MemoryReport:
-        """The peaks since the context began, or since `reset_peak`."""
+        """Return the peaks since the context began, or since `reset_peak`."""
         return MemoryReport(self._peak_bytes, self._at_peak, self._where, self._peak_activation_bytes, source)
 
     def __enter__(self) -> Self:
@@ -184,10 +184,10 @@ class LiveBytes(StorageCounter):
 
     def _kind_of_new(self) -> Kind:
         phase = self._location.phase
-        return Kind.TEMPORARIES if phase in (Phase.BACKWARD, Phase.OPTIMIZER) else Kind.ACTIVATIONS
+        return Kind.TEMPORARIES if phase in (StepPhase.BACKWARD, StepPhase.OPTIMIZER) else Kind.ACTIVATIONS
 
     def _is_backward(self) -> bool:
-        return self._location.phase is Phase.BACKWARD
+        return self._location.phase is StepPhase.BACKWARD
 
     def _note_peaks(self) -> None:
         total_bytes = self._storages.total_bytes

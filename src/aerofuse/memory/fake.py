@@ -132,7 +132,7 @@ class _RememberedOperations(LightDispatchMode):
 
 
 def _layouts(arguments: Iterable[Any]) -> Iterator[Hashable]:
-    """What the results of an operation depend on. Raises `TypeError` for a tensor whose value may count."""
+    """Yield what the results of an operation depend on. Raises `TypeError` for a tensor whose value may count."""
     for argument in arguments:
         if isinstance(argument, Tensor):
             if not isinstance(argument, FakeTensor) or argument.constant is not None:

@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from aerofuse.memory.torch_private import in_backward, next_node_number, node_number, running_node
 
 
-class Phase(StrEnum):
+class StepPhase(StrEnum):
     """What a training step is doing."""
 
     FORWARD = "forward"
@@ -64,20 +64,20 @@ class Location:
         self._handles.clear()
 
     @property
-    def phase(self) -> Phase:
-        """What the step is doing now.
+    def phase(self) -> StepPhase:
+        """Return what the step is doing now.
 
         A recomputation is told from the rest of the backward by a module that runs its forward, or by gradients
         that are recorded; a backward that is itself differentiated is therefore taken for one.
         """
         if in_backward():
-            return Phase.RECOMPUTATION if self._running or torch.is_grad_enabled() else Phase.BACKWARD
-        return Phase.OPTIMIZER if self._in_optimizer else Phase.FORWARD
+            return StepPhase.RECOMPUTATION if self._running or torch.is_grad_enabled() else StepPhase.BACKWARD
+        return StepPhase.OPTIMIZER if self._in_optimizer else StepPhase.FORWARD
 
     def describe(self) -> str:
-        """The phase and the innermost module, such as `backward of stages.2.blocks.1`."""
+        """Return the phase and the innermost module, such as `backward of stages.2.blocks.1`."""
         phase = self.phase
-        if phase is Phase.OPTIMIZER:
+        if phase is StepPhase.OPTIMIZER:
             return str(phase)
         module = self._running[-1] if self._running else self._module_of_running_node()
         if module is None:

@@ -1,11 +1,10 @@
-"""What a training step held at its peak, by kind."""
+"""What a training step takes at its peak, by kind."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
 
 
 class Kind(StrEnum):
@@ -13,7 +12,7 @@ class Kind(StrEnum):
 
     - `PARAMETERS`: the model's parameters and buffers.
     - `GRADIENTS`: what parameters hold as their gradient; while it is still being computed it is a temporary.
-    - `OPTIMIZER_STATE`: what the optimiser keeps from step to step.
+    - `OPTIMIZER_STATE`: what the optimiser needs from step to step.
     - `INPUTS`: the batch.
     - `ACTIVATIONS`: born in a forward, also in one that is repeated inside the backward; autocast's copies of
       the weights in low precision, which live until the backward has used them, are among them.
@@ -33,7 +32,7 @@ _BYTES_PER_MB = 1e6
 
 @dataclass(frozen=True)
 class MemoryReport:
-    """The most memory that a training step held at once.
+    """The most memory that a training step took at once.
 
     `peak_bytes` is the largest sum over all kinds, reached at `where` (such as `backward of stages.2.blocks.1`),
     and `at_peak` how it was shared then. `peak_activation_bytes` is the largest sum of activations and
@@ -61,13 +60,3 @@ class MemoryReport:
         name_width, amount_width = max(map(len, amounts)), max(map(len, amounts.values()))
         lines = [f"{name:<{name_width}}  {amount:>{amount_width}} MB" for name, amount in amounts.items()]
         return "\n".join([f"{self.where}, {self.source}", *lines])
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as plain values, for JSON."""
-        return {
-            "peak_bytes": self.peak_bytes,
-            "at_peak": {str(kind): num_bytes for kind, num_bytes in self.at_peak.items()},
-            "where": self.where,
-            "peak_activation_bytes": self.peak_activation_bytes,
-            "source": self.source,
-        }

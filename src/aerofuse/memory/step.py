@@ -26,7 +26,7 @@ _CUDA_BLOCK_BYTES = 512  # CUDA's allocator gives memory in multiples of it
 
 
 def sum_of_outputs(outputs: Tensor | Mapping[str, Tensor]) -> Tensor:
-    """The sum of all elements of a model's floating-point outputs, a scalar.
+    """Return the sum of all elements of a model's floating-point outputs, a scalar.
 
     Raises `ValueError` where no output is of floating point.
     """
@@ -47,7 +47,7 @@ def count_training_step(
     input_dtype: torch.dtype = torch.float32,
     fake: bool = False,
 ) -> MemoryReport:
-    """The peak memory of a training step: forward, backward, and the optimiser's step where there is one.
+    """Return the peak memory of a training step: forward, backward, and the optimiser's step where there is one.
 
     `input_shape` is that of the batch, `[B, 3, H, W]` for images; `loss` makes a scalar of what the model returns.
     The optimiser has its state by then, as from the second step on: so on real tensors two steps run on the model's
@@ -69,7 +69,7 @@ def count_training_step(
     if device.type == "meta":
         raise ValueError("the model is on the device meta, so its steps cannot be run; count them with fake=True")
     with _put_back(model, device):
-        training = _Training(model, step)
+        training = _SteppedModel(model, step)
         if device.type == "cuda":
             return _count_on_cuda(training, device)
         training.run()
@@ -98,7 +98,7 @@ class TrainingStep:
             )
 
     def make_inputs(self, device: torch.device) -> Tensor:
-        """A batch with values from 0 to 1, or of zeros where it is of integers."""
+        """Return a batch with values from 0 to 1, or of zeros where it is of integers."""
         make = torch.rand if self.input_dtype.is_floating_point else torch.zeros
         return make(*self.input_shape, dtype=self.input_dtype, device=device)
 
@@ -107,26 +107,26 @@ class FakeTraining:
     """The training of a copy of a model on fake tensors, whose steps may be counted again and again.
 
     What is called a step, and what is raised, is as in `count_training_step`. Between two counts the copy may be
-    treated differently, to see what that changes.
+    given other policies, to see what that changes.
     """
 
     def __init__(self, model: nn.Module, step: TrainingStep) -> None:
         _device_of(model)
         self.copy = FakeCopy(model, mixed_precision=step.precision != "float32")
         with self.copy.active() as fake:
-            self._training = _Training(fake, step)
+            self._training = _SteppedModel(fake, step)
             self._training.give_optimizer_its_state()
 
     def count_step(self) -> MemoryReport:
-        """A whole step."""
+        """Return a whole step."""
         return self.count_passes().larger(self.count_update())
 
     def count_passes(self) -> MemoryReport:
-        """The forward and backward pass, with the optimiser's state there."""
+        """Return the forward and backward pass, with the optimiser's state there."""
         return self._count(self._training.run_passes)
 
     def count_update(self) -> MemoryReport:
-        """The optimiser's step, with all gradients there: the same however the passes came by them."""
+        """Return the optimiser's step, with all gradients there: the same however the passes came by them."""
         return self._count(self._training.update, before=self._training.give_zeros_as_gradients)
 
     def _count(self, part: Callable[[], None], before: Callable[[], None] = lambda: None) -> MemoryReport:
@@ -137,7 +137,7 @@ class FakeTraining:
         return replace(report, source="counted on fake tensors")
 
 
-class _Training:
+class _SteppedModel:
     """A model, its optimiser and a batch."""
 
     def __init__(self, model: nn.Module, step: TrainingStep) -> None:
@@ -179,13 +179,13 @@ class _Training:
             self.model.zero_grad()
 
     def count(self, part: Callable[[], None]) -> MemoryReport:
-        """What a part of a step holds at most."""
+        """Return what a part of a step takes at most."""
         with LiveBytes(self.model, self._optimizer, [self.inputs]) as live:
             part()
         return live.report()
 
 
-def _count_on_cuda(training: _Training, device: torch.device) -> MemoryReport:
+def _count_on_cuda(training: _SteppedModel, device: torch.device) -> MemoryReport:
     blocks = {
         tensor.untyped_storage().data_ptr(): -(-tensor.untyped_storage().nbytes() // _CUDA_BLOCK_BYTES)
         for tensor in chain(training.model.parameters(), training.model.buffers(), [training.inputs])
@@ -205,7 +205,7 @@ def _check_choice(name: str, value: object, allowed: Sequence[object]) -> None:
 
 
 def _device_of(model: nn.Module) -> torch.device:
-    """Where the model is. Raises `ValueError` where it is on several devices, or has nothing to learn."""
+    """Return where the model is. Raises `ValueError` where it is on several devices, or has nothing to learn."""
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError("no parameter of the model requires a gradient, so there is no training step to count")
     devices = {tensor.device for tensor in chain(model.parameters(), model.buffers())}

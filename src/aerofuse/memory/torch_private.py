@@ -71,13 +71,13 @@ class LightDispatchMode(TorchDispatchMode, ABC):
 
     @abstractmethod
     def run(self, func: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
-        """The results of an operation, `func(*args, **keywords)`."""
+        """Return the results of an operation, `func(*args, **keywords)`."""
 
 
 def new_fake(
     mode: FakeTensorMode, size: Sequence[int], stride: Sequence[int], dtype: torch.dtype, device: torch.device
 ) -> FakeTensor:
-    """A fake tensor of that layout with a storage of its own. To ask the mode for one takes five times as long."""
+    """Return a fake tensor of that layout with its own storage. To ask the mode for one takes five times as long."""
     with torch._C._DisableTorchDispatch():
         return FakeTensor(mode, torch.empty_strided(size, stride, dtype=dtype, device="meta"), device)
 
@@ -85,7 +85,7 @@ def new_fake(
 def fake_view(
     mode: FakeTensorMode, func: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any]
 ) -> FakeTensor:
-    """The result of an operation that gives another view of its first argument, which is a fake tensor."""
+    """Return the result of an operation that gives another view of its first argument, which is a fake tensor."""
     with in_kernel_invocation_manager(mode), torch._C._DisableTorchDispatch():
         view = func(*args, **keywords)
     with torch._C._DisableTorchDispatch():
@@ -93,31 +93,31 @@ def fake_view(
 
 
 def in_backward() -> bool:
-    """Whether this thread is inside a backward pass."""
+    """Return whether this thread is inside a backward pass."""
     # Public hooks can tell it, but they would have to be attached to the model's graph.
     return torch._C._current_graph_task_id() != -1
 
 
 def running_node() -> Node | None:
-    """The node of the graph whose backward runs now, or `None` outside of a backward pass."""
+    """Return the node of the graph whose backward runs now, or `None` outside of a backward pass."""
     # Public hooks can tell it, but they would have to be attached to every node.
     return torch._C._current_autograd_node()
 
 
 def node_number(node: Node) -> int:
-    """The number that a node of the graph got when the forward made it; one thread's numbers rise."""
+    """Return the number that a node of the graph got when the forward made it; one thread's numbers rise."""
     # A node's public attributes say what it computes, but not when it was made.
     return node._sequence_nr()
 
 
 def next_node_number() -> int:
-    """The number that the next node made by this thread will get."""
+    """Return the number that the next node made by this thread will get."""
     # It has no public name, as the number of a node has none.
     return torch._C._autograd._get_sequence_nr()
 
 
 def num_owners(tensor: Tensor) -> int:
-    """How many tensors share the memory of `tensor`, itself among them."""
+    """Return how many tensors share the memory of `tensor`, itself among them."""
     # There is no public count. The second reference is that of the storage's own Python object.
     storage = tensor.untyped_storage()
     return int(torch._C._storage_Use_Count(storage._cdata)) - 1

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from aerofuse.common.hardware import device_name
+from aerofuse.common.hardware import device_name, synchronise
 from aerofuse.models.aircraft_model import evaluation_mode
 
 _WARM_UP_PASSES = 10  # the first passes allocate memory and choose kernels
@@ -43,16 +43,10 @@ def time_passes(
     images = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator).to(device)
     times_ms = []
     for number in range(_WARM_UP_PASSES + runs):
-        _wait_for(device)
+        synchronise(device)  # accelerators work in the background
         start = time.perf_counter()
         run(images)
-        _wait_for(device)
+        synchronise(device)
         if number >= _WARM_UP_PASSES:
             times_ms.append(1000 * (time.perf_counter() - start))
     return Latency(float(np.median(times_ms)), float(np.percentile(times_ms, 95)), device_name(device))
-
-
-def _wait_for(device: torch.device) -> None:
-    # An accelerator works in the background: without waiting, only the queueing would be timed.
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,19 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from aerofuse.backbones.backbone import Backbone
-from aerofuse.checkpointing.budget import Budget, parse_budget
-from aerofuse.checkpointing.policy import CheckpointingPlan
-from aerofuse.memory.step import Precision
-from aerofuse.planning.planner import plan_checkpointing
-
-logger = logging.getLogger(__name__)
+from aerofuse.planning.checkpointed import Checkpointed
 
 # The statistics of ImageNet: timm's backbones and the bundled ones were trained with them.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-class AircraftModel(nn.Module, ABC):
+class AircraftModel(Checkpointed, ABC):
     """Map uint8 images `[B, 3, H, W]` to `{task: logits [B, C] or value [B]}`.
 
     Subclasses name their parts (`parts`), and `train_only` chooses which of them learn. A frozen part has no
@@ -32,12 +26,11 @@ class AircraftModel(nn.Module, ABC):
     drop-path and dropout are off.
     """
 
+    _optimizer = "adamw"  # with which every stage trains
+
     def __init__(self) -> None:
         super().__init__()
         self._frozen: frozenset[str] = frozenset()
-        # A budget for the whole model; each backbone has a policy of its own.
-        self.treatment: Budget | None = None
-        self._plan: CheckpointingPlan | None = None
 
     @abstractmethod
     def parts(self) -> Mapping[str, nn.Module]:
@@ -48,41 +41,13 @@ class AircraftModel(nn.Module, ABC):
         """Return the features `[B, D]` that the heads read."""
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        if self.treatment is not None and self.training and torch.is_grad_enabled():
-            self._follow_budget(images)
+        self.follow_budget(images)
         outputs: dict[str, Tensor] = self.parts()["heads"](self.get_features(images))
         return outputs
 
     def backbones(self) -> dict[str, Backbone]:
         """Return the parts that are backbones, by name."""
         return {name: part for name, part in self.parts().items() if isinstance(part, Backbone)}
-
-    def enable_gradient_checkpointing(self, segments: int | None = None, *, budget: object = None) -> Self:
-        """Switch gradient checkpointing on in every backbone; a frozen one saves nothing anyway.
-
-        `segments` cuts each backbone into that many ranges. `budget` is one for the whole model, and the first batch
-        leads to a plan for it: bytes (`"12 GiB"`) limit all that a step with AdamW holds, a share (`0.5`) limits the
-        activations. `plan_checkpointing` makes such plans beforehand.
-
-        Raises `ValueError` where a backbone has fewer units than `segments`, where `budget` is not one, where both
-        are given, and where the model has no backbone of ours.
-        """
-        if not self.backbones():
-            raise ValueError("no part of this model is a backbone made by create_backbone, so none can be checkpointed")
-        if segments is not None and budget is not None:
-            raise ValueError("segments and budget are two ways to say what is saved; give one of them")
-        self.treatment = None if budget is None else parse_budget(budget)
-        self._plan = None
-        for backbone in self.backbones().values():
-            backbone.enable_gradient_checkpointing(segments)
-        return self
-
-    def disable_gradient_checkpointing(self) -> Self:
-        """Switch gradient checkpointing off in every backbone."""
-        for backbone in self.backbones().values():
-            backbone.disable_gradient_checkpointing()
-        self.treatment = self._plan = None
-        return self
 
     def train_only(self, names: Collection[str]) -> Self:
         """Freeze every part but those named. Raises `ValueError` for a part that the model does not have."""
@@ -91,7 +56,6 @@ class AircraftModel(nn.Module, ABC):
         if unknown:
             raise ValueError(f"no part {', '.join(sorted(unknown))}; this model has {', '.join(parts)}")
         self._frozen = frozenset(parts) - frozenset(names)
-        self._plan = None
         for name, part in parts.items():
             part.requires_grad_(name not in self._frozen)
         return self.train(self.training)

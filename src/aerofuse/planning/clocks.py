@@ -19,8 +19,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from aerofuse.checkpointing.operations import MATRIX_PRODUCTS, CallNames, stack_shape, stacked_factors
 from aerofuse.checkpointing.recompute import run_recomputed
-from aerofuse.checkpointing.selective import run_thinned
-from aerofuse.planning.counting import TensorLike, make_inputs
+from aerofuse.checkpointing.selective import run_selective
+from aerofuse.common.hardware import synchronise
+from aerofuse.memory.step import Precision
+from aerofuse.planning.unit_bytes import TensorLike, make_inputs
 
 Cast = Callable[[], AbstractContextManager[Any]]
 
@@ -37,7 +39,7 @@ class Overhead:
 
     @property
     def seconds(self) -> float:
-        """All of it."""
+        """Return all of it."""
         return self.fixed + self.growing
 
 
@@ -46,8 +48,8 @@ class UnitSeconds:
     """The time of a unit's forward and backward pass, and what it takes more when some of it is done again.
 
     `rerun` is a second run as far as the last tensor that autograd wants, where it may stop; `whole_rerun` one to the
-    end; `rerunning` is what either takes besides. `replays` is what each call of a unit that keeps some results only
-    takes when it is made again; `thinning` is what it takes to see the calls and to bring their results back.
+    end; `rerunning` is what either takes besides. `replays` is what each call of a unit that saves some results only
+    takes when it is made again; `selective` is what it takes to see the calls and to bring their results back.
     """
 
     forward: float
@@ -55,7 +57,7 @@ class UnitSeconds:
     rerun: float
     whole_rerun: float
     rerunning: Overhead
-    thinning: Overhead
+    selective: Overhead
     replays: Mapping[str, float]
 
 
@@ -72,7 +74,7 @@ class Stopwatch(Protocol):
         linked: bool = False,
         count: int = 1,
     ) -> UnitSeconds:
-        """The times of one step of a unit that keeps everything, and of the replay of each call.
+        """Return the times of one step of a unit that saves everything, and of the replay of each call.
 
         With `linked`, also of the calls that make its output, where its input has the same layout. The chain has
         `count` units of this kind.
@@ -138,7 +140,7 @@ class Measured:
             scale * many.second_run,
             scale * (many.second_run + many.after_last_saved),
             overhead(many.rerunning, short.rerunning),
-            overhead(many.thinning, short.thinning),
+            overhead(many.selective, short.selective),
             {name: scale * seconds for name, seconds in many.replays.items()},
         )
 
@@ -154,7 +156,7 @@ def _overhead(many: _More, short: _More, *, of: int, timed: int, few: int) -> Ov
 
 @dataclass(frozen=True)
 class _More:
-    """Seconds that a treated unit's passes take more than the plain unit's."""
+    """Seconds that a checkpointed unit's passes take more than the plain unit's."""
 
     forward: float
     backward: float
@@ -162,12 +164,12 @@ class _More:
 
 @dataclass(frozen=True)
 class _Round:
-    """Seconds of a unit's steps, each a forward and a backward pass, treated in three ways.
+    """Seconds of a unit's steps, each a forward and a backward pass, under three policies.
 
     - As it is: `forward` and `backward`, and `after_last_saved`, the part of the forward pass after the last tensor
       that autograd wants.
-    - With its input alone kept: the `second_run`, and what `rerunning` takes besides.
-    - With no result kept: `replays`, the calls that are made again, and what `thinning` takes besides.
+    - With its input alone saved: the `second_run`, and what `rerunning` takes besides.
+    - With no result saved: `replays`, the calls that are made again, and what `selective` takes besides.
     """
 
     forward: float
@@ -175,12 +177,12 @@ class _Round:
     backward: float
     second_run: float
     rerunning: _More
-    thinning: _More
+    selective: _More
     replays: Mapping[str, float]
 
     @classmethod
     def middle(cls, rounds: Sequence[_Round]) -> _Round:
-        """The median of each, in proportion to the plain step of its own round, which is slow when the round is."""
+        """Return the median of each, in proportion to the plain step of its round, which is slow when the round is."""
         plain = statistics.median(one.plain for one in rounds)
 
         def middle(seconds: Iterable[float]) -> float:
@@ -195,13 +197,13 @@ class _Round:
             middle(one.backward for one in rounds),
             middle(one.second_run for one in rounds),
             more([one.rerunning for one in rounds]),
-            more([one.thinning for one in rounds]),
+            more([one.selective for one in rounds]),
             {name: middle(one.replays[name] for one in rounds) for name in rounds[0].replays},
         )
 
     @property
     def plain(self) -> float:
-        """A step of the unit as it is."""
+        """Return a step of the unit as it is."""
         return self.forward + self.backward
 
 
@@ -219,18 +221,18 @@ class _TimedUnit:
         recomputed = self._step(partial(run_recomputed, self.run, again, lambda: iter(())), inputs)
         second_run = second.seconds.get("run", 0.0)  # none where autograd wants nothing
         replays = _Clock(inputs.device)
-        thinned = self._step(partial(run_thinned, self.run, keep=(), watch=replays), inputs)
+        selective = self._step(partial(run_selective, self.run, save=(), watch=replays), inputs)
         outputs = _Clock(inputs.device)
         if linked:
             # The calls that only lead to the output run again for the input of a second unit.
-            self._step(partial(run_thinned, self.run, keep=(), watch=outputs, linked=[self.run]), inputs)
+            self._step(partial(run_selective, self.run, save=(), watch=outputs, linked=[self.run]), inputs)
         return _Round(
             plain.forward,
             plain.after_last_saved,
             plain.backward,
             second_run,
             recomputed.more_than(plain, second_run),
-            thinned.more_than(plain, sum(replays.seconds.values())),
+            selective.more_than(plain, sum(replays.seconds.values())),
             outputs.seconds | replays.seconds,
         )
 
@@ -249,7 +251,8 @@ class _TimedUnit:
         ended = _now(inputs.device)
         gradient = TensorLike.of(output).make()
         again = _now(inputs.device)
-        output.backward(gradient)
+        if output.requires_grad:  # not where nothing up to here learns
+            output.backward(gradient)
         finished = _now(inputs.device)
         for parameter in self.parameters:
             parameter.grad = None
@@ -265,7 +268,7 @@ class _Step:
     backward: float
 
     def more_than(self, plain: _Step, again: float) -> _More:
-        """What this step takes more, besides the seconds of what it computes `again` in its backward pass."""
+        """Return what this step takes more, besides the seconds of what it computes `again` in its backward pass."""
         return _More(self.forward - plain.forward, self.backward - plain.backward - again)
 
 
@@ -290,8 +293,7 @@ class _Clock:
 
 
 def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    synchronise(device)
     return time.perf_counter()
 
 
@@ -334,8 +336,13 @@ class Estimated:
         products = estimate.products * (int(inputs.requires_grad) + int(learns))
         forward = sum(estimate.seconds.values())
         backward = products + 1.5 * estimate.others
-        thinning = Overhead(self.seconds_per_call * len(estimate.seconds))
-        return UnitSeconds(forward, backward, rerun, forward, Overhead(0.0), thinning, estimate.seconds)
+        selective = Overhead(self.seconds_per_call * len(estimate.seconds))
+        return UnitSeconds(forward, backward, rerun, forward, Overhead(0.0), selective, estimate.seconds)
+
+
+# What networks reach on one large GPU of the day. Estimated times depend on the ratio of the two rates, which differs
+# little from one GPU to the next.
+LARGE_GPU: Mapping[Precision, Estimated] = {"float32": Estimated(4e13, 1.5e12), "bf16": Estimated(2e14, 1.5e12)}
 
 
 class _Estimate(TorchFunctionMode):

@@ -10,23 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from aerofuse.checkpointing.budget import Budget, format_bytes, parse_budget
-from aerofuse.checkpointing.plan import Keep, Plan, Step, shifted, units_of
-from aerofuse.checkpointing.policy import (
+from aerofuse.checkpointing.plan import (
     CheckpointingPlan,
     Plannable,
-    Planned,
-    Prediction,
-    Scope,
+    StepPrediction,
     plannable_parts,
 )
+from aerofuse.checkpointing.policy import ReadyPlan, Scope, policy_carriers
+from aerofuse.checkpointing.steps import ChainPlan, Step, shifted, units_of
 from aerofuse.memory.report import Kind, MemoryReport
 from aerofuse.memory.step import FakeTraining, OptimizerName, Precision, TrainingStep, sum_of_outputs
 from aerofuse.planning.clocks import Measured, Stopwatch
-from aerofuse.planning.counting import TensorLike
-from aerofuse.planning.profiling import profile_chain
+from aerofuse.planning.profiling import ChainProfile, profile_chain
 from aerofuse.planning.simulation import PlanCost, simulate
 from aerofuse.planning.solver import FrontierPoint, Solution
-from aerofuse.planning.unit_profiles import ChainProfile
+from aerofuse.planning.unit_bytes import TensorLike
 
 # The solver's bytes are those of units run alone. The chosen plan's whole step is counted, and where the two differ,
 # the budget is solved again with the difference taken off or added, until that changes nothing, or so many times.
@@ -44,10 +42,11 @@ def plan_checkpointing(
     loss: Callable[[Any], Tensor] = sum_of_outputs,
     stopwatch: Stopwatch | None = None,
 ) -> CheckpointingPlan:
-    """The fastest plan of `model` within `budget`: of a backbone, or of any module that has backbones in it.
+    """Return the fastest plan of `model` within `budget`: of a backbone, or of any module that has backbones in it.
 
     `input_shape` is that of the batch, `[B, 3, H, W]` for images. A budget in bytes (`6 * 2**30`, `"6 GiB"`) limits
-    all that a step holds, a share (`0.5`) limits activations and temporaries to that share of their unchecked peak.
+    all that a step takes, a share (`0.5`) limits activations and temporaries to that share of their peak without
+    checkpointing.
     Bytes are counted on fake tensors, and the chosen plan's step is counted as a whole. `stopwatch` says how long
     units take: by default one of each kind runs a few samples on the model's device.
 
@@ -87,8 +86,8 @@ class Planner:
         self._optimizer = optimizer
         self._training = FakeTraining(model, step)
         fake = self._training.copy.model
-        if hasattr(fake, "treatment"):
-            setattr(fake, "treatment", None)  # noqa: B010  # a model with a budget would plan for itself
+        for carrier in policy_carriers(fake):
+            carrier.checkpointing = None  # a model with a budget would plan for itself
         self._parts = plannable_parts(fake)
         self._lengths = [len(part.chain()) for part in self._parts.values()]
         with self._training.copy.active():
@@ -96,14 +95,14 @@ class Planner:
             self._profile = self._profile_parts(parts, step, stopwatch or Measured())
         self._solutions: dict[bool, Solution] = {}
         self._update = self._training.count_update()
-        self._counted: dict[Plan, MemoryReport] = {}
-        self._unchecked = self._count(Plan(tuple(Keep(unit) for unit in range(sum(self._lengths)))))
+        self._counted: dict[ChainPlan, MemoryReport] = {}
+        self._baseline = self._count(ChainPlan.save_all(sum(self._lengths)))
 
     def plan(self, budget: object) -> CheckpointingPlan:
-        """The fastest plan within a budget. Raises `ValueError` for one below the least possible."""
+        """Return the fastest plan within a budget. Raises `ValueError` for one below the least possible."""
         wanted = parse_budget(budget)
         everything = wanted.num_bytes is not None
-        limit = wanted.num_bytes or round((wanted.share or 0) * self._unchecked.peak_activation_bytes)
+        limit = wanted.num_bytes or round((wanted.share or 0) * self._baseline.peak_activation_bytes)
         solution = self._solution(counts_everything=everything)
         best: tuple[FrontierPoint, MemoryReport] | None = None
         point = solution.frontier[-1]
@@ -124,47 +123,47 @@ class Planner:
         return CheckpointingPlan(
             self._scope,
             self._optimizer,
-            str(budget),
+            budget,
             {name: tuple(unit.name for unit in part.chain()) for name, part in self._parts.items()},
             self._by_part(point.plan),
-            Prediction(report.peak_bytes, report.peak_activation_bytes, self._time_ratio(point.cost)),
-            self.unchecked,
+            StepPrediction(report.peak_bytes, report.peak_activation_bytes, self._time_ratio(point.cost)),
+            self.baseline,
             self.curve(),
         )
 
-    def least(self, *, counts_everything: bool = True) -> Prediction:
-        """What the plan takes whose peak is the lowest: that of everything, or that of activations alone."""
+    def least(self, *, counts_everything: bool = True) -> StepPrediction:
+        """Return what the plan takes whose peak is the lowest: that of everything, or that of activations alone."""
         point = self._solution(counts_everything=counts_everything).frontier[0]
         report = self._count(point.plan)
-        return Prediction(report.peak_bytes, report.peak_activation_bytes, self._time_ratio(point.cost))
+        return StepPrediction(report.peak_bytes, report.peak_activation_bytes, self._time_ratio(point.cost))
 
-    def curve(self) -> tuple[Prediction, ...]:
+    def curve(self) -> tuple[StepPrediction, ...]:
         """Memory against time, from the least memory to no checkpointing, as solved."""
         return tuple(self._predict(point.cost) for point in self._solution(counts_everything=True).frontier)
 
     def solved(self, plan: CheckpointingPlan) -> PlanCost:
-        """What the programme has for a plan of this planner, from units counted alone."""
+        """Return what the dynamic program has for a plan of this planner, from units counted alone."""
         steps: list[Step] = []
         for part in plan.parts.values():
             steps += shifted(part.plan.steps, len(list(units_of(steps))))
-        return simulate(self._profile, Plan(tuple(steps)))
+        return simulate(self._profile, ChainPlan(tuple(steps)))
 
     def time_ratio(self, plan: CheckpointingPlan, samples: int) -> float:
-        """The time of a step of `samples` under a plan of this planner, over that of the same without checkpointing.
+        """Return the time of a step of `samples` under a plan of this planner, over that without checkpointing.
 
         For fewer samples than planned for it is higher: some of what checkpointing takes is the same for any number.
         """
         return self._time_ratio(self.solved(plan), samples / self._scope.input_shape[0])
 
     @property
-    def unchecked(self) -> Prediction:
-        """What the step takes without checkpointing."""
-        return Prediction(self._unchecked.peak_bytes, self._unchecked.peak_activation_bytes, 1.0)
+    def baseline(self) -> StepPrediction:
+        """Return what the step takes without checkpointing."""
+        return StepPrediction(self._baseline.peak_bytes, self._baseline.peak_activation_bytes, 1.0)
 
     @property
     def fixed_bytes(self) -> int:
-        """What is there all the time, whatever the plan: parameters, optimiser state, inputs."""
-        at_peak = self._unchecked.at_peak
+        """Return what is there all the time, whatever the plan: parameters, optimiser state, inputs."""
+        at_peak = self._baseline.at_peak
         return at_peak[Kind.PARAMETERS] + at_peak[Kind.OPTIMIZER_STATE] + at_peak[Kind.INPUTS]
 
     def _solution(self, *, counts_everything: bool) -> Solution:
@@ -176,11 +175,11 @@ class Planner:
     def _measure(report: MemoryReport, *, everything: bool) -> int:
         return report.peak_bytes if everything else report.peak_activation_bytes
 
-    def _count(self, plan: Plan) -> MemoryReport:
-        """The whole step under a plan."""
+    def _count(self, plan: ChainPlan) -> MemoryReport:
+        """Return the whole step under a plan."""
         if plan not in self._counted:
-            for name, treatment in self._by_part(plan).items():
-                self._parts[name].treatment = treatment
+            for name, policy in self._by_part(plan).items():
+                self._parts[name].checkpointing = policy
             self._counted[plan] = self._training.count_passes().larger(self._update)
         return self._counted[plan]
 
@@ -193,7 +192,7 @@ class Planner:
         return reduce(ChainProfile.joined, profiles)
 
     def _input_layouts(self, fake: nn.Module, step: TrainingStep) -> dict[str, TensorLike]:
-        """What each chain is given, seen in a forward pass of the model on fake tensors."""
+        """Return what each chain is given, seen in a forward pass of the model on fake tensors."""
         layouts: dict[str, TensorLike] = {}
 
         def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
@@ -206,30 +205,30 @@ class Planner:
             handle.remove()
         return layouts
 
-    def _by_part(self, plan: Plan) -> dict[str, Planned]:
-        """The steps of each chain. No range crosses from one into the next."""
-        treatments: dict[str, Planned] = {}
+    def _by_part(self, plan: ChainPlan) -> dict[str, ReadyPlan]:
+        """Return the steps of each chain. No range crosses from one into the next."""
+        policies: dict[str, ReadyPlan] = {}
         start = 0
         for name, length in zip(self._parts, self._lengths, strict=True):
             steps = [step for step in plan.steps if start <= next(units_of([step])) < start + length]
             scope = Scope(self._layouts[name].size, self._scope.precision)
-            treatments[name] = Planned(Plan(shifted(steps, -start)), scope)
+            policies[name] = ReadyPlan(ChainPlan(shifted(steps, -start)), scope)
             start += length
-        return treatments
+        return policies
 
     def _time_ratio(self, cost: PlanCost, share: float = 1.0) -> float:
         """`share` of the batch."""
         growing = cost.replay_seconds - cost.fixed_seconds
         return 1 + (share * growing + cost.fixed_seconds) / (share * self._profile.seconds)
 
-    def _predict(self, cost: PlanCost) -> Prediction:
-        return Prediction(cost.total_bytes + self.fixed_bytes, cost.activation_bytes, self._time_ratio(cost))
+    def _predict(self, cost: PlanCost) -> StepPrediction:
+        return StepPrediction(cost.total_bytes + self.fixed_bytes, cost.activation_bytes, self._time_ratio(cost))
 
-    def _too_little(self, budget: Budget, least: Prediction) -> str:
+    def _too_little(self, budget: Budget, least: StepPrediction) -> str:
         if budget.share is not None:
-            unchecked_bytes = self._unchecked.peak_activation_bytes
-            share = least.activation_bytes / unchecked_bytes
-            what = f"{share:.3f} of the unchecked peak of {format_bytes(unchecked_bytes)}"
+            baseline_bytes = self._baseline.peak_activation_bytes
+            share = least.activation_bytes / baseline_bytes
+            what = f"{share:.3f} of the peak without checkpointing, {format_bytes(baseline_bytes)}"
         else:
             outside = format_bytes(self.fixed_bytes)
             what = f"{format_bytes(least.peak_bytes)}, {outside} of it for parameters and the like"

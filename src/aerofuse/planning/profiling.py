@@ -1,4 +1,4 @@
-"""Finding out what each unit of a chain holds and costs, every kind of unit once."""
+"""What each unit of a chain saves and costs under each policy, found for every kind of unit once."""
 
 from __future__ import annotations
 
@@ -16,15 +16,97 @@ from torch import Tensor, nn
 
 from aerofuse.checkpointing.chain import Chain, Unit, modules_of
 from aerofuse.checkpointing.recompute import run_recomputed
-from aerofuse.checkpointing.selective import list_calls, run_thinned
+from aerofuse.checkpointing.selective import list_calls, run_selective
 from aerofuse.checkpointing.snapshot import running_statistics, statistics_untouched
+from aerofuse.checkpointing.steps import SaveAll, SaveSome
 from aerofuse.memory.torch_private import all_modes_off
 from aerofuse.planning.clocks import Measured, Stopwatch
-from aerofuse.planning.counting import TensorLike, UnitBytes, count_unit
-from aerofuse.planning.save_sets import link_bytes, link_seconds, replay_seconds, sets_to_keep, sparing_seconds
-from aerofuse.planning.unit_profiles import ChainProfile, UnitProfile, Way
+from aerofuse.planning.save_sets import link_bytes, link_seconds, no_cache_seconds, replay_seconds, sets_to_save
+from aerofuse.planning.unit_bytes import TensorLike, UnitBytes, count_unit
 
 Cast = Callable[[], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class UnitPolicy:
+    """A policy for one unit on its own, and what that takes.
+
+    The unit's input is not counted: the unit before answers for it. Where this policy frees the input, its bytes are
+    therefore taken off what is saved and off the peak of the backward pass.
+
+    - `save`: the calls whose results are saved; `None` is everything, as without checkpointing.
+    - `saved_bytes`: alive between the unit's forward and its backward, its output left out; may be below 0.
+    - `forward_bytes`: at most alive while it runs forward, its output included.
+    - `backward_bytes`: at most alive in its backward: what it saved, what it computes again, the gradient of its
+      output and that of its input.
+    - `backward_total_bytes`: the same with the gradients of its parameters.
+    - `replay_seconds`: what is computed again, and what it takes to remember it and to bring it back.
+    - `fixed_seconds`: of them, those that are the same for a batch of any size.
+    - `no_cache`: as in `SaveSome`.
+    - `link_seconds`: what it takes to make the output from the input and from what is saved, `None` where that is not
+      possible or would make nearly all again; `link_bytes` are saved for that besides. See `SaveSome.count`.
+    """
+
+    save: tuple[str, ...] | None
+    saved_bytes: int
+    forward_bytes: int
+    backward_bytes: int
+    backward_total_bytes: int
+    replay_seconds: float
+    fixed_seconds: float = 0.0
+    no_cache: bool = False
+    link_seconds: float | None = None
+    link_bytes: int = 0
+
+    def step(self, unit: int, count: int = 1) -> SaveAll | SaveSome:
+        """Return the step of that unit, or of so many linked units from it on."""
+        return SaveAll(unit) if self.save is None else SaveSome(unit, self.save, self.no_cache, count)
+
+
+@dataclass(frozen=True)
+class UnitProfile:
+    """One unit. The first of its `policies` saves everything.
+
+    `passing_bytes` is the most that is alive while it runs forward and saves nothing, its input left out.
+    `gradient_bytes` are those of its own parameters that learn, `statistics_bytes` those of its running statistics, of
+    which copies take the update while a range runs again. `rerun_seconds` is a second run as far as the last
+    tensor that autograd wants, `whole_rerun_seconds` one to the end; of both, `rerun_fixed_seconds` are the same for a
+    batch of any size.
+    """
+
+    name: str
+    output_bytes: int
+    passing_bytes: int
+    gradient_bytes: int
+    statistics_bytes: int
+    forward_seconds: float
+    backward_seconds: float
+    rerun_seconds: float
+    whole_rerun_seconds: float
+    rerun_fixed_seconds: float
+    policies: tuple[UnitPolicy, ...]
+
+    def is_like(self, other: UnitProfile) -> bool:
+        """Return whether both are of one kind, so that they can be linked."""
+        return self.output_bytes == other.output_bytes and self.policies == other.policies
+
+
+@dataclass(frozen=True)
+class ChainProfile:
+    """Chains that run one after the other, their units in one row. `starts` are the indices at which they start."""
+
+    units: tuple[UnitProfile, ...]
+    starts: tuple[int, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Return a forward and a backward pass without checkpointing."""
+        return sum(unit.forward_seconds + unit.backward_seconds for unit in self.units)
+
+    def joined(self, other: ChainProfile) -> ChainProfile:
+        """These chains, then those of `other`."""
+        shifted = tuple(start + len(self.units) for start in other.starts)
+        return ChainProfile(self.units + other.units, self.starts + shifted)
 
 
 @dataclass(frozen=True)
@@ -33,12 +115,12 @@ class _Kind:
 
     profile: UnitProfile
     output: TensorLike
-    holds_output: bool
-    lets_input_go: frozenset[Way]
+    saves_output: bool
+    frees_input: frozenset[UnitPolicy]
 
 
 def profile_chain(fake: Chain, real: Chain, inputs: TensorLike, stopwatch: Stopwatch, autocast: Cast) -> ChainProfile:
-    """The profile of a chain for inputs of the given layout.
+    """Return the profile of a chain for inputs of the given layout.
 
     `fake` is the chain of a copy on fake tensors, whose mode is on: bytes are counted on it, and times too where
     they are estimated. Where they are measured, that is done on copies of the units of `real`.
@@ -59,21 +141,23 @@ def profile_chain(fake: Chain, real: Chain, inputs: TensorLike, stopwatch: Stopw
     units: list[UnitProfile] = []
     before: _Kind | None = None
     for unit, kind in zip(fake, found, strict=True):
-        gone = 0 if before is None or before.holds_output else before.profile.output_bytes
-        ways = (_less(way, gone) if gone and way in kind.lets_input_go else way for way in kind.profile.ways)
-        units.append(replace(kind.profile, name=unit.name, ways=tuple(ways)))
+        gone = 0 if before is None or before.saves_output else before.profile.output_bytes
+        policies = (
+            _less(policy, gone) if gone and policy in kind.frees_input else policy for policy in kind.profile.policies
+        )
+        units.append(replace(kind.profile, name=unit.name, policies=tuple(policies)))
         before = kind
     return ChainProfile(tuple(units), (0,))
 
 
-def _less(way: Way, input_bytes: int) -> Way:
-    # Its output cannot stand in for the input of a unit that does not hold it anyway.
+def _less(policy: UnitPolicy, input_bytes: int) -> UnitPolicy:
+    # Its output cannot stand in for the input of a unit that does not save it anyway.
     return replace(
-        way,
+        policy,
         link_seconds=None,
-        held_bytes=way.held_bytes - input_bytes,
-        backward_bytes=way.backward_bytes - input_bytes,
-        backward_total_bytes=way.backward_total_bytes - input_bytes,
+        saved_bytes=policy.saved_bytes - input_bytes,
+        backward_bytes=policy.backward_bytes - input_bytes,
+        backward_total_bytes=policy.backward_total_bytes - input_bytes,
     )
 
 
@@ -94,27 +178,27 @@ def _profile_unit(
             seconds = stopwatch.time_unit(run, _parameters(modules), inputs, autocast, linked=linked, count=count)
     else:
         seconds = stopwatch.time_unit(unit.run, parameters, inputs, autocast, linked=linked, count=count)
-    kept = count_bytes(unit.run)
-    counts = {_way(kept, None): kept}
+    whole = count_bytes(unit.run)
+    counts = {_policy(whole, None): whole}
     by_name = {call.name: call for call in calls}
-    for keep in sets_to_keep(calls, seconds.replays):
+    for save in sets_to_save(calls, seconds.replays):
         sharing, alone = (
-            seconds_of(by_name, keep, seconds.replays) for seconds_of in (replay_seconds, sparing_seconds)
+            seconds_of(by_name, save, seconds.replays) for seconds_of in (replay_seconds, no_cache_seconds)
         )
-        # Where nothing would be shared, sparing changes nothing.
-        for sparing, again in ((False, sharing), (True, alone)) if alone > sharing else ((False, sharing),):
-            counted = count_bytes(partial(run_thinned, unit.run, keep=keep, sparing=sparing))
-            again += seconds.thinning.seconds
-            way = replace(
-                _way(counted, keep), replay_seconds=again, fixed_seconds=seconds.thinning.fixed, sparing=sparing
+        # Where nothing would be shared, a cache changes nothing.
+        for no_cache, again in ((False, sharing), (True, alone)) if alone > sharing else ((False, sharing),):
+            counted = count_bytes(partial(run_selective, unit.run, save=save, no_cache=no_cache))
+            again += seconds.selective.seconds
+            policy = replace(
+                _policy(counted, save), replay_seconds=again, fixed_seconds=seconds.selective.fixed, no_cache=no_cache
             )
-            if linked and (output_seconds := link_seconds(by_name, keep, seconds.replays)) is not None:
-                way = replace(way, link_seconds=output_seconds, link_bytes=link_bytes(by_name, keep))
-            counts[way] = counted
-    dropped = count_bytes(partial(_run_dropped, unit))
+            if linked and (output_seconds := link_seconds(by_name, save, seconds.replays)) is not None:
+                policy = replace(policy, link_seconds=output_seconds, link_bytes=link_bytes(by_name, save))
+            counts[policy] = counted
+    dropped = count_bytes(partial(_run_recomputed, unit))
     profile = UnitProfile(
         name=unit.name,
-        output_bytes=kept.output_bytes,
+        output_bytes=whole.output_bytes,
         passing_bytes=dropped.forward_bytes,
         gradient_bytes=sum(parameter.nbytes for parameter in parameters if parameter.requires_grad),
         statistics_bytes=sum(found.buffer.nbytes for found in running_statistics(modules_of([unit]))),
@@ -123,20 +207,20 @@ def _profile_unit(
         rerun_seconds=seconds.rerun + seconds.rerunning.seconds,
         whole_rerun_seconds=seconds.whole_rerun + seconds.rerunning.seconds,
         rerun_fixed_seconds=seconds.rerunning.fixed,
-        ways=tuple(_worthwhile(list(counts))),
+        policies=tuple(_worthwhile(list(counts))),
     )
-    lets_input_go = frozenset(way for way, counted in counts.items() if not counted.input_is_held)
-    return _Kind(profile, output, kept.output_is_held, lets_input_go)
+    frees_input = frozenset(policy for policy, counted in counts.items() if not counted.input_is_saved)
+    return _Kind(profile, output, whole.output_is_saved, frees_input)
 
 
-def _run_dropped(unit: Unit, x: Tensor) -> Tensor:
+def _run_recomputed(unit: Unit, x: Tensor) -> Tensor:
     return run_recomputed(unit.run, unit.run, partial(modules_of, [unit]), x)
 
 
-def _way(counted: UnitBytes, keep: tuple[str, ...] | None) -> Way:
-    return Way(
-        keep,
-        counted.held_bytes,
+def _policy(counted: UnitBytes, save: tuple[str, ...] | None) -> UnitPolicy:
+    return UnitPolicy(
+        save,
+        counted.saved_bytes,
         counted.forward_bytes,
         counted.backward_bytes,
         counted.backward_total_bytes,
@@ -144,12 +228,14 @@ def _way(counted: UnitBytes, keep: tuple[str, ...] | None) -> Way:
     )
 
 
-def _worthwhile(ways: list[Way]) -> list[Way]:
-    """The first way, and those which hold less than every faster one, or less at their peak."""
-    chosen = ways[:1]
-    for way in sorted(ways[1:], key=lambda way: way.replay_seconds):
-        if all(way.held_bytes < other.held_bytes or way.backward_bytes < other.backward_bytes for other in chosen):
-            chosen.append(way)
+def _worthwhile(policies: list[UnitPolicy]) -> list[UnitPolicy]:
+    """Return the first policy, and those which save less than every faster one, or less at their peak."""
+    chosen = policies[:1]
+    for policy in sorted(policies[1:], key=lambda policy: policy.replay_seconds):
+        if all(
+            policy.saved_bytes < other.saved_bytes or policy.backward_bytes < other.backward_bytes for other in chosen
+        ):
+            chosen.append(policy)
     return chosen
 
 
@@ -159,7 +245,7 @@ def _parameters(modules: tuple[nn.Module, ...]) -> list[nn.Parameter]:
 
 
 def _signature(unit: Unit) -> Hashable:
-    """Equal for units that hold and compute the same; rates of dropout and the like count as on or off."""
+    """Return what is equal for units that save and compute the same; rates such as dropout's count as on or off."""
     run: Any = unit.run
     function = run.func if isinstance(run, partial) else run
     name = type(function).__name__ if isinstance(function, nn.Module) else function.__qualname__

@@ -1,12 +1,12 @@
-"""The fastest plan for every budget: a dynamic programme over ranges of units.
+"""The fastest plan for every budget: a dynamic program over ranges of units.
 
 In the manner of Beaumont, Herrmann, Pallez and Shilova, *Optimal memory-aware backpropagation of deep join networks*
-and *Optimal checkpointing for heterogeneous chains* (arXiv 1911.13214), with several ways to treat a unit, peaks
+and *Optimal checkpointing for heterogeneous chains* (arXiv 1911.13214), with several policies for a unit, peaks
 inside of units, and time counted as what is computed again.
 
 `least[s, t](m)` is the least time of what is computed again when the units s to t run forward and backward within m
-bytes, besides the input of s and what was held before. Either s, or a row of linked units that s begins, is treated
-one of its ways and the rest follows, or s to j-1 run without keeping anything but the input of j, the rest follows, and
+bytes, besides the input of s and what was alive before. Either s, or a row of linked units that s begins, follows one
+of its policies and the rest comes after it, or s to j-1 run and save nothing but the input of j, the rest follows, and
 then s to j-1 run again. The few kilobytes of running statistics that are copied for that are left out of the table, not
 of what a plan is said to cost.
 """
@@ -21,9 +21,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from aerofuse.checkpointing.plan import Keep, Plan, Recompute, Step
-from aerofuse.planning.simulation import PlanCost, simulate
-from aerofuse.planning.unit_profiles import ChainProfile, Row
+from aerofuse.checkpointing.steps import ChainPlan, Recompute, Step
+from aerofuse.planning.profiling import ChainProfile
+from aerofuse.planning.simulation import LinkedUnits, PlanCost, simulate
 
 LEVELS = 800
 # The least memory is a few percent of the most, where the levels of all of it are coarse: the lower part has its own.
@@ -37,18 +37,18 @@ Times = NDArray[np.float32]
 class FrontierPoint:
     """A plan that nothing else beats in both memory and time."""
 
-    plan: Plan
+    plan: ChainPlan
     cost: PlanCost
 
 
 @dataclass(frozen=True)
-class _Treatment:
-    """A row of linked units, or a single one, treated one way, in levels of the table.
+class _Choice:
+    """A row of linked units, or a single one, under one policy, in levels of the table.
 
     `backward` is needed besides what later units leave there, `forward` besides what waits meanwhile, in bytes still.
     """
 
-    row: Row
+    row: LinkedUnits
     end: int
     backward: int
     forward_bytes: int
@@ -67,18 +67,18 @@ class Solution:
         self.profile = profile
         self.count_gradients = count_gradients
         self._levels = levels
-        self._keep_all = Plan(tuple(Keep(unit) for unit in range(len(profile.units))))
-        self.unchecked = simulate(profile, self._keep_all)
+        self._save_all = ChainPlan.save_all(len(profile.units))
+        self.baseline = simulate(profile, self._save_all)
 
     def _peak(self, cost: PlanCost) -> int:
         return cost.total_bytes if self.count_gradients else cost.activation_bytes
 
     @cached_property
     def frontier(self) -> tuple[FrontierPoint, ...]:
-        """Plans from the least memory to the least time; each is faster than those before and holds more."""
-        points = [FrontierPoint(self._keep_all, self.unchecked)]
+        """Plans from the least memory to the least time; each is faster than those before and takes more."""
+        points = [FrontierPoint(self._save_all, self.baseline)]
         for ceiling in _CEILINGS:
-            table = _Table(self.profile, self.count_gradients, ceiling * self._peak(self.unchecked), self._levels)
+            table = _Table(self.profile, self.count_gradients, ceiling * self._peak(self.baseline), self._levels)
             points += [FrontierPoint(plan, simulate(self.profile, plan)) for plan in table.plans()]
         best: list[FrontierPoint] = []
         for point in sorted(points, key=lambda point: (self._peak(point.cost), point.cost.replay_seconds)):
@@ -87,33 +87,28 @@ class Solution:
         return tuple(best)
 
     def cheapest(self, budget_bytes: float) -> FrontierPoint | None:
-        """The fastest plan within a budget, `None` where there is none."""
+        """Return the fastest plan within a budget, `None` where there is none."""
         peaks = [self._peak(point.cost) for point in self.frontier]
         place = bisect_left(peaks, budget_bytes + 1)
         return self.frontier[place - 1] if place else None
 
-    @property
-    def least_bytes(self) -> int:
-        """The peak of the plan that holds the least."""
-        return self.peak_bytes(self.frontier[0])
-
     def peak_bytes(self, point: FrontierPoint) -> int:
-        """The peak of one of the plans, gradients of parameters included where they count."""
+        """Return the peak of one of the plans, gradients of parameters included where they count."""
         return self._peak(point.cost)
 
 
 class _Table:
-    """The programme's table for budgets up to `most_bytes`, in so many levels."""
+    """The program's table for budgets up to `most_bytes`, in so many levels."""
 
     def __init__(self, profile: ChainProfile, count_gradients: bool, most_bytes: float, levels: int) -> None:
         self.count_gradients = count_gradients
         self._units = profile.units
         self._count = count = len(profile.units)
         self._level_bytes = max(most_bytes / levels, 1.0)
-        # Behind a unit that lets go more than it gives there is more left than there was at first.
-        given = (min(way.held_bytes for way in unit.ways) + unit.output_bytes for unit in self._units)
-        let_go = sum(max(0, -num_bytes) for num_bytes in given)
-        self._levels = levels + 1 + round(let_go / self._level_bytes)
+        # Behind a unit that frees more than it gives there is more left than there was at first.
+        given = (min(policy.saved_bytes for policy in unit.policies) + unit.output_bytes for unit in self._units)
+        freed = sum(max(0, -num_bytes) for num_bytes in given)
+        self._levels = levels + 1 + round(freed / self._level_bytes)
         gradients = [unit.gradient_bytes if self.count_gradients else 0 for unit in self._units]
         later = [0] * (count + 1)  # gradients of the parameters of the units from here on
         for index in reversed(range(count)):
@@ -123,7 +118,7 @@ class _Table:
         self._waiting[-1] = 0
         self._later = later
         self._starts = {start for start in profile.starts if start}
-        self._treatments = [list(self._treatments_of(s)) for s in range(count)]
+        self._choices = [list(self._choices_of(s)) for s in range(count)]
         self._passings = [self._passing(s) for s in range(count)]
         self._read: dict[tuple[int, int, int], tuple[Step, ...]] = {}
         # least[s][t - s], and the same with the bytes of the input of s taken off.
@@ -132,59 +127,63 @@ class _Table:
         level = np.arange(self._levels)
         for s in reversed(range(count)):
             table = np.full((count - s, self._levels), np.inf, np.float32)
-            self._treat(s, table)
+            self._add_choices(s, table)
             self._recompute(s, table, level)
             self._least[s] = table
             if s:
                 self._after[s] = _shifted(table, self._up(self._units[s - 1].output_bytes))
 
-    def plans(self) -> Iterator[Plan]:
-        """The fastest plan for each level that allows a faster one than the level below."""
+    def plans(self) -> Iterator[ChainPlan]:
+        """Yield the fastest plan for each level that allows a faster one than the level below."""
         times = self._least[0][self._count - 1]
         for level in range(self._levels):
             if not np.isinf(times[level]) and (level == 0 or times[level] < times[level - 1]):
-                yield Plan(self._steps(0, self._count - 1, level))
+                yield ChainPlan(self._steps(0, self._count - 1, level))
 
     def _up(self, num_bytes: float) -> int:
         """Levels that hold at least so many bytes; rounding errors of neighbours cancel, a plan is simulated."""
         return min(round(num_bytes / self._level_bytes), self._levels)
 
-    def _treatments_of(self, s: int) -> Iterator[_Treatment]:
-        """The ways to treat the unit s, alone or linked to those that follow, the shortest rows first."""
+    def _choices_of(self, s: int) -> Iterator[_Choice]:
+        """Yield the policies of the unit s, alone or linked to those that follow, the shortest rows first."""
         for row in self._rows(s):
             end = s + row.count
             backward_bytes = row.backward_total_bytes if self.count_gradients else row.backward_bytes
-            yield _Treatment(
+            yield _Choice(
                 row,
                 end,
                 self._up(backward_bytes + self._later[end]),
                 row.forward_bytes,
-                self._up(row.held_bytes + row.unit.output_bytes),
+                self._up(row.saved_bytes + row.unit.output_bytes),
                 np.float32(row.replay_seconds),
             )
 
-    def _rows(self, s: int) -> Iterator[Row]:
+    def _rows(self, s: int) -> Iterator[LinkedUnits]:
         unit = self._units[s]
         alike = 1
         while s + alike < self._count and s + alike not in self._starts and unit.is_like(self._units[s + alike]):
             alike += 1
         for count in ROW_LENGTHS:
             if count <= alike:
-                yield from (Row(unit, way, count) for way in unit.ways if count == 1 or way.link_seconds is not None)
+                yield from (
+                    LinkedUnits(unit, policy, count)
+                    for policy in unit.policies
+                    if count == 1 or policy.link_seconds is not None
+                )
 
-    def _treat(self, s: int, table: Times) -> None:
-        """The unit s, or a row that it begins, treated one of its ways, the rest after it."""
-        for way in self._treatments[s]:
-            count = way.end - s
+    def _add_choices(self, s: int, table: Times) -> None:
+        """The unit s, or a row that it begins, under one of its policies, the rest after it."""
+        for choice in self._choices[s]:
+            count = choice.end - s
             # The range that ends here.
-            alone = max(way.backward, self._up(way.forward_bytes + self._waiting[way.end - 1]))
-            np.minimum(table[count - 1, alone:], way.seconds, out=table[count - 1, alone:])
-            if way.end == self._count:
+            alone = max(choice.backward, self._up(choice.forward_bytes + self._waiting[choice.end - 1]))
+            np.minimum(table[count - 1, alone:], choice.seconds, out=table[count - 1, alone:])
+            if choice.end == self._count:
                 continue
-            rest = _shifted(self._least[way.end], way.taken)
-            rest += way.seconds
+            rest = _shifted(self._least[choice.end], choice.taken)
+            rest += choice.seconds
             for further, times in enumerate(rest):
-                first = max(way.backward, self._up(way.forward_bytes + self._waiting[way.end + further]))
+                first = max(choice.backward, self._up(choice.forward_bytes + self._waiting[choice.end + further]))
                 place = table[count + further]
                 np.minimum(place[first:], times[first:], out=place[first:])
 
@@ -217,16 +216,16 @@ class _Table:
         return seconds, peaks
 
     def _steps(self, s: int, t: int, level: int) -> tuple[Step, ...]:
-        """The choices behind `least[s, t]` at a level, made again; those of neighbouring levels end alike."""
+        """Return the choices behind `least[s, t]` at a level, made again; those of neighbouring levels end alike."""
         if s > t:
             return ()
         key = (s, t, level)
         if key not in self._read:
             best = self._least[s][t - s][level]
-            way = self._chosen_treatment(s, t, level, best)
-            if way is not None:
-                step: Step = way.row.way.step(s, way.row.count)
-                rest = self._steps(way.end, t, self._left(level, way.taken))
+            choice = self._chosen_row(s, t, level, best)
+            if choice is not None:
+                step: Step = choice.row.policy.step(s, choice.row.count)
+                rest = self._steps(choice.end, t, self._left(level, choice.taken))
             else:
                 j = self._chosen_split(s, t, level, best)
                 step = Recompute(self._steps(s, j - 1, level))
@@ -237,20 +236,20 @@ class _Table:
     def _left(self, level: int, taken: int) -> int:
         return min(level - taken, self._levels - 1)
 
-    def _chosen_treatment(self, s: int, t: int, level: int, best: float) -> _Treatment | None:
-        for way in self._treatments[s]:
-            if way.end > t + 1:
+    def _chosen_row(self, s: int, t: int, level: int, best: float) -> _Choice | None:
+        for choice in self._choices[s]:
+            if choice.end > t + 1:
                 return None
-            if level < way.backward:
+            if level < choice.backward:
                 continue
-            if way.end == t + 1:
-                seconds = way.seconds
-            elif level < way.taken:
+            if choice.end == t + 1:
+                seconds = choice.seconds
+            elif level < choice.taken:
                 continue
             else:
-                seconds = self._least[way.end][t - way.end][self._left(level, way.taken)] + way.seconds
-            if seconds <= best and level >= self._up(way.forward_bytes + self._waiting[t]):
-                return way
+                seconds = self._least[choice.end][t - choice.end][self._left(level, choice.taken)] + choice.seconds
+            if seconds <= best and level >= self._up(choice.forward_bytes + self._waiting[t]):
+                return choice
         return None
 
     def _chosen_split(self, s: int, t: int, level: int, best: float) -> int:
@@ -266,7 +265,7 @@ class _Table:
 
 
 def _shifted(table: Times, levels: int) -> Times:
-    """What is left of each row when so many levels are taken."""
+    """Return what is left of each row when so many levels are taken."""
     if levels == 0:
         return table.copy()
     shifted = np.full_like(table, np.inf)

@@ -1,4 +1,4 @@
-"""A checkpointing plan as a picture: what each unit keeps, and where the plan lies between memory and time."""
+"""A checkpointing plan as a picture: what each unit saves, and where the plan lies between memory and time."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from aerofuse.checkpointing.plan import Keep, Recompute, Step, units_of
-from aerofuse.checkpointing.policy import CheckpointingPlan, Prediction
+from aerofuse.checkpointing.plan import CheckpointingPlan, StepPrediction
+from aerofuse.checkpointing.steps import Recompute, SaveAll, Step, units_of
 from aerofuse.plotting.style import BLUE, GREY, INK, ORANGE, PALE, VERMILLION, new_figure, save_figure, styled
 
 _BYTES_PER_GIB = 2**30
-# From all that is kept to nothing but the input, and to that computed once for each use.
-_COLOURS = {"keeps all": BLUE, "keeps some": "#8CC6E8", "keeps its input": ORANGE, "sparing": VERMILLION}
+# From all that is saved to nothing but the input, and to that computed once for each use.
+_COLOURS = {"saves all": BLUE, "saves some": "#8CC6E8", "saves its input": ORANGE, "no cache": VERMILLION}
 _UNIT_NAMES = 12  # at most so many of a chain's units are named
 
 
@@ -43,7 +43,7 @@ def _draw_chain(axes: Any, name: str, units: Sequence[str], steps: Sequence[Step
         units_of_step = list(units_of([step]))
         # Linked units are one bar.
         axes.add_patch(
-            Rectangle((units_of_step[0] + 0.05, 0), len(units_of_step) - 0.1, 1, color=_COLOURS[_treatment(step)])
+            Rectangle((units_of_step[0] + 0.05, 0), len(units_of_step) - 0.1, 1, color=_COLOURS[_what_is_saved(step)])
         )
     deepest = 0
     for first, end, depth in _ranges(steps, 1):
@@ -60,13 +60,13 @@ def _draw_chain(axes: Any, name: str, units: Sequence[str], steps: Sequence[Step
     axes.set_title(f"{name + ': ' if name else ''}units {units[0]} to {units[-1]}", fontsize=9)
 
 
-def _treatment(step: Step) -> str:
-    if isinstance(step, Keep):
-        return "keeps all"
+def _what_is_saved(step: Step) -> str:
+    if isinstance(step, SaveAll):
+        return "saves all"
     assert not isinstance(step, Recompute)
-    if step.sparing:
-        return "sparing"
-    return "keeps its input" if step.keep == () else "keeps some"
+    if step.no_cache:
+        return "no cache"
+    return "saves its input" if step.save == () else "saves some"
 
 
 def _single_steps(steps: Sequence[Step], depth: int) -> Iterator[tuple[Step, int]]:
@@ -87,11 +87,11 @@ def _ranges(steps: Sequence[Step], depth: int) -> Iterator[tuple[int, int, int]]
 
 
 def _draw_curve(axes: Any, plan: CheckpointingPlan) -> None:
-    curve = sorted(plan.frontier(), key=lambda point: point.peak_bytes)
+    curve = sorted(plan.curve, key=lambda point: point.peak_bytes)
     axes.plot([_gib(point) for point in curve], [point.time_ratio for point in curve], color=GREY, linewidth=1.5)
     points = [(plan.predicted, "this plan", VERMILLION)]
-    if plan.predicted != plan.unchecked:
-        points.append((plan.unchecked, "no checkpointing", INK))
+    if plan.predicted != plan.baseline:
+        points.append((plan.baseline, "no checkpointing", INK))
     for point, label, colour in points:
         axes.plot(_gib(point), point.time_ratio, "o", color=colour, markersize=7)
         axes.annotate(label, (_gib(point), point.time_ratio), xytext=(0, 8), textcoords="offset points", ha="center")
@@ -101,5 +101,5 @@ def _draw_curve(axes: Any, plan: CheckpointingPlan) -> None:
     axes.set_ylabel("time, ratio")
 
 
-def _gib(point: Prediction) -> float:
+def _gib(point: StepPrediction) -> float:
     return point.peak_bytes / _BYTES_PER_GIB

@@ -142,7 +142,7 @@ def devices_table(sources: PageSources) -> Table:
         [
             STAGES[stage],
             times.device,
-            NONE if (memory := sources.memory[stage]) is None else memory.treatment,
+            NONE if (memory := sources.memory[stage]) is None else memory.policy,
             str(times.resumed),
         ]
         for stage, times in sources.training.items()
@@ -151,7 +151,7 @@ def devices_table(sources: PageSources) -> Table:
         [f"latency, {MODELS[row.model]}", f"{row.times.device}, {row.times.image_size} px", NONE, NONE]
         for row in sources.comparison.rows
     ]
-    return Table(["stage", "device", "kept for the backward pass", "times resumed"], lines, "lllr")
+    return Table(["stage", "device", "saved for the backward pass", "times resumed"], lines, "lllr")
 
 
 def params_text(params: Mapping[str, Any]) -> str:

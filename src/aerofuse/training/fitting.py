@@ -6,19 +6,17 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
+from pathlib import Path
 
 from aerofuse.checkpointing.budget import Budget, format_bytes, parse_budget
-from aerofuse.checkpointing.policy import CheckpointingPlan
+from aerofuse.checkpointing.plan import CheckpointingPlan
 from aerofuse.common.hardware import device_name
-from aerofuse.planning.clocks import Estimated
+from aerofuse.planning.clocks import LARGE_GPU
 from aerofuse.training.params import AUTO, PhaseParams, TrainingParams
 from aerofuse.training.step_memory import StepMemory, unless_out_of_memory
 
 logger = logging.getLogger(__name__)
 
-# While a batch is sought no unit is timed for real, since one of a batch that is too large might not fit. The plan
-# that holds the least hardly depends on times. These rates are those of a GPU.
-_SEARCHING = Estimated(flops_per_second=1e14, bytes_per_second=1e12)
 # How far below the largest batch that fits the one found may be. Planning takes seconds, counting one.
 _TOLERANCE_PLANNED = 0.02
 _TOLERANCE_COUNTED = 0.0
@@ -30,32 +28,30 @@ _VALIDATION_BATCHES = (4, 2, 1)  # of the training batch: without gradients ther
 class Fit:
     """How a stage trains in the memory that there is.
 
-    `available_bytes` is what a step may hold on the device, `predicted_peak_bytes` what it is predicted to hold.
-    `treatment` says in words what is kept for the backward pass; `plan` is set where that was planned.
+    `available_bytes` is what a step may take on the device, `predicted_peak_bytes` what it is predicted to take.
+    `policy` says in words what is saved for the backward pass; `plan` is set where it was planned for this stage.
     """
 
     batch_size: int
     validation_batch_size: int
     predicted_peak_bytes: int
     available_bytes: int
-    treatment: str
+    policy: str
     plan: CheckpointingPlan | None = None
 
 
 def fit_training(
     step: StepMemory, num_images: int, phase: PhaseParams, params: TrainingParams, num_processes: int = 1
 ) -> Fit:
-    """Choose the batch size and what the model keeps, switch that on, and predict what a step will hold.
+    """Choose the batch size and the checkpointing policy, give the model the policy, and predict a step's memory.
 
     Where neither the batch size nor the budget is `auto`, nothing is sought and no step is run. Otherwise a real
     step confirms what was found; it leaves the model and the random state as they were.
 
-    Raises `ValueError` where nothing fits, naming the least that is needed and what would lower it, and for `auto`
-    with several processes, each of which would find its own.
+    Raises `ValueError` where nothing fits, naming the least that is needed and what would lower it, for a ready plan
+    that is not for this stage's batch or model, and for `auto` with several processes, each of which would find its
+    own.
     """
-    checkpointing = params.gradient_checkpointing
-    if checkpointing.enabled and checkpointing.budget is None:
-        step.model.enable_gradient_checkpointing(checkpointing.segments)
     fitting = _Fitting(step, num_images, phase, params)
     if not fitting.seeks:
         return fitting.as_told()
@@ -68,22 +64,40 @@ def fit_training(
 
 
 class _Fitting:
-    """One stage: what is asked for, and what is found. Every limit is on all that a step holds."""
+    """One stage: what is asked for, and what is found. Every limit is on all that a step takes."""
 
     def __init__(self, step: StepMemory, num_images: int, phase: PhaseParams, params: TrainingParams) -> None:
         self._step = step
         self._params = params
         self._asked = None if isinstance(phase.batch_size, str) else phase.batch_size
         self._most = min(params.largest_batch_size, num_images)
-        checkpointing = params.gradient_checkpointing
-        told = checkpointing.budget if checkpointing.enabled else None
+        told = params.gradient_checkpointing.budget
         self._budget = Budget() if told in (None, AUTO) else parse_budget(told)
         self._plans = told is not None and step.can_checkpoint
+        self._ready_plan = self._switch_on()
         self.seeks = self._asked is None or (told == AUTO and self._plans)
         self._available_bytes = step.available_bytes()
 
+    def _switch_on(self) -> CheckpointingPlan | None:
+        """Give the model the policy that is named, unless a budget is to be planned for; return a ready plan."""
+        checkpointing, model = self._params.gradient_checkpointing, self._step.model
+        if checkpointing.policy in ("recompute_all", "selective"):
+            model.enable_gradient_checkpointing(policy=checkpointing.policy)
+        elif checkpointing.segments is not None:
+            model.enable_gradient_checkpointing(checkpointing.segments)
+        elif checkpointing.plan is not None and self._step.can_checkpoint:
+            plan = CheckpointingPlan.load(Path(checkpointing.plan))
+            try:
+                plan.scope.check(self._step.input_shape(self._asked or 1), self._step.precision)
+                model.enable_gradient_checkpointing(policy=plan)
+            except ValueError as error:
+                raise ValueError(f"gradient_checkpointing.plan is {checkpointing.plan}: {error}") from None
+            self._most = min(self._most, plan.scope.input_shape[0])
+            return plan
+        return None
+
     def as_told(self) -> Fit:
-        """The batch and the budget that are asked for."""
+        """Return the batch and the budget that are asked for."""
         assert self._asked is not None
         fit = self._fit(self._asked, self._budget.num_bytes)
         if self._budget.num_bytes is not None and fit.predicted_peak_bytes > self._budget.num_bytes:
@@ -91,17 +105,17 @@ class _Fitting:
         return fit
 
     def confirmed(self) -> Fit:
-        """The best within the device's memory, after a real step of it."""
+        """Return the best within the device's memory, after a real step of it."""
         limit_bytes = min(self._available_bytes, self._budget.num_bytes or self._available_bytes)
         device = self._step.device
         for _ in range(_MOST_ATTEMPTS):
-            fit = unless_out_of_memory(partial(self._best, limit_bytes), device)
-            report = fit and unless_out_of_memory(partial(self._step.run, fit.batch_size), device)
+            fit = unless_out_of_memory(partial(self._best, limit_bytes))
+            report = fit and unless_out_of_memory(partial(self._step.run, fit.batch_size))
             if fit and report:
                 measured, predicted = format_bytes(report.peak_bytes), format_bytes(fit.predicted_peak_bytes)
                 logger.info("batch %d confirmed by a real step: %s, predicted %s", fit.batch_size, measured, predicted)
                 return fit
-            tried = f"a step of batch {fit.batch_size} ({fit.treatment})" if fit else "the units to be timed"
+            tried = f"a step of batch {fit.batch_size} ({fit.policy})" if fit else "the units to be timed"
             limit_bytes = round(0.9 * (min(limit_bytes, fit.predicted_peak_bytes) if fit else limit_bytes))
             logger.warning("no room for %s; trying again within %s", tried, format_bytes(limit_bytes))
         raise ValueError(
@@ -121,7 +135,7 @@ class _Fitting:
         batch_size = self._largest_batch(limit_bytes)
         lower_by = _TOLERANCE_PLANNED
         while True:
-            # Plans with real times may hold a little more than those of the search.
+            # Plans with real times may take a little more than those of the search.
             try:
                 fit = self._fit(batch_size, limit_bytes)
             except ValueError:
@@ -139,26 +153,26 @@ class _Fitting:
         if self._plans:
             self._step.model.disable_gradient_checkpointing()
         if plan is not None:
-            plan.apply(self._step.model)
+            self._step.model.enable_gradient_checkpointing(policy=plan)
         return Fit(
             batch_size,
             self._validation_batch(batch_size, limit_bytes),
             predicted_peak_bytes,
             self._available_bytes,
-            self._treatment(plan),
+            self._in_words(plan),
             plan,
         )
 
     def _plan(self, batch_size: int, limit_bytes: int | None) -> tuple[int, CheckpointingPlan | None]:
-        """The peak of a step, and the plan that it takes, if any."""
+        """Return the peak of a step, and the plan that it takes, if any."""
         if not self._plans:
             return self._step.count(batch_size), None
         budget = self._budget
         if budget.share is None:
             assert limit_bytes is not None
-            unchecked_bytes = self._step.count_unchecked(batch_size)
-            if unchecked_bytes <= limit_bytes:
-                return unchecked_bytes, None
+            baseline_bytes = self._step.count_baseline(batch_size)
+            if baseline_bytes <= limit_bytes:
+                return baseline_bytes, None
             budget = Budget(num_bytes=max(limit_bytes - self._step.waiting_bytes, 1))
         plan = self._step.planner(batch_size).plan(budget)
         return self._step.planned(batch_size, plan.predicted), plan
@@ -166,7 +180,7 @@ class _Fitting:
     def _largest_batch(self, limit_bytes: int) -> int:
         peak_of, tolerance = cache(self._step.count), _TOLERANCE_COUNTED
         if self._plans:
-            if self._budget.share is None and self._step.count_unchecked(self._most) <= limit_bytes:
+            if self._budget.share is None and self._step.count_baseline(self._most) <= limit_bytes:
                 return self._most
             peak_of, tolerance = cache(self._planned_peak), _TOLERANCE_PLANNED
         found = largest_that_fits(peak_of, limit_bytes, self._most, self._step.fixed_bytes, tolerance)
@@ -175,37 +189,42 @@ class _Fitting:
         return found
 
     def _planned_peak(self, batch_size: int) -> int:
-        """The peak of the plan for the share that is asked for, else of the plan that holds the least."""
-        planner = self._step.planner(batch_size, _SEARCHING)
+        """Return the peak of the plan for the share that is asked for, else of the plan of the least memory."""
+        # No unit is timed for real while a batch is sought: one of a batch that is too large might not fit. The plan of
+        # the least memory hardly depends on times.
+        planner = self._step.planner(batch_size, LARGE_GPU[self._step.precision])
         if self._budget.share is not None:
             return self._step.planned(batch_size, planner.plan(self._budget).predicted)
         return planner.least().peak_bytes + self._step.waiting_bytes
 
     def _validation_batch(self, batch_size: int, limit_bytes: int | None) -> int:
-        """Four times the training batch, or less where that would hold more than a training step may."""
+        """Four times the training batch, or less where that would take more than a training step may."""
         sizes = [times * batch_size for times in _VALIDATION_BATCHES]
         if not self.seeks or limit_bytes is None:
             return sizes[0]
         return next((size for size in sizes if self._step.count_evaluation(size) <= limit_bytes), sizes[-1])
 
-    def _treatment(self, plan: CheckpointingPlan | None) -> str:
+    def _in_words(self, plan: CheckpointingPlan | None) -> str:
         checkpointing = self._params.gradient_checkpointing
-        if not checkpointing.enabled:
+        if checkpointing.policy == "none":
             return "no checkpointing"
         if not self._step.can_checkpoint:
             return "nothing is checkpointed, for no backbone learns"
-        if plan is not None:
+        if plan := plan or self._ready_plan:
             return plan.summary()
-        if checkpointing.budget is not None:
-            return "nothing is checkpointed, for all fits"
-        return f"{checkpointing.segments} segments a backbone" if checkpointing.segments else "every unit checkpointed"
+        return {
+            "budget": "nothing is checkpointed, for all fits",
+            "segments": f"{checkpointing.segments} segments a backbone",
+            "recompute_all": "every unit is computed again",
+            "selective": "what is expensive to compute is saved",
+        }[checkpointing.policy]
 
     def _nothing_fits(self, batch_size: int, least_bytes: int, limit_bytes: int) -> str:
         remedies = ["smaller images", "a larger budget" if self._budget.num_bytes else "a smaller memory_reserve"]
         if batch_size > 1:
             remedies.insert(0, "a smaller batch")
         if self._step.can_checkpoint and not self._plans:
-            remedies.insert(0, "gradient_checkpointing: {enabled: true, budget: auto}")
+            remedies.insert(0, "gradient_checkpointing: {policy: budget, budget: auto}")
         if self._params.mixed_precision == "no":
             remedies.insert(0, "mixed_precision: bf16")
         device = device_name(self._step.device)
@@ -219,7 +238,7 @@ class _Fitting:
 def largest_that_fits(
     peak_of: Callable[[int], int], limit_bytes: int, most: int, fixed_bytes: int, tolerance: float
 ) -> int:
-    """The largest batch up to `most` whose peak is within the limit, or one less by a share of `tolerance`; or 0.
+    """Return the largest batch up to `most` within the limit, or one less by a share of `tolerance`; or 0.
 
     Peaks are nearly affine in the batch, so that the straight line between one that fits and one that does not, the
     first of them the `fixed_bytes` of no image at all, leads there in a few evaluations of `peak_of`.

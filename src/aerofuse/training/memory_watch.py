@@ -1,4 +1,4 @@
-"""What training steps really hold, beside what was predicted, and what would fit."""
+"""What memory training steps really take, beside what was predicted, and what would fit."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _ROUND = 8  # batches are multiples of it where they can be
 
 @dataclass(frozen=True)
 class Outlook:
-    """What a step of `batch_size` images holds on a device that has `available_bytes` for it.
+    """What a step of `batch_size` images takes on a device that has `available_bytes` for it.
 
     `fixed_bytes` are there whatever the batch: parameters, optimiser state; `gradient_bytes` too, at some time.
     `peak_bytes` is the least that is known to be possible with what is checkpointed now or might be,
-    `unchecked_peak_bytes` the peak without checkpointing. `checkpointing` says whether anything is computed again.
+    `baseline_peak_bytes` the peak without checkpointing. `checkpointing` says whether anything is computed again.
     """
 
     available_bytes: int
@@ -37,12 +37,12 @@ class Outlook:
     batch_size: int
     largest_batch_size: int
     peak_bytes: int
-    unchecked_peak_bytes: int
+    baseline_peak_bytes: int
     checkpointing: bool
 
 
 def advise(outlook: Outlook) -> str:
-    """Such as `batch 48 fits; checkpointing could be off at batch 16`; empty where nothing pays.
+    """Return such as `batch 48 fits; checkpointing could be off at batch 16`; empty where nothing pays.
 
     Batches are extrapolated from the one that was counted, on the careful side.
     """
@@ -50,12 +50,12 @@ def advise(outlook: Outlook) -> str:
     larger = _rounded(_batch_within(outlook, outlook.peak_bytes, 0), outlook.largest_batch_size)
     if larger >= _CLEARLY_LARGER * outlook.batch_size:
         sentences.append(f"batch {larger} fits")
-    if outlook.checkpointing and outlook.unchecked_peak_bytes <= outlook.available_bytes:
+    if outlook.checkpointing and outlook.baseline_peak_bytes <= outlook.available_bytes:
         sentences.append(f"checkpointing could be off: batch {outlook.batch_size} fits without it")
     elif outlook.checkpointing:
         # Of a smaller batch the gradients are as large, which a line through the fixed bytes alone would forget.
         smaller = _rounded(
-            _batch_within(outlook, outlook.unchecked_peak_bytes, outlook.gradient_bytes), outlook.batch_size
+            _batch_within(outlook, outlook.baseline_peak_bytes, outlook.gradient_bytes), outlook.batch_size
         )
         if smaller >= max(1, _HARDLY_SMALLER * outlook.batch_size):
             sentences.append(f"checkpointing could be off at batch {smaller}")
@@ -63,14 +63,14 @@ def advise(outlook: Outlook) -> str:
 
 
 def _batch_within(outlook: Outlook, peak_bytes: int, gradient_bytes: int) -> int:
-    """The batch that holds what is available, where the current one holds `peak_bytes`; 0 where none does."""
+    """Return the batch that takes what is available, where the current one takes `peak_bytes`; 0 where none does."""
     fixed_bytes = outlook.fixed_bytes + gradient_bytes
     growing_bytes, room_bytes = peak_bytes - fixed_bytes, outlook.available_bytes - fixed_bytes
     return outlook.batch_size * room_bytes // growing_bytes if min(growing_bytes, room_bytes) > 0 else 0
 
 
 def _rounded(batch_size: int, largest: int) -> int:
-    """A batch of at most `largest`, which itself needs no rounding."""
+    """Return a batch of at most `largest`, which itself needs no rounding."""
     if batch_size >= largest:
         return largest
     return batch_size // _ROUND * _ROUND or batch_size
@@ -84,7 +84,7 @@ _KNOWN_LATER = ("peak_bytes", "measured")  # than before the training
 class MemoryMeter:
     """What the training loop tells of its steps. This one measures nothing.
 
-    `peak_bytes` is the most that steps held so far, `current_bytes` what was left after the last one measured.
+    `peak_bytes` is the most that steps took so far, `current_bytes` what was left after the last one measured.
     """
 
     measured = "not measured"
@@ -95,18 +95,18 @@ class MemoryMeter:
 
     @property
     def allocator_peak_bytes(self) -> int | None:
-        """The peak where it is that of a GPU's allocator."""
+        """Return the peak where it is that of a GPU's allocator."""
         return None
 
     def attach(self, model: nn.Module, optimizer: Optimizer, batches: int, accumulation_steps: int) -> None:
         """Before the first epoch: what is trained, the batches of an epoch, and how many make an update."""
 
     def epoch(self) -> AbstractContextManager[None]:
-        """The context of an epoch's training steps."""
+        """Return the context of an epoch's training steps."""
         return nullcontext()
 
     def step(self, inputs: Tensor) -> AbstractContextManager[None]:  # noqa: ARG002  # this meter does not look
-        """The context of one batch, forward, backward and update."""
+        """Return the context of one batch, forward, backward and update."""
         return nullcontext()
 
 
@@ -157,12 +157,12 @@ class CountingMeter(MemoryMeter):
 
 
 def make_meter(device: torch.device) -> MemoryMeter:
-    """The meter for training on `device`."""
+    """Return the meter for training on `device`."""
     return AllocatorMeter(device) if device.type == "cuda" else CountingMeter()
 
 
 class MemoryWatch:
-    """What one stage was predicted to hold, what it does hold, and what would pay: for the log, MLflow and a file."""
+    """What memory one stage was predicted to take and does take, and what would pay: for log, MLflow and a file."""
 
     def __init__(self, step: StepMemory, fit: Fit, largest_batch_size: int) -> None:
         """Before training; `largest_batch_size` is the most that may be advised."""
@@ -176,7 +176,7 @@ class MemoryWatch:
         logger.info(
             "memory: batch %d, %s; predicted peak %s, %s free for it",
             fit.batch_size,
-            fit.treatment,
+            fit.policy,
             format_bytes(fit.predicted_peak_bytes),
             format_bytes(fit.available_bytes),
         )
@@ -187,31 +187,31 @@ class MemoryWatch:
         tracker.log_metrics({"memory/predicted_peak_bytes": fit.predicted_peak_bytes}, step=0)
 
     def metrics(self) -> dict[str, float]:
-        """What is measured by now, under the names that MLflow has for it."""
+        """Return what is measured by now, under the names that MLflow has for it."""
         measured = {"memory/peak_bytes": self.meter.peak_bytes, "memory/current_bytes": self.meter.current_bytes}
         return {name: num_bytes for name, num_bytes in measured.items() if num_bytes is not None}
 
     def record(self) -> dict[str, str | int | None]:
-        """What is known by now; `aerofuse.comparison.times.MemoryRecord` says what is what."""
+        """Return what is known by now; `aerofuse.comparison.times.MemoryRecord` says what is what."""
         return {
             "batch_size": self._fit.batch_size,
             "predicted_peak_bytes": self._fit.predicted_peak_bytes,
             "peak_bytes": self.meter.peak_bytes,
             "measured": self.meter.measured,
             "available_bytes": self._fit.available_bytes,
-            "treatment": self._fit.treatment,
+            "policy": self._fit.policy,
             "advice": self._advice,
         }
 
 
 def look_ahead(step: StepMemory, fit: Fit, largest_batch_size: int) -> Outlook:
-    """What advice can be given on: how the step that was fitted compares with one without checkpointing."""
-    least_bytes = unchecked_bytes = fit.predicted_peak_bytes
+    """Return what advice can be given on: how the step that was fitted compares with one without checkpointing."""
+    least_bytes = baseline_bytes = fit.predicted_peak_bytes
     if fit.plan is not None:
-        unchecked_bytes = step.planned(fit.batch_size, fit.plan.unchecked)
+        baseline_bytes = step.planned(fit.batch_size, fit.plan.baseline)
         least_bytes = min(least_bytes, step.planned(fit.batch_size, fit.plan.curve[0]))
     elif step.checkpoints:
-        unchecked_bytes = step.count_unchecked(fit.batch_size)
+        baseline_bytes = step.count_baseline(fit.batch_size)
     return Outlook(
         available_bytes=fit.available_bytes,
         fixed_bytes=step.fixed_bytes,
@@ -219,6 +219,6 @@ def look_ahead(step: StepMemory, fit: Fit, largest_batch_size: int) -> Outlook:
         batch_size=fit.batch_size,
         largest_batch_size=largest_batch_size,
         peak_bytes=least_bytes,
-        unchecked_peak_bytes=unchecked_bytes,
-        checkpointing=step.checkpoints and (fit.plan is None or not fit.plan.keeps_everything),
+        baseline_peak_bytes=baseline_bytes,
+        checkpointing=step.checkpoints and (fit.plan is None or not fit.plan.saves_everything),
     )

@@ -20,16 +20,18 @@ Batch = tuple[Tensor, dict[str, Tensor]]
 
 
 class MicroBatches:
-    """How much of a batch runs at once, found once and kept.
+    """How much of a batch runs at once, found once for all batches.
 
     `make_room` is called when the device's memory ran out: it halves the parts, down to single samples, then raises
-    gradient checkpointing where `policy` allows that, and begins again with the whole batch. `advice` says what would
-    fit.
+    gradient checkpointing where `on_out_of_memory` allows that, and begins again with the whole batch. `advice` says
+    what would fit.
     """
 
-    def __init__(self, model: AircraftModel, policy: OnOutOfMemory, advice: Callable[[], str] = lambda: "") -> None:
+    def __init__(
+        self, model: AircraftModel, on_out_of_memory: OnOutOfMemory, advice: Callable[[], str] = lambda: ""
+    ) -> None:
         self._model = model
-        self._policy = policy
+        self._on_out_of_memory = on_out_of_memory
         self._advice = advice
         self._raised = False
         self.size: int | None = None  # samples of a part; `None` is the whole batch
@@ -37,7 +39,7 @@ class MicroBatches:
         self.trials = _TRIALS
 
     def parts(self, batch: Batch) -> Iterator[Batch]:
-        """The parts of a batch, equal but for the last."""
+        """Yield the parts of a batch, equal but for the last."""
         images, targets = batch
         size = self.size or len(images)
         for start in range(0, len(images), size):
@@ -46,7 +48,7 @@ class MicroBatches:
     def make_room(self, batch_size: int, reason: str) -> None:
         """Smaller parts of batches of that size, or checkpointing; `MemoryError` where nothing is left to try."""
         size = min(self.size or batch_size, batch_size)
-        if self._policy != "fail" and size > 1:
+        if self._on_out_of_memory != "fail" and size > 1:
             self.size = math.ceil(size / 2)
             logger.warning(
                 "out of memory with %d images at once; batches of %d run in parts of %d from now on, with the same "
@@ -55,7 +57,7 @@ class MicroBatches:
                 batch_size,
                 self.size,
             )
-        elif self._policy == "split_and_checkpoint" and not self._raised and self._model.backbones():
+        elif self._on_out_of_memory == "split_and_checkpoint" and not self._raised and self._model.backbones():
             self._raise_checkpointing()
             logger.warning(
                 "out of memory with a single image; from now on every unit of the backbones is computed again"
@@ -67,7 +69,7 @@ class MicroBatches:
             )
 
     def state(self) -> dict[str, Any]:
-        """What was found, for `restore`."""
+        """Return what was found, for `restore`."""
         return {"size": self.size, "raised": self._raised, "trials": self.trials}
 
     def restore(self, state: Mapping[str, Any]) -> None:

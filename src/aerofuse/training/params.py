@@ -26,11 +26,12 @@ class TaskWeights(Section):
 class CheckpointingParams(Section):
     """Gradient checkpointing: less memory for more time, the same result."""
 
-    enabled: bool
-    segments: int | None = Field(ge=1, description="ranges of a backbone; null: every unit is computed again")
+    policy: Literal["none", "recompute_all", "selective", "segments", "budget", "plan"]
+    segments: int | None = Field(default=None, ge=1, description="ranges of each backbone, for the policy segments")
     budget: int | float | str | None = Field(
         default=None, description="bytes, a size, a share, or `auto`; `check_params` reads the size"
     )
+    plan: str | None = Field(default=None, description="file that CheckpointingPlan.save wrote, for the policy plan")
 
     @field_validator("budget", mode="plain")
     @classmethod
@@ -41,9 +42,15 @@ class CheckpointingParams(Section):
         raise ValueError("write auto, a size such as 12 GiB, a share of the activations such as 0.5, or null")
 
     @model_validator(mode="after")
-    def _one_way_to_choose(self) -> Self:
-        if self.segments is not None and self.budget is not None:
-            raise ValueError("segments and budget are two ways to say what is kept; set one of them to null")
+    def _settings_go_with_the_policy(self) -> Self:
+        for name in ("segments", "budget", "plan"):
+            value = getattr(self, name)
+            if name == self.policy and value is None:
+                raise ValueError(f"policy is {name}, but {name} is null; give {name} too, or choose another policy")
+            if name != self.policy and value is not None:
+                raise ValueError(
+                    f"{name} is {value}, but policy is {self.policy}; set policy to {name}, or {name} to null"
+                )
         return self
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed
 from accelerate import Accelerator
+from accelerate.utils.memory import clear_device_cache
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
@@ -21,7 +22,7 @@ from aerofuse.training.distributed import is_sharded
 from aerofuse.training.memory_watch import MemoryMeter
 from aerofuse.training.micro_batches import Batch, MicroBatches
 from aerofuse.training.params import TrainingParams
-from aerofuse.training.step_memory import free_what_is_unused, is_out_of_memory
+from aerofuse.training.step_memory import is_out_of_memory
 
 _STOP = "stop"  # a key beside the tasks
 
@@ -72,7 +73,7 @@ class Updater:
                 self._anyone_failed(True)
             # After the `except` block, because the error's frames hold the tensors that were too many.
             self.optimizer.zero_grad()
-            free_what_is_unused(self.accelerator.device)
+            clear_device_cache(garbage_collection=True)
             self.micro_batches.make_room(max(len(images) for images, _ in batches), reason)
             before.restore()
 

@@ -61,7 +61,7 @@ def test_a_network_without_a_switch_is_checkpointed_unit_by_unit() -> None:
 def test_planned_ways_follow_other_peaks(caplog: pytest.LogCaptureFixture) -> None:
     subject = tiny_subject()
     planner = Planner(subject.model, subject.input_shape(4), stopwatch=ESTIMATED)
-    unchecked = planner.unchecked.activation_bytes
+    unchecked = planner.baseline.activation_bytes
     shares = planned_shares(planner, {UNCHECKED: unchecked, SWITCH: unchecked // 2, SEGMENTS: unchecked * 3 // 4})
     assert shares[AT_SWITCH] == pytest.approx(shares[AT_HALF])
     assert shares[LEAST] < shares[AT_SWITCH] < shares[AT_SEGMENTS]

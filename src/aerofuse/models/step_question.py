@@ -12,17 +12,13 @@ from torch import nn
 from aerofuse.backbones.backbone import create_backbone
 from aerofuse.backbones.families import FAMILIES, family_of
 from aerofuse.checkpointing.budget import format_bytes
-from aerofuse.checkpointing.policy import CheckpointingPlan, Prediction
+from aerofuse.checkpointing.plan import CheckpointingPlan, StepPrediction
 from aerofuse.data.labels import ClassLists
 from aerofuse.memory.step import Precision
 from aerofuse.models.architecture import hybrid_architecture
-from aerofuse.planning.clocks import Estimated
+from aerofuse.planning.clocks import LARGE_GPU
 from aerofuse.planning.planner import Planner
 
-# What networks reach on one large GPU of the day: products per second, and bytes per second. Estimated times depend
-# on their ratio, which differs little from one GPU to the next.
-_FLOPS_PER_SECOND = {"float32": 4e13, "bf16": 2e14}
-_BYTES_PER_SECOND = 1.5e12
 # Sizes of heads that make no difference here: FGVC-Aircraft's variants, and some airlines.
 _CLASSES = ClassLists(tuple(map(str, range(100))), tuple(map(str, range(12))))
 _SLOWER = (0.05, 0.10, 0.20)
@@ -62,7 +58,7 @@ class StepQuestion:
         return f"{' + '.join(self.backbones)}, {shape}, {self.precision}, AdamW"
 
     def make_planner(self) -> Planner:
-        """The planner of this step, with times estimated for a large GPU; nothing of the model's size is allocated."""
+        """Return the planner of this step, with times of a large GPU; nothing of the model's size is allocated."""
         is_hybrid = len(self.backbones) == 2
         with torch.device("meta"):
             model = self._build_hybrid() if is_hybrid else self._build_backbone()
@@ -72,7 +68,7 @@ class StepQuestion:
             optimizer="adamw",
             precision=self.precision,
             input_dtype=torch.uint8 if is_hybrid else torch.float32,
-            stopwatch=Estimated(_FLOPS_PER_SECOND[self.precision], _BYTES_PER_SECOND),
+            stopwatch=LARGE_GPU[self.precision],
         )
 
     def _build_backbone(self) -> nn.Module:
@@ -88,7 +84,7 @@ def _takes_clips(backbone: str) -> bool:
 
 
 class StepAnswer:
-    """What a step takes without checkpointing, with plans that cost some time, and with the one that holds the least.
+    """What a step takes without checkpointing, with plans that cost some time, and the one of the least memory.
 
     Making one takes seconds to a minute. Raises `ValueError` for a model that cannot be built or planned.
     """
@@ -98,12 +94,12 @@ class StepAnswer:
         self._planner = question.make_planner()
         self.least = self._planner.least()
         self._curve = self._planner.curve()
-        self.unchecked = self._planner.unchecked
+        self.baseline = self._planner.baseline
 
     @cached_property
-    def points(self) -> Mapping[str, Prediction]:
+    def points(self) -> Mapping[str, StepPrediction]:
         """Name of a plan: what it is predicted to take; from the most memory to the least."""
-        points = {"no checkpointing": self.unchecked}
+        points = {"no checkpointing": self.baseline}
         for slower in _SLOWER:
             fitting = [point for point in self._curve if 1 < point.time_ratio <= 1 + slower]
             if fitting:
@@ -112,11 +108,11 @@ class StepAnswer:
         return points
 
     def fits(self, memory_bytes: int) -> bool:
-        """Whether any plan does."""
+        """Return whether any plan does."""
         return self.least.peak_bytes <= memory_bytes
 
     def refusal(self, memory_bytes: int) -> str:
-        """What to say where it does not fit."""
+        """Return what to say where it does not fit."""
         fixed_bytes = self._planner.fixed_bytes
         batch = self._largest_batch(memory_bytes, self.least)
         hint = f"a batch of about {batch} would" if batch >= 1 else "no batch would"
@@ -124,18 +120,18 @@ class StepAnswer:
         return f"It does not fit into {memory}; {hint} (the model alone takes {format_bytes(fixed_bytes)})."
 
     def plan(self, memory_bytes: int) -> CheckpointingPlan:
-        """The fastest plan for a memory that it fits into."""
+        """Return the fastest plan for a memory that it fits into."""
         return self._planner.plan(memory_bytes)
 
     def describe(self, plan: CheckpointingPlan, memory_bytes: int) -> list[str]:
-        """What to say of the plan for that memory, in sentences."""
+        """Return what to say of the plan for that memory, in sentences."""
         memory = format_bytes(memory_bytes)
-        if plan.keeps_everything:
-            verdict = f"It fits into {memory} without checkpointing: {format_bytes(self.unchecked.peak_bytes)}."
+        if plan.saves_everything:
+            verdict = f"It fits into {memory} without checkpointing: {format_bytes(self.baseline.peak_bytes)}."
         else:
             peak, slower = format_bytes(plan.predicted.peak_bytes), plan.predicted.time_ratio - 1
             verdict = f"It fits into {memory} with a plan: peak {peak}, about {slower:.0%} slower."
-        batches = {"without checkpointing": self.unchecked, "with the plan that holds the least": self.least}
+        batches = {"without checkpointing": self.baseline, "with the plan of the least memory": self.least}
         return [
             verdict,
             *(
@@ -145,6 +141,6 @@ class StepAnswer:
             "Leave some room for the work space of kernels and for fragments: 5 to 10 % on a GPU.",
         ]
 
-    def _largest_batch(self, memory_bytes: int, point: Prediction) -> int:
+    def _largest_batch(self, memory_bytes: int, point: StepPrediction) -> int:
         fixed_bytes = self._planner.fixed_bytes
         return int(self.question.batch_size * (memory_bytes - fixed_bytes) / (point.peak_bytes - fixed_bytes))

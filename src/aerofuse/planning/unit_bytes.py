@@ -1,4 +1,4 @@
-"""The bytes that one unit holds, treated one way: counted while it runs alone, on fake tensors or real ones."""
+"""The bytes that one unit takes under a policy: counted while it runs alone, on fake tensors or real ones."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from aerofuse.memory.torch_private import in_backward
 
 @dataclass(frozen=True)
 class UnitBytes:
-    """What one run of a unit took, its input left out; see `Way` for the terms."""
+    """What one run of a unit took, its input left out; see `UnitPolicy` for the terms."""
 
     output_bytes: int
-    output_is_held: bool
-    input_is_held: bool
-    held_bytes: int
+    output_is_saved: bool
+    input_is_saved: bool
+    saved_bytes: int
     forward_bytes: int
     backward_bytes: int
     backward_total_bytes: int
@@ -43,21 +43,21 @@ class TensorLike:
 
     @classmethod
     def of(cls, tensor: Tensor) -> TensorLike:
-        """The layout of `tensor`."""
+        """Return the layout of `tensor`."""
         return cls(tuple(tensor.size()), tensor.stride(), tensor.dtype, tensor.device, tensor.requires_grad)
 
     def first_samples(self, count: int) -> TensorLike:
-        """The layout of so many of the samples that the first dimension counts."""
+        """Return the layout of so many of the samples that the first dimension counts."""
         return replace(self, size=(count, *self.size[1:]))
 
     def make(self) -> Tensor:
-        """Such a tensor, with values from 0 to 1 where it is real."""
+        """Return such a tensor, with values from 0 to 1 where it is real."""
         tensor = torch.empty_strided(self.size, self.stride, dtype=self.dtype, device=self.device)
         return tensor.uniform_() if tensor.is_floating_point() else tensor.zero_()
 
 
 class _Inlet(torch.autograd.Function):
-    """An input of a unit that is no leaf, so that nothing but the unit holds it."""
+    """An input of a unit that is no leaf, so that nothing but the unit refers to it."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, trigger: Tensor, like: TensorLike) -> Tensor:  # noqa: ARG004 (as torch calls it)
@@ -69,7 +69,7 @@ class _Inlet(torch.autograd.Function):
 
 
 class _Outlet(torch.autograd.Function):
-    """The end of a unit, which makes the gradient of its output in the backward pass and holds nothing before."""
+    """The end of a unit, which makes the gradient of its output in the backward pass and saves nothing before."""
 
     @staticmethod
     def forward(ctx: Any, output: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class _Outlet(torch.autograd.Function):
 
 
 def make_inputs(like: TensorLike, trigger: Tensor) -> Tensor:
-    """An input of a unit: the result of an operation on `trigger` where it requires a gradient."""
+    """Return an input of a unit: the result of an operation on `trigger` where it requires a gradient."""
     return _Inlet.apply(trigger, like) if like.requires_grad else like.make()  # type: ignore[no-untyped-call]
 
 
@@ -94,7 +94,7 @@ def count_unit(
     inputs: TensorLike,
     autocast: Callable[[], AbstractContextManager[Any]],
 ) -> UnitBytes:
-    """Run a unit forward and backward; `run` treats it the way in question."""
+    """Run a unit forward and backward; `run` follows the policy in question."""
     trigger = torch.zeros((), device=inputs.device, requires_grad=True)
     with _Counter(parameters, [*buffers, trigger]) as counter:
         x = make_inputs(inputs, trigger)
@@ -110,18 +110,19 @@ def count_unit(
         output_alive = weakref.ref(output.untyped_storage())
         end = _Outlet.apply(output)  # type: ignore[no-untyped-call]
         del output
-        input_is_held, output_is_held = input_storage() is not None, output_alive() is not None
-        held_bytes = counter.live - input_is_held * before - output_is_held * output_bytes
+        input_is_saved, output_is_saved = input_storage() is not None, output_alive() is not None
+        saved_bytes = counter.live - input_is_saved * before - output_is_saved * output_bytes
         counter.reset()
-        end.backward()
-        outside = input_is_held * before
+        if end.requires_grad:  # not where nothing up to here learns
+            end.backward()
+        outside = input_is_saved * before
     for parameter in parameters:
         parameter.grad = None
     return UnitBytes(
         output_bytes,
-        output_is_held,
-        input_is_held,
-        max(held_bytes, 0),
+        output_is_saved,
+        input_is_saved,
+        max(saved_bytes, 0),
         forward_bytes,
         counter.peak - outside,
         counter.total_peak - outside,
