@@ -74,17 +74,6 @@ class AircraftModel(Checkpointed, ABC):
             output: Tensor = self.parts()[name](*inputs)
         return output
 
-    def _follow_budget(self, images: Tensor) -> None:
-        """Plan for the first batch, and again for a larger one."""
-        precision: Precision = "bf16" if torch.is_autocast_enabled(images.device.type) else "float32"
-        if self._plan is not None and self._plan.scope.allows(images.shape, precision):
-            return
-        self._plan = plan_checkpointing(
-            self, images.shape, self.treatment, optimizer="adamw", precision=precision, input_dtype=images.dtype
-        )
-        logger.info("gradient checkpointing %s", self._plan.summary())
-        self._plan.apply(self)
-
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
