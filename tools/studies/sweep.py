@@ -211,7 +211,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the sweep, or go on with it; the exit status: 0 all done, 1 some not, 2 it could not run, 130 Ctrl-C."""
     options = _parse(arguments)
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("tools").setLevel(logging.INFO)  # the queue's libraries tell at this level what concerns nobody
+    logging.getLogger("tools").setLevel(logging.INFO)
+    logging.getLogger("kombu").setLevel(logging.ERROR)  # it warns that DVC's queue, which lies in files, has no host
     try:
         cells = grid(options.fusion_method, options.seeds, fingerprint())
         queue_missing(cells)
