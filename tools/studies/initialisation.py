@@ -19,7 +19,7 @@ RANDOM = "random-weights"
 
 
 def initialisation_page(bundled: Metrics, random: Metrics, models: Sequence[str]) -> str:
-    """Both results of each model side by side, as Markdown."""
+    """Write both results of each model side by side, as Markdown."""
     rows = []
     for model in models:
         for weights_name, metrics in (("bundled", bundled), ("random", random)):

@@ -46,7 +46,7 @@ class SeedSummary:
 
 
 def summarise(results: Sequence[SeedResult], confidence_level: float = 0.95) -> SeedSummary:
-    """Mean and interval of the gain. Raises `ValueError` for fewer than two seeds."""
+    """Return mean and interval of the gain. Raises `ValueError` for fewer than two seeds."""
     if len(results) < 2:
         raise ValueError(f"{len(results)} seed(s) give no interval; name two or more")
     gains = np.array([result.gain for result in results])
@@ -56,7 +56,7 @@ def summarise(results: Sequence[SeedResult], confidence_level: float = 0.95) -> 
 
 
 def read_result(seed: int, metrics: Metrics) -> SeedResult:
-    """One seed's result from the metrics files of its experiment."""
+    """Read one seed's result from the metrics files of its experiment."""
     scores = {model: metrics[f"metrics/evaluate/{model}.json"][model]["type_top1"] for model in (BASELINE, HYBRID)}
     compared = metrics["metrics/compare.json"]["compare"]
     return SeedResult(
@@ -70,14 +70,14 @@ def read_result(seed: int, metrics: Metrics) -> SeedResult:
 
 
 def run_seeds(seeds: Sequence[int]) -> list[SeedResult]:
-    """The result of each seed: the workspace's own, and one experiment `seed-N` for every other."""
+    """Return the result of each seed: the workspace's own, and one experiment `seed-N` for every other."""
     own = load_value(int, "seed")
     revisions = {seed: None if seed == own else run_experiment(f"seed-{seed}", {"seed": seed}) for seed in seeds}
     return [read_result(seed, read_metrics(FILES, revision)) for seed, revision in revisions.items()]
 
 
 def seeds_page(summary: SeedSummary) -> str:
-    """The results as Markdown."""
+    """Write the results as Markdown."""
     lines = [
         "| seed | multi-task type top-1 | hybrid type top-1 | gain, points | 95 % interval over test images |",
         "|---|---|---|---|---|",

@@ -87,7 +87,7 @@ class Summary:
 
 
 def grid(methods: Sequence[str], seeds: Sequence[int], code: str) -> list[Cell]:
-    """Every method with every seed, one seed of all methods first; `code` is what `fingerprint` says."""
+    """Pair every method with every seed, one seed of all methods first; `code` is what `fingerprint` says."""
     return [
         Cell(method, seed, f"sweep-{code}-{method}-seed{seed}")
         for seed in dict.fromkeys(seeds)
@@ -96,7 +96,7 @@ def grid(methods: Sequence[str], seeds: Sequence[int], code: str) -> list[Cell]:
 
 
 def fingerprint() -> str:
-    """Eight letters that differ where the pipeline, its parameters, its code or its photos differ.
+    """Return eight letters that differ where the pipeline, its parameters, its code or its photos differ.
 
     What git tracks counts as it lies in the working folder, committed or not, as it does for DVC's queue.
     """
@@ -108,7 +108,7 @@ def fingerprint() -> str:
 
 
 def _photos() -> Iterator[str]:
-    """The user's photos by name, size and time, as DVC tells whether a file may have changed."""
+    """Yield the user's photos by name, size and time, as DVC tells whether a file may have changed."""
     data = load_section(DataParams, "data")
     if data.source == "synthetic":
         return
@@ -130,7 +130,7 @@ def queue_missing(cells: Sequence[Cell]) -> None:
 
 
 def collect(cells: Sequence[Cell], statuses: Mapping[str, str]) -> list[Outcome]:
-    """What the experiments have found, and of those that failed what they printed last."""
+    """Return what the experiments have found, and of those that failed what they printed last."""
     revisions = find_experiments("sweep-*")
     outcomes = []
     for cell in cells:
@@ -145,7 +145,7 @@ def collect(cells: Sequence[Cell], statuses: Mapping[str, str]) -> list[Outcome]
 
 
 def summarise(outcomes: Sequence[Outcome]) -> list[Summary]:
-    """Each method that has a result, the one with the best mean validation score first."""
+    """Summarise each method that has a result, the one with the best mean validation score first."""
     summaries = []
     for method in dict.fromkeys(outcome.cell.fusion_method for outcome in outcomes):
         found = [outcome.metrics for outcome in outcomes if outcome.cell.fusion_method == method and outcome.metrics]
@@ -160,7 +160,7 @@ def summarise(outcomes: Sequence[Outcome]) -> list[Summary]:
 
 
 def sweep_page(outcomes: Sequence[Outcome], recipe: str) -> str:
-    """The methods, every experiment, and what to do about those that are not done."""
+    """Show the methods, every experiment, and what to do about those that are not done."""
     not_done = [outcome for outcome in outcomes if outcome.status != SUCCESS]
     parts = [
         "# Fusion methods over seeds",
@@ -210,7 +210,9 @@ def _headings() -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the sweep, or go on with it; the exit status: 0 all done, 1 some not, 2 it could not run, 130 Ctrl-C."""
     options = _parse(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("tools").setLevel(logging.INFO)
+    logging.getLogger("kombu").setLevel(logging.ERROR)  # it warns that DVC's queue, which lies in files, has no host
     try:
         cells = grid(options.fusion_method, options.seeds, fingerprint())
         queue_missing(cells)

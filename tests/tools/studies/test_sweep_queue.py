@@ -76,7 +76,7 @@ def _start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "tools.studies.sweep", *arguments],
         cwd=folder,
-        env=ENVIRONMENT | {"PYTHONPATH": str(ROOT / "src")},
+        env=ENVIRONMENT | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
