@@ -1,4 +1,4 @@
-"""How sure a difference between two models is: both have seen the same test images."""
+"""Confidence intervals and tests for models that were evaluated on the same test images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
+from scipy.stats import binomtest, bootstrap
 
 Values = npt.NDArray[np.float64]
 
@@ -40,7 +40,7 @@ class McNemar:
 
 
 def mean_interval(values: npt.ArrayLike, *, confidence_level: float, resamples: int, seed: int) -> Interval:
-    """Percentile bootstrap interval of the mean of `values` `[N]`, NaN (missing) ignored.
+    """Return the percentile bootstrap interval of the mean of `values` `[N]`, NaN (missing) ignored.
 
     Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7 (1979).
     Raises `ValueError` where no value is left.
@@ -49,15 +49,25 @@ def mean_interval(values: npt.ArrayLike, *, confidence_level: float, resamples: 
     known = known[~np.isnan(known)]
     if not len(known):
         raise ValueError("no image has a label: there is nothing to resample")
-    tail = (1 - confidence_level) / 2
-    low, high = np.quantile(_resampled_means(known, resamples, seed), [tail, 1 - tail])
-    return Interval(float(low), float(high))
+    if len(known) == 1:  # SciPy asks for two values; every sample of one has the same mean
+        return Interval(float(known[0]), float(known[0]))
+    interval = bootstrap(
+        (known,),
+        np.mean,
+        n_resamples=resamples,
+        batch=max(1, _RESAMPLED_AT_ONCE // len(known)),
+        vectorized=True,
+        confidence_level=confidence_level,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Interval(float(interval.low), float(interval.high))
 
 
 def paired_difference(
     values_a: npt.ArrayLike, values_b: npt.ArrayLike, *, confidence_level: float, resamples: int, seed: int
 ) -> Difference:
-    """Mean of a minus mean of b, resampling images, so that both models always meet the same ones.
+    """Return the mean of a minus the mean of b, resampling images, so that both models always meet the same ones.
 
     The values `[N]` are per image and in the same order: correct or not, or an absolute error; NaN where the
     label is missing. The same arguments give the same interval. Raises `ValueError` for different lengths and
@@ -70,7 +80,7 @@ def paired_difference(
 
 
 def mcnemar(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike) -> McNemar:
-    """Exact McNemar test of two classifiers on the same images.
+    """Run the exact McNemar test of two classifiers on the same images.
 
     `correct_*` `[N]` say whether each answer was right, NaN where the label is missing. Only the images that
     one of the two had right count; were the models equally good, each would be either's with probability 1/2.
@@ -90,15 +100,3 @@ def _pairs(values_a: npt.ArrayLike, values_b: npt.ArrayLike) -> tuple[Values, Va
         raise ValueError(f"{a.shape} and {b.shape} values cannot be paired; both must be of the same images")
     known = ~np.isnan(a) & ~np.isnan(b)
     return a[known], b[known]
-
-
-def _resampled_means(values: Values, resamples: int, seed: int) -> Values:
-    """Means `[resamples]` of samples of the size of `values`, drawn from them with replacement."""
-    generator = np.random.default_rng(seed)
-    rows = max(1, _RESAMPLED_AT_ONCE // len(values))
-    return np.concatenate(
-        [
-            values[generator.integers(len(values), size=(min(rows, resamples - start), len(values)))].mean(axis=1)
-            for start in range(0, resamples, rows)
-        ]
-    )
