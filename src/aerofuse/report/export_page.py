@@ -1,4 +1,4 @@
-"""The page on the exported model: does it say the same, and what is the fastest way to run it?"""
+"""The page on the exported model: whether its answers are the same, and the fastest way to run it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from pathlib import Path
 
 from aerofuse.common.markdown import markdown_table
 from aerofuse.inference.export_check import BATCH_SIZES, TOLERANCE, ExportCheck
-from aerofuse.plotting.wording import NONE, write_value
+from aerofuse.plotting.wording import write_value
+from aerofuse.report.tables import export_table
 
 _BYTES_PER_MB = 1e6
 
 
 def export_page(check: ExportCheck, files: Mapping[str, Path], versions: Mapping[str, str]) -> str:
-    """A Markdown page; `files` are those that were checked, by format."""
+    """Return a Markdown page; `files` are those that were checked, by format."""
     parity = [
         [
             f"`{path.name}`",
@@ -24,11 +25,6 @@ def export_page(check: ExportCheck, files: Mapping[str, Path], versions: Mapping
         ]
         for name, path in files.items()
     ]
-    latency = [
-        [way, *(write_value(sizes[size].median_ms, "ms") for size in BATCH_SIZES)]
-        for way, sizes in check.latency.items()
-    ]
-    latency += [[way, *(NONE for _ in BATCH_SIZES)] for way in check.failed]
     fastest = " ".join(f"Fastest for a batch of {size}: **{check.fastest(size)}**." for size in BATCH_SIZES)
     failed = "".join(f"\n{way} does not run here: {reason}\n" for way, reason in check.failed.items())
     written = ", ".join(f"{name} {version}" for name, version in versions.items())
@@ -47,7 +43,7 @@ largest difference of any probability or value ({TOLERANCE:g} is allowed).
 
 Median per batch, from uint8 images to probabilities, on {check.device}.
 
-{markdown_table(["way to run", *(f"batch of {size}" for size in BATCH_SIZES)], latency, "l" + "r" * len(BATCH_SIZES))}
+{export_table(check.to_json()).markdown()}
 
 {fastest}
 {failed}"""
