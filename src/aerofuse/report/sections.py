@@ -28,8 +28,8 @@ from aerofuse.plotting.wording import (
     write_list,
     write_value,
 )
+from aerofuse.report.export_page import export_table
 from aerofuse.report.sources import PageSources, Picture, Section, data_uri, without_head, without_label
-from aerofuse.report.tables import export_table
 
 _FILES = {"onnx": "The ONNX file", "torch": "The torch program"}
 # The model that a section shows; the others are folded away.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from aerofuse.common.markdown import Table
 from aerofuse.comparison.comparison import Comparison, ModelRow
@@ -163,14 +162,3 @@ def gate_cells(gate: GateResult) -> list[str]:
 def _gates_table(gates: Sequence[GateResult]) -> str:
     lines = [[f"**{cell}**" if cell == "fail" else cell for cell in gate_cells(gate)] for gate in gates]
     return Table(GATE_HEADER, lines, "lrrll").markdown()
-
-
-def export_table(export: Mapping[str, Any]) -> Table:
-    """Return the median time of each way to run the exported model; `export` is `reports/export.json`."""
-    batches = list(export["fastest_by_latency"])
-    lines = [
-        [way, *(write_value(sizes[batch]["median"], "ms") for batch in batches)]
-        for way, sizes in export["latency_ms"].items()
-    ]
-    lines += [[way, *(NONE for _ in batches)] for way in export["failed"]]
-    return Table(["way to run", *(f"batch of {batch}" for batch in batches)], lines, "l" + "r" * len(batches))
