@@ -20,9 +20,9 @@ from aerofuse.comparison.comparison import (
 )
 from aerofuse.comparison.times import EvaluationTimes, MemoryRecord, TrainingTimes
 from aerofuse.metrics.predictions import read_predictions
-from aerofuse.plotting.chart_pictures import write_chart_pictures
-from aerofuse.plotting.comparison_picture import draw_comparison
-from aerofuse.plotting.learning_curves import draw_learning_curves
+from aerofuse.plotting.chart import write_picture
+from aerofuse.plotting.learning import draw_learning_curves
+from aerofuse.plotting.models import draw_comparison
 from aerofuse.plotting.wording import MODELS
 from aerofuse.report.render import write_page
 from aerofuse.report.sources import PageSources
@@ -64,10 +64,11 @@ def compare() -> None:
     (REPORTS / "comparison.md").write_text(comparison_page(comparison), encoding="utf-8")
     draw_comparison(comparison, REPORTS / "comparison.png")
     histories = {stage: pd.read_csv(Path("plots/history") / f"{stage}.csv") for stage in STAGES}
-    of_hybrid = {stage.removeprefix("train_"): histories[stage] for stage in TRAINING_STAGES["hybrid"]}
-    draw_learning_curves(of_hybrid, MODELS["hybrid"], Path("plots/learning_curves.png"))
-    charts = write_page(read_sources(comparison, results, histories), REPORTS / "index.html")
-    write_chart_pictures(charts, REPORTS / "charts")
+    sources = read_sources(comparison, results, histories)
+    hybrid = MODELS["hybrid"]
+    draw_learning_curves(sources.history_of("hybrid"), hybrid, Path("plots/learning_curves.png"), title=hybrid)
+    for chart in write_page(sources, REPORTS / "index.html"):
+        write_picture(REPORTS / "charts" / f"{chart.name}.png", [[chart]])
     log_results(comparison)
     failed = [gate.name for gate in comparison.failed_gates]
     if failed and params.stop_on_failed_gate:

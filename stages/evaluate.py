@@ -17,9 +17,7 @@ from aerofuse.metrics.metrics import compute_metrics, constant_predictor_maes
 from aerofuse.metrics.predictions import plotted_columns, prediction_table, write_predictions
 from aerofuse.models.files import load_model
 from aerofuse.models.heads import scale_logits
-from aerofuse.plotting.confusion import draw_confusion
-from aerofuse.plotting.regression import draw_regression
-from aerofuse.plotting.reliability import draw_reliability
+from aerofuse.plotting.answers import draw_answers
 from aerofuse.plotting.wording import MODELS
 from stages import run
 
@@ -47,10 +45,7 @@ def evaluate(name: str) -> None:
     write_predictions(Path("reports/predictions") / f"{name}.parquet", predictions)
 
     plots = Path("plots/evaluate") / name
-    draw_confusion(predictions, types, MODELS[name], plots / "confusion.png")
-    draw_reliability(predictions, metrics, MODELS[name], plots / "reliability.png")
-    if {"clarity", "block"} <= outputs.keys():
-        draw_regression(predictions, metrics, MODELS[name], plots / "regression.png")
+    draw_answers(predictions, types, metrics, name, plots)
     plotted_columns(predictions).to_csv(plots / "predictions.csv", index=False, lineterminator="\n")
 
     latency = measure_latency(model, record.image_size_px, accelerator.device, params.latency_runs)

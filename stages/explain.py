@@ -19,7 +19,7 @@ from aerofuse.inference.explain import Explanation, explain
 from aerofuse.inference.occlusion_test import occlusion_effects
 from aerofuse.metrics.predictions import ExplainParams, read_predictions, worst_mistakes
 from aerofuse.models.files import load_model
-from aerofuse.plotting.mistake_pictures import Pixels, overlay, write_jpegs
+from aerofuse.plotting.images import Pixels, overlay, write_jpegs
 from stages import run
 
 MODEL = "hybrid"
@@ -51,7 +51,7 @@ def explain_mistakes() -> None:
         "model": MODEL,
         "fusion_method": record.architecture.fusion_method,
         "branches": {"cnn": record.architecture.cnn, "transformer": record.architecture.transformer},
-        "covering": {
+        "occlusion_test": {
             "photos": len(some),
             "effects": {branch: asdict(effect) for branch, effect in occlusion_effects(model, some).items()},
         },

@@ -42,7 +42,7 @@ def export() -> None:
     )
     write_json(Path("metrics/export.json"), {"export": check.metrics()})
     write_json(REPORTS / "export.json", check.to_json())
-    page = export_page(check, files, {name: version(name) for name in ("torch", "onnx", "onnxruntime")})
+    page = export_page(check.to_json(), files, {name: version(name) for name in ("torch", "onnx", "onnxruntime")})
     (REPORTS / "export.md").write_text(page, encoding="utf-8")
     check.require_parity()
 

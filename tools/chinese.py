@@ -56,7 +56,7 @@ _LEFT_OUT = ("note",)  # sentences
 
 
 def chinese_tables(block: str) -> list[str]:
-    """The Markdown tables of a block, with headings and first columns in Chinese, without what holds sentences.
+    """Return the Markdown tables of a block, with headings and first columns in Chinese, without what holds sentences.
 
     Raises `ValueError` for a heading or a row that `WORDS` does not know.
     """

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from aerofuse.plotting.vega_bundle import vega_bundle
+from aerofuse.plotting.chart import vega_bundle
 
 # Below `.dvc`, from where DVC resolves the path. 0.9 MB and made from an installed package: not committed.
 TEMPLATE = Path("plots/offline.html")
@@ -44,13 +44,13 @@ _PAGE = """<!DOCTYPE html>
 
 
 def offline_template() -> str:
-    """The page as HTML with DVC's placeholders; `vegaEmbed`, which DVC's plots call, is defined inside."""
+    """Return the page as HTML with DVC's placeholders; `vegaEmbed`, which DVC's plots call, is defined inside."""
     # DVC writes its plots for Vega-Lite 5.
     return _PAGE.replace("VEGA", vega_bundle(5, _GLOBALS))
 
 
 def install_offline_template(repo: Path) -> Path:
-    """Write the template into the DVC repository `repo` and set it there; returns where it is.
+    """Write the template into the DVC repository `repo` and set it there; return where it is.
 
     Raises `FileNotFoundError` where `repo` has no `.dvc` folder.
     """

@@ -11,7 +11,7 @@ from aerofuse.plotting.wording import NONE, write_duration
 
 
 def loading_table(path: Path) -> str:
-    """How many images a second each way loads, the fastest first, and what was loaded."""
+    """Return how many images per second each way loads, the fastest first, and what was loaded."""
     table = pd.read_csv(path).sort_values("images_per_second", ascending=False)
     first = table.iloc[0]
     rows = [[row["way"], f"{row['images_per_second']:.0f}"] for _, row in table.iterrows()]
@@ -23,7 +23,7 @@ def loading_table(path: Path) -> str:
 
 
 def preparing_table(path: Path) -> str:
-    """Each run of the stage: what it read, how long it took, and the most memory that it had."""
+    """Return each run of the stage: what it read, how long it took, and the most memory that it had."""
     table = pd.read_csv(path)
     first = table.iloc[0]
     header = ["run", "time", "photos read", "read before", "read per second", "most memory", "of its own process"]

@@ -1,4 +1,4 @@
-"""Keeps the numbers in README.md those that the pipeline wrote: `make readme`.
+"""Write the numbers of the pipeline into README.md and the pages in docs: `make readme`.
 
 A block of README.md between `<!-- NAME -->` and `<!-- /NAME -->` is replaced by what the pipeline wrote.
 """
@@ -40,7 +40,7 @@ DOCS = Path("docs")
 
 
 def replace_blocks(text: str, blocks: Mapping[str, str]) -> str:
-    """`text` with the content of every named block replaced. Raises `ValueError` for a block that is not there."""
+    """Return `text` with the content of every named block replaced. Raises `ValueError` for a missing block."""
     for name, content in blocks.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         if len(pattern.findall(text)) != 1:
@@ -50,7 +50,7 @@ def replace_blocks(text: str, blocks: Mapping[str, str]) -> str:
 
 
 def section(page: str, heading: str) -> str:
-    """What stands under a `## heading` of a Markdown page. Raises `ValueError` where there is none."""
+    """Return what stands under a `## heading` of a Markdown page. Raises `ValueError` where there is none."""
     found = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", page, re.DOTALL | re.MULTILINE)
     if found is None:
         raise ValueError(f"no section {heading!r}")
@@ -58,7 +58,7 @@ def section(page: str, heading: str) -> str:
 
 
 def page_blocks() -> dict[str, dict[str, str]]:
-    """The blocks of each page, from those reports in the working folder that there are.
+    """Return the blocks of each page, from those reports in the working folder that there are.
 
     The studies over several experiments take long and are run less often than the pipeline.
     """
@@ -85,14 +85,14 @@ def page_blocks() -> dict[str, dict[str, str]]:
 
 
 def photo_blocks() -> dict[str, str]:
-    """Those of the page on photos, one device after the other."""
+    """Return the blocks of the page on photos, one device after the other."""
     tables = {LOADING: loading_table, PREPARING: preparing_table}
     measured = {name: [write(path) for path in newest_results(FOLDER, name)] for name, write in tables.items()}
     return {name: "\n\n".join(parts) for name, parts in measured.items() if parts}
 
 
 def _benchmark_blocks() -> tuple[dict[str, str], dict[str, str]]:
-    """Those of the pages on checkpointing and on the planner: of full runs, else of the pipeline's quick one.
+    """Return the blocks of the pages on checkpointing and the planner: of full runs, else of the pipeline's quick run.
 
     One device after the other; the hybrid, where it was measured, comes with the plans.
     """

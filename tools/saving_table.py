@@ -9,7 +9,7 @@ from aerofuse.comparison.times import TrainingTimes
 
 
 def saving_table(times: Mapping[str, TrainingTimes]) -> str:
-    """The seconds of every training stage, those of its saves, and their share."""
+    """Return the seconds of every training stage, those of its saves, and their share."""
     whole = {**times, "all": TrainingTimes.total(list(times.values()))}
     rows = [
         [

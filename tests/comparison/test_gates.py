@@ -10,11 +10,11 @@ from aerofuse.comparison.gates import (
     HYBRID_GATES,
     Gate,
     Measurement,
-    accuracy_evidence,
     check_gates,
-    gain_evidence,
-    latency_evidence,
-    memory_evidence,
+    measure_accuracy,
+    measure_gain,
+    measure_latency,
+    measure_memory,
 )
 from aerofuse.comparison.times import EvaluationTimes, TrainingTimes
 from aerofuse.metrics.statistics import Difference, McNemar
@@ -65,7 +65,7 @@ def test_the_gates_are_those_of_the_specification() -> None:
 def test_accuracy_without_labels_is_not_measurable() -> None:
     metrics = {"type_labelled": 3, "type_top1": 1.0, "type_top5": 1.0, "airline_labelled": 0, "clarity_labelled": 0}
     predictions = pd.DataFrame({"clarity": [None] * 3, "block": [None] * 3}, dtype="float64")
-    results = {r.name: r for r in check_gates("hybrid", ACCURACY_GATES, accuracy_evidence(metrics, predictions))}
+    results = {r.name: r for r in check_gates("hybrid", ACCURACY_GATES, measure_accuracy(metrics, predictions))}
     assert results["type top-1"].status == "pass"
     for name in ("airline top-1", "clarity MAE", "clarity PLCC", "block PLCC"):
         assert results[name].status == "not measurable here"
@@ -75,7 +75,7 @@ def test_accuracy_without_labels_is_not_measurable() -> None:
 def test_a_correlation_that_constant_predictions_do_not_have_is_a_failure() -> None:
     metrics = {"clarity_labelled": 3, "clarity_mae": 0.1, "block_labelled": 3, "block_mae": 0.1}
     predictions = pd.DataFrame({"clarity": [0.1, 0.2, 0.3], "block": [0.4, 0.4, 0.4]})
-    results = {r.name: r for r in check_gates("hybrid", ACCURACY_GATES, accuracy_evidence(metrics, predictions))}
+    results = {r.name: r for r in check_gates("hybrid", ACCURACY_GATES, measure_accuracy(metrics, predictions))}
     assert results["clarity PLCC"].status == "fail"
     assert results["clarity PLCC"].measured is None
     assert "the same clarity is predicted" in results["clarity PLCC"].note
@@ -83,23 +83,23 @@ def test_a_correlation_that_constant_predictions_do_not_have_is_a_failure() -> N
 
 
 def test_the_gain_comes_with_its_interval() -> None:
-    evidence = gain_evidence(Difference(0.012, -0.001, 0.025), McNemar(30, 18, 0.11), 0.95)
-    assert evidence.value == 0.012
-    assert "95% interval -0.10 to +2.50 points" in evidence.note
-    assert "p = 0.11" in evidence.note
-    assert gain_evidence(None, None, 0.95).value is None
+    measurements = measure_gain(Difference(0.012, -0.001, 0.025), McNemar(30, 18, 0.11), 0.95)
+    assert measurements.value == 0.012
+    assert "95% interval -0.10 to +2.50 points" in measurements.note
+    assert "p = 0.11" in measurements.note
+    assert measure_gain(None, None, 0.95).value is None
 
 
 def test_latency_names_its_device() -> None:
-    evidence = latency_evidence(EvaluationTimes(12.0, 15.0, "Some CPU", 1000, 96))
-    assert evidence.value == 12.0
-    assert evidence.note.startswith("Some CPU, 96 px")
+    measurements = measure_latency(EvaluationTimes(12.0, 15.0, "Some CPU", 1000, 96))
+    assert measurements.value == 12.0
+    assert measurements.note.startswith("Some CPU, 96 px")
 
 
 def test_memory_is_measurable_in_one_setting_only() -> None:
-    assert memory_evidence(TRAINED, "base", 16).value == 16_000_000_000
-    assert memory_evidence(TRAINED, "base", 8).value is None
-    assert memory_evidence(TRAINED, "small", 16).value is None
-    on_cpu = memory_evidence(dataclasses.replace(TRAINED, device="Some CPU", peak_memory_bytes=None), "base", 16)
+    assert measure_memory(TRAINED, "base", 16).value == 16_000_000_000
+    assert measure_memory(TRAINED, "base", 8).value is None
+    assert measure_memory(TRAINED, "small", 16).value is None
+    on_cpu = measure_memory(dataclasses.replace(TRAINED, device="Some CPU", peak_memory_bytes=None), "base", 16)
     assert on_cpu.value is None
     assert "Some CPU" in on_cpu.note

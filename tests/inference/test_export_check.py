@@ -81,7 +81,7 @@ def test_where_there_is_no_compiler_the_report_says_so(tmp_path: Path, monkeypat
     assert "compiler" in check.failed["torch.compile"].lower()
     assert check.metrics()["onnx_same_top1"] == 1.0
     assert not any("ms" in name or "latency" in name for name in check.metrics())
-    page = export_page(check, files, {"torch": "2.13.0"})
+    page = export_page(check.to_json(), files, {"torch": "2.13.0"})
     assert "torch.compile does not run here: " in page
     for size in BATCH_SIZES:
         assert f"Fastest for a batch of {size}: **{check.fastest(size)}**" in page

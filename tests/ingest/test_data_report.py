@@ -38,7 +38,7 @@ def test_everything_that_was_found_is_on_the_page(prepared_folder: Path, tmp_pat
     page = (tmp_path / "report.md").read_text(encoding="utf-8")
     for words in (
         "120 photos are used, 1 were left out",
-        "| with airline",
+        "| with a label of airline",
         "Comet (2)",
         "3 images occur more than once",
         "1 images are on two sides of the split that came with the data",

@@ -88,7 +88,7 @@ def mistakes_report(folder: Path, fusion_method: str = "concat", count: int = 2)
         "model": "hybrid",
         "fusion_method": fusion_method,
         "branches": {"cnn": "convnext_thin", "transformer": "swin_thin"},
-        "covering": {"photos": 64, "effects": {"cnn": effect, "transformer": effect}},
+        "occlusion_test": {"photos": 64, "effects": {"cnn": effect, "transformer": effect}},
         "mistakes": entries,
     }
 

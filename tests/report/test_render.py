@@ -297,7 +297,7 @@ def test_mistakes_with_the_weights_of_an_attention_fusion(tmp_path: Path, page: 
 
 def test_maps_that_are_no_better_than_a_guess_are_called_so(tmp_path: Path, page: str) -> None:
     mistakes = mistakes_report(tmp_path / "mistakes")
-    mistakes["covering"]["effects"]["transformer"] = {"hottest": 0.4, "coldest": 0.5}
+    mistakes["occlusion_test"]["effects"]["transformer"] = {"hottest": 0.4, "coldest": 0.5}
     said = words(render_page(page_sources(tmp_path, mistakes=mistakes)))
     assert "falls by 3.0 (CNN) and 0.4 (transformer)" in said
     assert "The maps of the transformer are thus no better than a guess." in said
@@ -322,25 +322,15 @@ def test_what_was_not_measured_is_said(tmp_path: Path, page: str) -> None:
     assert "There is no sheet of photos." in words(sheetless)
 
 
-def test_calibrated_models_show_both(tmp_path: Path, open_text: Callable[..., OpenedPage]) -> None:
-    plain = {}
-    for model, result in samples.results().items():
-        columns = [name for name in result.predictions if str(name).endswith("_uncalibrated")]
-        plain[model] = dataclasses.replace(result, predictions=result.predictions.drop(columns=columns))
-    (tmp_path / "plain").mkdir()
-    uncalibrated = words(render_page(page_sources(tmp_path / "plain", plain)))
-    assert "Not calibrated: single-task (type), multi-task (type), multi-task (airline)" in uncalibrated
+def test_calibration_is_shown_before_and_after(tmp_path: Path, open_text: Callable[..., OpenedPage]) -> None:
     results = {}
     for model, result in samples.results().items():
-        table = result.predictions.copy()
         metrics = dict(result.metrics)
         for task in ("type", "airline"):
-            if task in table:
-                table[f"{task}_confidence_uncalibrated"] = (table[f"{task}_confidence"] ** 0.5).astype("float32")
+            if f"{task}_top1" in metrics:
                 metrics |= {f"{task}_ece": 0.0123, f"{task}_ece_uncalibrated": 0.0456}
-        results[model] = dataclasses.replace(result, metrics=metrics, predictions=table)
+        results[model] = dataclasses.replace(result, metrics=metrics)
     text = render_page(page_sources(tmp_path, results))
-    assert "Not calibrated" not in text
     assert "1.23 % 4.56 %" in words(text)
     opened = open_text(text)
     assert opened.console == []

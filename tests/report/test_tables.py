@@ -24,7 +24,7 @@ def cells(page: str, first: str) -> list[str]:
 
 def test_markdown() -> None:
     table = markdown_table(["name", "n"], [["a|b", "1"], ["c", "234"]], "lr")
-    assert table == "| name |   n |\n| ---- | --: |\n| a\\|b |   1 |\n| c    | 234 |"
+    assert table == "| name   |   n |\n|:-------|----:|\n| a\\|b   |   1 |\n| c      | 234 |"
     with pytest.raises(ValueError, match="1 cells under 2 headings"):
         markdown_table(["name", "n"], [["a"]], "lr")
     with pytest.raises(ValueError, match="align is 'lx'"):

@@ -21,18 +21,18 @@ _PICTURES = {
 
 
 def picture_of(path: Path, name: str) -> Path:
-    """Where the picture `name` of the results in `path` is."""
+    """Return where the picture `name` of the results in `path` is."""
     return path.parent / "pictures" / f"{path.stem}-{name}.png"
 
 
 def picture_link(path: Path, name: str, page_folder: Path) -> str:
-    """The picture as Markdown, for a page in `page_folder`."""
+    """Return the picture as Markdown, for a page in `page_folder`."""
     place = Path(os.path.relpath(picture_of(path, name), page_folder))
     return f"![{_PICTURES[name]}]({place.as_posix()})"
 
 
 def made_with(results: Results) -> str:
-    """What the numbers are of, in a sentence."""
+    """Return what the numbers are of, in a sentence."""
     settings, machine = results.settings, results.machine
     rounds = f"{settings.rounds} rounds"
     if settings.timing_s:
@@ -45,7 +45,7 @@ def made_with(results: Results) -> str:
 
 
 def write_page(path: Path) -> Path:
-    """Draw the pictures of the results in `path`, and write the page beside them; returns where it is."""
+    """Draw the pictures of the results in `path`, and write the page beside them; return where it is."""
     results = Results.load(path)
     table = results.table
     draw_frontiers(table, results.curves, picture_of(path, "frontiers"))

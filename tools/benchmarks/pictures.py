@@ -1,19 +1,14 @@
-"""What the benchmark of gradient checkpointing measured, as pictures."""
+"""What the benchmark of gradient checkpointing measured, as charts."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+import altair as alt
 import pandas as pd
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from matplotlib.patheffects import withStroke
-from matplotlib.ticker import PercentFormatter
 
-from aerofuse.plotting.style import (
+from aerofuse.plotting.chart import (
     BLUE,
     GREEN,
     GREY,
@@ -21,9 +16,10 @@ from aerofuse.plotting.style import (
     ORANGE,
     PALE,
     VERMILLION,
-    new_figure,
-    save_figure,
-    styled,
+    Chart,
+    finish,
+    in_rows,
+    write_picture,
 )
 from tools.benchmarks.rows import (
     AT_HALF,
@@ -39,19 +35,20 @@ from tools.benchmarks.rows import (
     by_variant,
 )
 
-# way: (marker, colour)
-_MARKS = {
-    **dict.fromkeys(PLANNED, ("o", BLUE)),
-    SWITCH: ("s", ORANGE),
-    SEGMENTS: ("^", GREEN),
-    RECOMPUTE_ALL: ("D", VERMILLION),
+# group of ways: (its ways, shape, colour)
+_GROUPS = {
+    "planned, measured": (PLANNED, "circle", BLUE),
+    SWITCH: ((SWITCH,), "square", ORANGE),
+    SEGMENTS: ((SEGMENTS,), "triangle-up", GREEN),
+    RECOMPUTE_ALL: ((RECOMPUTE_ALL,), "diamond", VERMILLION),
 }
-_LOWEST, _HIGHEST = 0.95, 1.75  # time in a picture; what is beyond stands at the edge, with its number
+_LOWEST, _HIGHEST = 0.95, 1.75  # times shown; a time beyond stands at the edge, with its number
 _COLUMNS = 5
-_LEAST_WIDTH_IN = 7.5  # for the title and the legend
+_PANEL_PX, _GAP_PX = 150, 40
+_LEAST_WIDTH_PX = 720  # for the title and the legend
 _KINDS = {
     "parameters": GREY,
-    "optimizer_state": "#BBBBBB",
+    "optimizer_state": "#bbbbbb",
     "gradients": GREEN,
     "inputs": INK,
     "activations": BLUE,
@@ -60,137 +57,145 @@ _KINDS = {
 _BARS = (UNCHECKED, SWITCH, AT_SWITCH, AT_HALF, LEAST)
 
 
-@styled
 def draw_frontiers(table: pd.DataFrame, curves: Mapping[str, Sequence[tuple[float, float]]], path: Path) -> None:
-    """Write memory against time, a panel per network: the planner's curve, and what was measured.
+    """Write memory against time, a chart per network: the planner's curve, and what was measured.
 
     `curves` holds points of memory and time by network, both over those without checkpointing. Bars are quartiles.
+    Raises `ValueError` where no network was timed.
     """
     networks = by_variant(table)
-    columns, rows = _grid(len(networks))
-    figure = new_figure(max(_LEAST_WIDTH_IN, 2.5 * columns), 2.3 * rows + 1.1)
-    figure.suptitle("Time of a step and peak of what it holds, over those without checkpointing", x=0.01, ha="left")
-    slowest = max(float(row["time_ratio"]) for ways in networks.values() for way, row in ways.items() if way in _MARKS)
-    panels = _panels(figure, rows, columns, len(networks))
-    for number, (axes, (variant, ways)) in enumerate(zip(panels, networks.items(), strict=True)):
-        axes.set_title(variant, fontsize=9)
-        _draw_frontier(axes, ways, curves.get(variant, ()))
-        axes.set_ylim(_LOWEST - 0.02, max(1.25, min(slowest, _HIGHEST) + 0.06))
-        if number % columns == 0:
-            axes.set_ylabel("time")
-        if number >= len(networks) - columns:
-            axes.set_xlabel("activations and temporaries", fontsize=9)
-    known = [Line2D([], [], color=BLUE, linewidth=1.5, label="planner's curve, predicted")]
-    names = {"planned, measured": PLANNED[0], SWITCH: SWITCH, SEGMENTS: SEGMENTS, RECOMPUTE_ALL: RECOMPUTE_ALL}
-    known += [_legend_mark(way, name) for name, way in names.items()]
-    figure.legend(handles=known, loc="outside lower center", ncols=len(known) if columns > 2 else 3)
-    save_figure(figure, path)
+    shown = [row["time_ratio"] for ways in networks.values() for way, row in ways.items() if _group_of(way)]
+    highest = max(1.25, min(max(shown, default=1), _HIGHEST) + 0.06)
+    charts = [_frontier_chart(name, ways, curves.get(name, ()), highest) for name, ways in networks.items()]
+    title = "Time of a step against peak of activations and temporaries, over those without checkpointing"
+    _write(path, charts, title)
 
 
-def _grid(panels: int) -> tuple[int, int]:
-    """Columns and rows. Raises `ValueError` where there is nothing to draw."""
-    if not panels:
+def _write(path: Path, charts: Sequence[Chart], title: str) -> None:
+    if not charts:
         raise ValueError("the table has no network whose steps were timed")
-    columns = min(_COLUMNS, panels)
-    return columns, math.ceil(panels / columns)
+    columns = min(_COLUMNS, len(charts))
+    width = max(_LEAST_WIDTH_PX, columns * _PANEL_PX + (columns - 1) * _GAP_PX)
+    write_picture(path, in_rows(charts, columns), title=title, width_px=width, shared_legend=True)
 
 
-def _panels(figure: Any, rows: int, columns: int, used: int) -> list[Any]:
-    """Axes of one scale, as many as are used; the others are not seen."""
-    panels = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
-    for axes in panels[used:]:
-        axes.set_visible(False)
-    return panels[:used]
+def _group_of(way: str) -> str | None:
+    return next((group for group, (ways, _, _) in _GROUPS.items() if way in ways), None)
 
 
-def _draw_frontier(axes: Any, ways: Ways, curve: Sequence[tuple[float, float]]) -> None:
-    if curve:
+def _group_encodings(groups: Sequence[str]) -> tuple[alt.Color, alt.Shape]:
+    legend = alt.Legend(orient="bottom", title=None)
+    colours = alt.Scale(domain=groups, range=[_GROUPS[group][2] for group in groups])
+    shapes = alt.Scale(domain=groups, range=[_GROUPS[group][1] for group in groups])
+    return alt.Color("group:N", scale=colours, legend=legend), alt.Shape("group:N", scale=shapes, legend=legend)
+
+
+def _frontier_chart(name: str, ways: Ways, curve: Sequence[tuple[float, float]], highest: float) -> Chart:
+    measured = pd.DataFrame(
+        {
+            "group": group,
+            "memory": float(row["peak_ratio"]),
+            "time": _within(row["time_ratio"]),
+            "low": _within(row["time_ratio_low"]),
+            "high": _within(row["time_ratio_high"]),
+            "beyond": "" if _within(row["time_ratio"]) == row["time_ratio"] else f"{row['time_ratio']:.2f}",
+        }
+        for way, row in ways.items()
+        if (group := _group_of(way))
+    )
+    percent = alt.Axis(format=".0%", values=[0.25, 0.5, 0.75, 1])
+    x = alt.X("memory:Q", title="memory", scale=alt.Scale(domain=[0, 1.06], nice=False), axis=percent)
+    y = alt.Y("time:Q", title="time", scale=alt.Scale(domain=[_LOWEST - 0.02, highest], nice=False))
+    line = pd.DataFrame(list(curve), columns=["memory", "time"])
+    colour, shape = _group_encodings(list(_GROUPS))
+    base = alt.Chart(measured).encode(x=x, y=y, color=colour)
+    layers: list[alt.Chart] = [
         # Between two plans the lower one is what a budget gets.
-        axes.step(*zip(*curve, strict=True), where="post", color=BLUE, linewidth=1.5, zorder=2)
-    for way, (marker, colour) in reversed(_MARKS.items()):
-        if way in ways:
-            _draw_point(axes, ways[way], marker, colour)
-    axes.set_xlim(0, 1.06)
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-    axes.set_xticks((0.25, 0.5, 0.75, 1))
-    axes.tick_params(labelsize=8)
-
-
-def _draw_point(axes: Any, row: pd.Series[Any], marker: str, colour: str) -> None:
-    memory, time = float(row["peak_ratio"]), float(row["time_ratio"])
-    at = _within(time)
-    axes.plot(memory, at, marker, color=colour, markersize=5, markeredgecolor="white", zorder=4)
-    if at != time:
-        # The curve runs up past it.
-        halo = [withStroke(linewidth=3, foreground="white")]
-        place = {"xytext": (6, -3), "textcoords": "offset points"}
-        axes.annotate(f"{time:.2f}", (memory, at), fontsize=8, color=colour, path_effects=halo, zorder=5, **place)
-        return
-    quartiles = [_within(float(row[name])) for name in ("time_ratio_low", "time_ratio_high")]
-    axes.plot([memory, memory], quartiles, color=colour, linewidth=1, zorder=3)
+        alt.Chart(line).mark_line(interpolate="step-after", color=BLUE, strokeWidth=1.5, clip=True).encode(x=x, y=y),
+        base.transform_filter("datum.beyond == ''").mark_rule().encode(y=alt.Y("low:Q"), y2="high:Q"),
+        base.mark_point(filled=True, size=50, opacity=1).encode(shape=shape),
+        base.mark_text(align="left", dx=7).encode(text="beyond:N"),
+    ]
+    said = f"{name}: measured times and memory of {len(measured)} ways, and the curve of {len(curve)} plans."
+    return finish(f"frontier-{name}", name, said, alt.layer(*layers), height=130)
 
 
 def _within(time: float) -> float:
-    return min(max(time, _LOWEST), _HIGHEST)
+    return min(max(float(time), _LOWEST), _HIGHEST)
 
 
-def _legend_mark(way: str, name: str) -> Line2D:
-    marker, colour = _MARKS[way]
-    return Line2D([], [], marker=marker, color=colour, linestyle="", markersize=6, markeredgecolor="white", label=name)
-
-
-@styled
 def draw_promises(table: pd.DataFrame, path: Path) -> None:
     """Write, per family, the saving that the replaced system promised as a bar, and those that were measured."""
     networks = {name: ways for name, ways in by_variant(table).items() if ways[UNCHECKED]["family"] in PROMISED}
-    figure = new_figure(8.6, 0.36 * len(networks) + 1.7)
-    axes = figure.subplots()
-    for height, ways in enumerate(networks.values()):
-        low, high = PROMISED[ways[UNCHECKED]["family"]]
-        axes.barh(height, high - low, left=low, height=0.62, color=PALE, edgecolor=GREY, linewidth=0.6)
-        for way in (RECOMPUTE_ALL, SWITCH, LEAST):
-            if way in ways:
-                marker, colour = _MARKS[way]
-                saved = 1 - float(ways[way]["peak_ratio"])
-                axes.plot(saved, height, marker, color=colour, markersize=7, markeredgecolor="white", zorder=3)
-    axes.set_yticks(range(len(networks)), list(networks))
-    axes.set(xlim=(0, 1), ylim=(len(networks) - 0.4, -0.6))
-    axes.grid(visible=False, axis="y")
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-    axes.set_xlabel("activations and temporaries saved at the peak")
-    axes.set_title("Saving promised, and measured")
-    promised = Patch(facecolor=PALE, edgecolor=GREY, linewidth=0.6, label="promised")
-    marks = [_legend_mark(way, way) for way in (RECOMPUTE_ALL, SWITCH, LEAST)]
-    figure.legend(handles=[promised, *marks], loc="outside lower center", ncols=4)
-    save_figure(figure, path)
+    promised = pd.DataFrame(
+        {"network": name, "low": low, "high": high}
+        for name, ways in networks.items()
+        for low, high in [PROMISED[ways[UNCHECKED]["family"]]]
+    )
+    measured = pd.DataFrame(
+        {"network": name, "group": _group_of(way), "saved": 1 - float(ways[way]["peak_ratio"])}
+        for name, ways in networks.items()
+        for way in (RECOMPUTE_ALL, SWITCH, LEAST)
+        if way in ways
+    )
+    scale, percent = alt.Scale(domain=[0, 1]), alt.Axis(format=".0%")
+    y = alt.Y("network:N", sort=list(networks), title=None, axis=alt.Axis(labelLimit=240))
+    colour, shape = _group_encodings([RECOMPUTE_ALL, SWITCH, "planned, measured"])
+    layers: list[alt.Chart] = [
+        alt.Chart(promised)
+        .mark_bar(color=PALE, stroke=GREY, strokeWidth=0.6, height=18)
+        .encode(
+            x=alt.X("low:Q", scale=scale, axis=percent, title="activations and temporaries saved at the peak"),
+            x2="high:Q",
+            y=y,
+        ),
+        alt.Chart(measured)
+        .mark_point(filled=True, size=80, opacity=1)
+        .encode(x=alt.X("saved:Q", scale=scale), y=y, color=colour, shape=shape),
+    ]
+    title = f"Saving promised (bars), and measured; planned: {LEAST}"
+    chart = finish(
+        "promises", title, f"{title}, of {len(networks)} networks.", alt.layer(*layers), height=28 * len(networks)
+    )
+    write_picture(path, [[chart]])
 
 
-@styled
 def draw_kinds(table: pd.DataFrame, path: Path) -> None:
     """Write what a step with AdamW holds at its peak, by kind, over the peak without checkpointing."""
-    networks = by_variant(table)
-    columns, rows = _grid(len(networks))
-    figure = new_figure(max(_LEAST_WIDTH_IN, 2.3 * columns + 1.5), 1.5 * rows + 1.2)
-    figure.suptitle("What a step with AdamW holds at its peak (unchecked: 100 %)", x=0.01, ha="left")
-    for axes, (variant, ways) in zip(_panels(figure, rows, columns, len(networks)), networks.items(), strict=True):
-        axes.set_title(variant, fontsize=9)
-        _draw_stacks(axes, ways)
-    known = [Patch(color=colour, label=kind.replace("_", " ")) for kind, colour in _KINDS.items()]
-    figure.legend(handles=known, loc="outside lower center", ncols=len(known) if columns > 2 else 3)
-    save_figure(figure, path)
+    charts = [
+        _kinds_chart(name, ways, named=number % _COLUMNS == 0)
+        for number, (name, ways) in enumerate(by_variant(table).items())
+    ]
+    _write(path, charts, f"What a step with AdamW holds at its peak ({UNCHECKED}: 100 %)")
 
 
-def _draw_stacks(axes: Any, ways: Ways) -> None:
-    """A bar per way, its parts in the order of the legend."""
+def _kinds_chart(name: str, ways: Ways, *, named: bool) -> Chart:
+    """Return a bar per way, which are `named` in the first chart of a row."""
     total = float(ways[UNCHECKED]["total_peak_bytes"])
-    for height, way in enumerate(_BARS):
-        start = 0.0
-        for kind, colour in _KINDS.items():
-            share = float(ways[way][f"{kind}_bytes"]) / total if way in ways else 0.0
-            axes.barh(height, share, left=start, height=0.75, color=colour, linewidth=0)
-            start += share
-    axes.set_yticks(range(len(_BARS)), _BARS)
-    axes.set(xlim=(0, 1), ylim=(len(_BARS) - 0.5, -0.5))
-    axes.grid(visible=False, axis="y")
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-    axes.set_xticks((0, 0.5, 1))
+    table = pd.DataFrame(
+        {
+            "way": way,
+            "kind": kind.replace("_", " "),
+            "share": float(ways[way][f"{kind}_bytes"]) / total if way in ways else 0.0,
+            "order": order,
+        }
+        for way in _BARS
+        for order, kind in enumerate(_KINDS)
+    )
+    colours = alt.Scale(domain=[kind.replace("_", " ") for kind in _KINDS], range=list(_KINDS.values()))
+    chart = (
+        alt.Chart(table)
+        .mark_bar()
+        .encode(
+            x=alt.X(
+                "share:Q",
+                title=None,
+                scale=alt.Scale(domain=[0, 1]),
+                axis=alt.Axis(format=".0%", values=[0, 0.5, 1]),
+            ),
+            y=alt.Y("way:N", sort=list(_BARS), title=None, axis=alt.Axis(labelLimit=200, labels=named)),
+            color=alt.Color("kind:N", scale=colours, legend=alt.Legend(orient="bottom", title=None)),
+            order="order:Q",
+        )
+    )
+    return finish(f"kinds-{name}", name, f"{name}: memory of {len(_BARS)} ways by kind.", chart, height=90)

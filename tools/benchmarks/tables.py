@@ -38,7 +38,7 @@ _COMPARED = ("losses", "gradients", "buffers", "random_states")
 
 
 def promised_range(family: str) -> str:
-    """What was promised for a family, such as `30-40 %`; nothing for a network that is of none."""
+    """Return what was promised for a family, such as `30-40 %`; nothing for a network that is of none."""
     if family not in PROMISED:
         return NONE
     low, high = PROMISED[family]
@@ -46,7 +46,7 @@ def promised_range(family: str) -> str:
 
 
 def checkpointing_table(table: pd.DataFrame) -> str:
-    """Per network: what was promised, what each way saves and costs, and the batch that then fits."""
+    """Return, per network, what was promised, what each way saves and costs, and the batch that then fits."""
     header = [
         "family",
         "variants",
@@ -68,13 +68,13 @@ def _saved_and_time(ways: Ways, way: str) -> str:
 
 
 def _batches(ways: Ways) -> str:
-    """The batch that was counted, and the one that the plan which holds the least fits into the same memory."""
+    """Return the batch that was counted, and the one that the plan which holds the least fits into the same memory."""
     batch = ways[UNCHECKED]["input_shape"].partition("x")[0]
     return f"{batch} to {ways[LEAST]['largest_batch']}" if LEAST in ways else NONE
 
 
 def exactness_table(table: pd.DataFrame) -> str:
-    """Per network: what two steps of each way change in any bit, against no checkpointing."""
+    """Return, per network, what two steps of each way change in any bit, against no checkpointing."""
     shown = {"planned": PLANNED, SEGMENTS: (SEGMENTS,), RECOMPUTE_ALL: (RECOMPUTE_ALL,), SWITCH: (SWITCH,)}
     header = ["measured on", "gradients", "buffers", *(f"differ, {name}" for name in shown)]
     rows = []
@@ -87,13 +87,13 @@ def exactness_table(table: pd.DataFrame) -> str:
 
 
 def _what_differs(rows: Sequence[pd.Series[Any]]) -> str:
-    """Such as `104 buffers`; of several ways what any of them changes at most."""
+    """Return text such as `104 buffers`; of several ways what any of them changes at most."""
     most = {name: largest(row[f"{name}_that_differ"] for row in rows) for name in _COMPARED}
     return ", ".join(f"{count:.0f} {name.replace('_', ' ')}" for name, count in most.items() if count) or "nothing"
 
 
 def planned_table(table: pd.DataFrame) -> str:
-    """Per network: what plans take at given peaks, beside timm's switch, and how right the planner was.
+    """Return, per network, what plans take at given peaks, beside timm's switch, and how right the planner was.
 
     Times are those of a step over the same without checkpointing, in brackets as predicted.
     """
@@ -145,7 +145,7 @@ def _within(value: float | None) -> str:
 
 
 def goals_table(goals: Sequence[GoalResult]) -> str:
-    """Every goal: its bound and what is hoped for, the worst that was measured, and where."""
+    """Return every goal: its bound and what is hoped for, the worst that was measured, and where."""
     rows = [
         [
             goal.name,
@@ -167,7 +167,7 @@ def _verdict(goal: GoalResult) -> str:
 
 
 def monet_table(path: Path) -> str:
-    """MONeT's published line beside ours, both as ratios to no checkpointing."""
+    """Return MONeT's published line beside ours, both as ratios to no checkpointing."""
     header = ["memory", "MONeT: time", "ours: time", "predicted time", "peak, measured over predicted"]
     rows = [
         [

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from aerofuse.checkpointing.budget import format_bytes, parse_bytes
 from aerofuse.models.step_question import StepAnswer, StepQuestion
-from aerofuse.plotting.plan_picture import draw_plan
+from aerofuse.plotting.plan import draw_plan
 
 _EXAMPLES = """examples:
   aerofuse memory convnext_base

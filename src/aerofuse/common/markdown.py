@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tabulate import tabulate
+
 
 @dataclass(frozen=True)
 class Table:
@@ -29,15 +31,6 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: 
     for row in rows:
         if len(row) != len(header):
             raise ValueError(f"{len(row)} cells under {len(header)} headings: {list(row)}")
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in (header, *rows)]
-    widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(header))]
-
-    def line(row: Sequence[str]) -> str:
-        padded = [
-            cell.ljust(width) if side == "l" else cell.rjust(width)
-            for cell, width, side in zip(row, widths, align, strict=True)
-        ]
-        return f"| {' | '.join(padded)} |"
-
-    rule = ["-" * width if side == "l" else "-" * (width - 1) + ":" for width, side in zip(widths, align, strict=True)]
-    return "\n".join([line(cells[0]), line(rule), *map(line, cells[1:])])
+    header, *rows = ([cell.replace("|", "\\|") for cell in row] for row in (header, *rows))
+    sides = ["left" if side == "l" else "right" for side in align]
+    return str(tabulate(rows, header, tablefmt="pipe", colalign=sides, disable_numparse=True))

@@ -1,4 +1,4 @@
-"""The three models side by side: their values, how sure their differences are, and the gates."""
+"""The comparison of the three models: their metrics, the intervals of their differences, and the gates."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from aerofuse.comparison.gates import (
     ACCURACY_GATES,
     HYBRID_GATES,
     GateResult,
-    accuracy_evidence,
     check_gates,
-    gain_evidence,
-    latency_evidence,
-    memory_evidence,
+    measure_accuracy,
+    measure_gain,
+    measure_latency,
+    measure_memory,
 )
 from aerofuse.comparison.times import EvaluationTimes, TrainingTimes
 from aerofuse.metrics.predictions import per_image_values
@@ -112,19 +112,19 @@ class Comparison:
 
     @property
     def failed_gates(self) -> list[GateResult]:
-        """The gates that the hybrid fails; they are not asked of the baselines."""
+        """Return the gates that the hybrid fails; they are not asked of the baselines."""
         return [gate for gate in self.gates if gate.model == "hybrid" and gate.status == "fail"]
 
     def difference(self, model_a: str, model_b: str, metric: str) -> ModelDifference | None:
-        """One of `differences`, None where it could not be measured."""
+        """Return one of `differences`, None where it could not be measured."""
         return _find(self.differences, model_a, model_b, metric)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, as what JSON can hold."""
+        """Return everything as JSON can hold it."""
         return asdict(self)
 
     def flat_metrics(self) -> dict[str, dict[str, float]]:
-        """The few numbers for `metrics/compare.json`: nothing timed, nor gates on it: they repeat."""
+        """Return the few numbers for `metrics/compare.json`: nothing timed, nor gates on it: they repeat."""
         gain = self.difference("hybrid", "multi_task", "type_top1")
         checked = [gate for gate in self.gates if gate.model == "hybrid" and gate.repeatable]
         metrics: dict[str, float] = {}
@@ -215,18 +215,18 @@ def _difference(
 def _gates(
     results: Mapping[str, ModelResults], differences: tuple[ModelDifference, ...], settings: Settings
 ) -> list[GateResult]:
-    """All gates of the hybrid; those of accuracy also for the multi-task model, to compare."""
+    """Return all gates of the hybrid; those of accuracy also for the multi-task model, to compare."""
     hybrid, multi_task = results["hybrid"], results["multi_task"]
     gain = _find(differences, "hybrid", "multi_task", "type_top1")
-    evidence = accuracy_evidence(hybrid.metrics, hybrid.predictions) | {
-        "type_top1_gain": gain_evidence(
+    measurements = measure_accuracy(hybrid.metrics, hybrid.predictions) | {
+        "type_top1_gain": measure_gain(
             None if gain is None else gain.difference,
             None if gain is None else gain.mcnemar,
             settings.confidence_level,
         ),
-        "latency_ms": latency_evidence(hybrid.times),
-        "peak_memory_bytes": memory_evidence(hybrid.training[-1], settings.recipe, settings.batch_size),
+        "latency_ms": measure_latency(hybrid.times),
+        "peak_memory_bytes": measure_memory(hybrid.training[-1], settings.recipe, settings.batch_size),
     }
-    return check_gates("hybrid", HYBRID_GATES, evidence) + check_gates(
-        "multi_task", ACCURACY_GATES, accuracy_evidence(multi_task.metrics, multi_task.predictions)
+    return check_gates("hybrid", HYBRID_GATES, measurements) + check_gates(
+        "multi_task", ACCURACY_GATES, measure_accuracy(multi_task.metrics, multi_task.predictions)
     )

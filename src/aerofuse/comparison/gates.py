@@ -81,7 +81,7 @@ HYBRID_GATES = (
 
 
 def check_gates(model: str, gates: tuple[Gate, ...], measurements: Mapping[str, Measurement]) -> list[GateResult]:
-    """Every gate with what was measured for `model`; without a measurement it is not measurable here."""
+    """Return every gate with what was measured for `model`; without a measurement it is not measurable here."""
     return [_check(model, gate, measurements.get(gate.metric, Measurement(None))) for gate in gates]
 
 
@@ -106,33 +106,33 @@ def _check(model: str, gate: Gate, measurement: Measurement) -> GateResult:
     )
 
 
-def accuracy_evidence(metrics: Mapping[str, float], predictions: pd.DataFrame) -> dict[str, Measurement]:
-    """The metrics of the accuracy gates.
+def measure_accuracy(metrics: Mapping[str, float], predictions: pd.DataFrame) -> dict[str, Measurement]:
+    """Return the metrics of the accuracy gates.
 
     A correlation that is missing although the labels vary means that the predictions are constant: that is a
     failure of the model. Everything else that is missing has no labels to be measured with.
     """
-    evidence = {}
+    measurements = {}
     for gate in ACCURACY_GATES:
         task = gate.metric.partition("_")[0]
         labelled = int(metrics.get(f"{task}_labelled", 0))
         if gate.metric in metrics:
-            evidence[gate.metric] = Measurement(metrics[gate.metric], f"{labelled} test images")
+            measurements[gate.metric] = Measurement(metrics[gate.metric], f"{labelled} test images")
         elif gate.metric.endswith("_plcc") and task in predictions and predictions[task].nunique() > 1:
             note = f"undefined: the same {task} is predicted for all {labelled} test images"
-            evidence[gate.metric] = Measurement(None, note, undefined=True)
+            measurements[gate.metric] = Measurement(None, note, undefined=True)
         else:
             note = (
                 f"the {task} labels of the test images are all the same"
                 if labelled
                 else f"no test image has a label of {task}"
             )
-            evidence[gate.metric] = Measurement(None, note)
-    return evidence
+            measurements[gate.metric] = Measurement(None, note)
+    return measurements
 
 
-def gain_evidence(gain: Difference | None, mcnemar: McNemar | None, confidence_level: float) -> Measurement:
-    """The hybrid's type top-1 minus the multi-task model's, its interval and McNemar's test as a note."""
+def measure_gain(gain: Difference | None, mcnemar: McNemar | None, confidence_level: float) -> Measurement:
+    """Return the hybrid's type top-1 minus the multi-task model's, its interval and McNemar's test as a note."""
     if gain is None or mcnemar is None:
         return Measurement(None, "no test image has a label of type")
     note = (
@@ -143,14 +143,14 @@ def gain_evidence(gain: Difference | None, mcnemar: McNemar | None, confidence_l
     return Measurement(gain.estimate, note)
 
 
-def latency_evidence(times: EvaluationTimes) -> Measurement:
-    """The median latency, with the device and the size of the image that it is true for."""
+def measure_latency(times: EvaluationTimes) -> Measurement:
+    """Return the median latency, with the device and the size of the image that it is true for."""
     note = f"{times.device}, {times.image_size} px; 95th percentile {times.latency_p95_ms:.1f} ms"
     return Measurement(times.latency_ms, note)
 
 
-def memory_evidence(last_phase: TrainingTimes, recipe: str, batch_size: int) -> Measurement:
-    """The allocator's peak in the hybrid's last phase, which trains everything and so needs the most.
+def measure_memory(last_phase: TrainingTimes, recipe: str, batch_size: int) -> Measurement:
+    """Return the allocator's peak in the hybrid's last phase, which trains everything and so needs most.
 
     The gate is about one setting: a GPU, the recipe `base`, batches of 16.
     """

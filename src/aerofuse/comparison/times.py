@@ -1,4 +1,4 @@
-"""What was timed, as the stages write it down. It differs from run to run, so it stays out of the metrics."""
+"""Times and memory, as the stages record them. They differ from run to run, so they stay out of the metrics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class EvaluationTimes:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Raises `FileNotFoundError`, or `ValueError` where the file holds anything else."""
+        """Read the file. Raises `FileNotFoundError`, or `ValueError` where the file holds anything else."""
         return cls(**_read(path, [field.name for field in fields(cls)]))
 
 
@@ -47,14 +47,14 @@ class TrainingTimes:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Raises `FileNotFoundError`, or `ValueError` where the file holds anything else."""
+        """Read the file. Raises `FileNotFoundError`, or `ValueError` where the file holds anything else."""
         names = [field.name for field in fields(cls)]
         content = _read(path, names, optional=_MEMORY)
         return cls(**{name: content[name] for name in names})
 
     @classmethod
     def total(cls, phases: Sequence[TrainingTimes]) -> Self:
-        """Several phases of one model as one training; the peak is the highest of theirs."""
+        """Return several phases of one model as one training; the peak is the highest of theirs."""
         images = sum(phase.images for phase in phases)
         # Not images / seconds: a stage's speed leaves out what it does besides training, such as validation.
         training_seconds = sum(phase.images / phase.images_per_second for phase in phases)
@@ -90,7 +90,7 @@ class MemoryRecord:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Raises `FileNotFoundError`, or `ValueError` where the file has no such part."""
+        """Read the part. Raises `FileNotFoundError`, or `ValueError` where the file has no such part."""
         found = cls.find(path)
         if found is None:
             raise ValueError(f"{path} has no {_MEMORY!r}; `dvc repro --force {path.stem}` writes it")
@@ -98,7 +98,7 @@ class MemoryRecord:
 
     @classmethod
     def find(cls, path: Path) -> Self | None:
-        """`None` where the file has no such part. Raises `FileNotFoundError`, or `ValueError` for another file."""
+        """Read the part, `None` where there is none. Raises `FileNotFoundError`, or `ValueError` for another file."""
         content = _read(path, [field.name for field in fields(TrainingTimes)], optional=_MEMORY).get(_MEMORY)
         if content is None:
             return None

@@ -20,7 +20,7 @@ from aerofuse.inference.explain import explain
 from aerofuse.inference.package import Pixels, as_batch, load_package, read_photo
 from aerofuse.inference.predictor import Prediction, Predictor
 from aerofuse.models.step_question import StepAnswer
-from aerofuse.plotting.mistake_pictures import overlay
+from aerofuse.plotting.images import overlay
 
 STYLES = Path(__file__).with_name("page.css")
 PICTURE_PX = 384

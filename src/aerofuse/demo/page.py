@@ -16,7 +16,7 @@ from aerofuse.demo import fragments
 from aerofuse.demo.fragments import PhotoAnswers
 from aerofuse.memory.step import Precision
 from aerofuse.models.step_question import StepAnswer, StepQuestion
-from aerofuse.plotting.plan_picture import draw_plan
+from aerofuse.plotting.plan import draw_plan
 
 NO_BACKBONE = "none"
 _LARGEST_IMAGE_PX = 1024

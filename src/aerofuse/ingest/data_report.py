@@ -7,20 +7,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-from matplotlib.ticker import MaxNLocator
-
 from aerofuse.common.files import write_json
 from aerofuse.common.markdown import markdown_table
-from aerofuse.data.labels import REGRESSION_TASKS, TASKS
 from aerofuse.ingest.summary import DataSummary, Group
-from aerofuse.plotting.contact_sheet import draw_contact_sheet
-from aerofuse.plotting.style import BLUE, GREEN, ORANGE, new_figure, save_figure, styled
+from aerofuse.plotting.data import draw_data, split_table
+from aerofuse.plotting.images import draw_contact_sheet
 
 _SHOWN = 50  # rows of a list on the page; report.json has all
 _SHEET_OF = "test"
-_BARS = 60  # classes in balance.png
-_SPLIT_COLOURS = (BLUE, ORANGE, GREEN)
+_PICTURES = {"balance.png": "Photos of each class", "labels.png": "Clarity and block"}
 
 
 def write_data_report(summary: DataSummary, prepared: Path, folder: Path) -> None:
@@ -31,44 +26,29 @@ def write_data_report(summary: DataSummary, prepared: Path, folder: Path) -> Non
     """
     folder.mkdir(parents=True, exist_ok=True)
     draw_contact_sheet(prepared / f"{_SHEET_OF}.arrow", folder / "contact_sheet.png")
-    write_json(folder / "report.json", asdict(summary))
-    _draw_balance(summary, folder / "balance.png")
-    has_values = any(sum(split.labelled[task] for task in REGRESSION_TASKS) for split in summary.splits.values())
-    if has_values:
-        _draw_labels(summary, folder / "labels.png")
-    (folder / "report.md").write_text(_page(summary, has_values=has_values), encoding="utf-8")
+    data = asdict(summary)
+    write_json(folder / "report.json", data)
+    pictures = draw_data(data, folder)
+    (folder / "report.md").write_text(_page(summary, pictures), encoding="utf-8")
 
 
-def _page(summary: DataSummary, *, has_values: bool) -> str:
+def _page(summary: DataSummary, pictures: Sequence[str]) -> str:
+    """Return the page as Markdown; `pictures` are the files of `_PICTURES` that were written."""
     total = sum(split.photos for split in summary.splits.values())
     parts = [
         "# The data",
         f"{total} photos are used, {len(summary.dropped)} were left out.",
-        _split_table(summary),
+        split_table(asdict(summary)).markdown(),
         "A label that is missing is left out of the loss and of every metric.",
         f"Photos of the {_SHEET_OF} split, evenly over the types, with their labels:",
         "![Photos with their labels](contact_sheet.png)",
-        "![Photos of each class](balance.png)",
-        *(["![Clarity and block](labels.png)"] if has_values else []),
+        *(f"![{_PICTURES[name]}]({name})" for name in pictures),
         *_merged(summary),
         *_unlearned(summary),
         *_duplicates(summary),
         *_left_out(summary),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _split_table(summary: DataSummary) -> str:
-    splits = summary.splits.values()
-    figures = {
-        "photos": [split.photos for split in splits],
-        "types": [len(split.types) for split in splits],
-        "fewest photos of a type": [min(split.types.values(), default=0) for split in splits],
-        "airlines": [len(split.airlines) for split in splits],
-        "known airframes": [split.airframes for split in splits],
-    } | {f"with {task}": [split.labelled[task] for split in splits] for task in TASKS}
-    rows = [[name, *map(str, values)] for name, values in figures.items()]
-    return markdown_table(["", *summary.splits], rows, "l" + "r" * len(splits))
 
 
 def _merged(summary: DataSummary) -> Iterator[str]:
@@ -135,48 +115,6 @@ def _left_out(summary: DataSummary) -> Iterator[str]:
         yield f"{len(summary.unlisted)} image files are not in the table and were not read, such as {examples}."
     if summary.remarks:
         yield "Read with a remark:"
-        rows = [[name, str(count)] for name, count in summary.remarks.items()]
-        yield markdown_table(["remark", "photos"], rows, "lr")
-
-
-@styled
-def _draw_balance(summary: DataSummary, path: Path) -> None:
-    """Draw the number of photos of each type, and of each airline, in every split."""
-    kinds = [("type", [split.types for split in summary.splits.values()])]
-    if any(split.airlines for split in summary.splits.values()):
-        kinds.append(("airline", [split.airlines for split in summary.splits.values()]))
-    lengths = [min(_BARS, len({name for counts in found for name in counts})) for _, found in kinds]
-    figure = new_figure(8, 0.9 * len(kinds) + 0.2 * sum(lengths))
-    panels = figure.subplots(len(kinds), 1, squeeze=False, height_ratios=lengths).flat
-    for axes, (kind, found) in zip(panels, kinds, strict=True):
-        totals = Counter[str]()
-        for counts in found:
-            totals.update(counts)
-        names = [name for name, _ in totals.most_common(_BARS)]
-        left = np.zeros(len(names))
-        for name, counts, colour in zip(summary.splits, found, _SPLIT_COLOURS, strict=True):
-            width = np.asarray([counts.get(one, 0) for one in names])
-            axes.barh(names, width, left=left, color=colour, label=name, height=0.75)
-            left += width
-        axes.invert_yaxis()
-        axes.margins(y=0.01)
-        axes.set(xlabel="photos", title=kind if len(totals) <= _BARS else f"{kind}: {_BARS} of {len(totals)}")
-        axes.grid(visible=False, axis="y")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=len(summary.splits))
-    save_figure(figure, path)
-
-
-@styled
-def _draw_labels(summary: DataSummary, path: Path) -> None:
-    """Draw the distributions of clarity and block in every split."""
-    figure = new_figure(8, 2.9)
-    for axes, task in zip(figure.subplots(1, len(REGRESSION_TASKS), squeeze=False).flat, REGRESSION_TASKS, strict=True):
-        for (name, split), colour in zip(summary.splits.items(), _SPLIT_COLOURS, strict=True):
-            counts = np.asarray(split.histograms[task], dtype=np.float64)
-            edges = np.linspace(0, 1, len(counts) + 1)
-            shares = counts / max(counts.sum(), 1)
-            axes.stairs(shares, edges, color=colour, linewidth=1.8, label=f"{name}: {split.labelled[task]} labelled")
-        axes.set(title=task, xlabel="label", ylabel="share of the labelled photos", ylim=(0, None))
-        axes.legend()
-    save_figure(figure, path)
+        yield markdown_table(
+            ["remark", "photos"], [[name, str(count)] for name, count in summary.remarks.items()], "lr"
+        )

@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy, pad
 
 from aerofuse.common.torchvision_pairing import ensure_torchvision_imports
 from aerofuse.data.labels import CLASSIFICATION_TASKS, MISSING_CLASS
+from aerofuse.metrics.reliability import BINS
 from aerofuse.models.heads import scale_logits
 
 ensure_torchvision_imports()  # torchmetrics imports torchvision
@@ -21,7 +22,6 @@ from torchmetrics.functional.classification import multiclass_calibration_error 
 # Where every answer is right, a lower temperature is always likelier; where answers are no better than chance, a
 # higher one. The search stops at these bounds.
 LEAST_TEMPERATURE, MOST_TEMPERATURE = 0.1, 10.0
-BINS = 15  # of equal width, as in the paper
 _UNCALIBRATED = 1.0
 _DIGITS = 6
 

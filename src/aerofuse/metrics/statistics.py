@@ -1,4 +1,4 @@
-"""Statistics of two models on the same test images: how sure a mean and a difference of means are."""
+"""Confidence intervals and tests for models that were evaluated on the same test images."""
 
 from __future__ import annotations
 

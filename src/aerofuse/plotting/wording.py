@@ -1,4 +1,4 @@
-"""How results are called and written: names of models and metrics, values with their units."""
+"""Names of models, stages and metrics, and values written with their units."""
 
 from __future__ import annotations
 
@@ -32,12 +32,13 @@ METRICS = {
     "block_plcc": ("block PLCC", ""),
     "block_srcc": ("block SRCC", ""),
 }
+MAIN_METRICS = ("type_top1", "airline_top1", "clarity_mae", "block_mae")
 NONE = "-"  # where a model has no such value
 _BYTES_PER_GB = 1e9
 
 
 def write_value(value: float | None, unit: str, *, signed: bool = False) -> str:
-    """A value with its unit, such as `87.33 %`, `+1.20 points`, `0.0512`, `12.3 ms`, `16.2 GB`."""
+    """Return a value with its unit, such as `87.33 %`, `+1.20 points`, `0.0512`, `12.3 ms`, `16.2 GB`."""
     if value is None:
         return NONE
     sign = "+" if signed else ""
@@ -49,26 +50,32 @@ def write_value(value: float | None, unit: str, *, signed: bool = False) -> str:
     return f"{shown:{sign}.1f} {unit}"
 
 
+def write_interval(low: float, high: float, unit: str, *, signed: bool = False) -> str:
+    """Return an interval such as `[80.51, 83.79]`."""
+    written = (write_value(end, unit, signed=signed).split()[0] for end in (low, high))
+    return f"[{', '.join(written)}]"
+
+
 def write_bytes(number: float) -> str:
-    """An amount of memory in the unit that suits it, such as `75.6 MB`, `16.2 GB`."""
+    """Return an amount of memory in a suitable unit, such as `75.6 MB`, `16.2 GB`."""
     return f"{number / 1e9:.1f} GB" if number >= _BYTES_PER_GB else f"{number / 1e6:.1f} MB"
 
 
 def write_list(words: Sequence[str]) -> str:
-    """Words as in a sentence: `a`, `a and b`, `a, b and c`."""
+    """Return words as in a sentence: `a`, `a and b`, `a, b and c`."""
     *first, last = words
     return f"{', '.join(first)} and {last}" if first else last
 
 
 def write_threshold(value: float, unit: str) -> str:
-    """A threshold as people say it, such as `80 %`, `1 point`, `0.15`, `100 ms`."""
+    """Return a threshold as people say it, such as `80 %`, `1 point`, `0.15`, `100 ms`."""
     shown = {"%": 100 * value, "points": 100 * value, "GB": value / _BYTES_PER_GB}.get(unit, value)
     word = "point" if unit == "points" and math.isclose(shown, 1) else unit
     return f"{shown:g} {word}".strip()
 
 
 def write_duration(seconds: float) -> str:
-    """A duration in the units that suit it, such as `42 s`, `12 min 05 s`, `3 h 20 min`."""
+    """Return a duration in suitable units, such as `42 s`, `12 min 05 s`, `3 h 20 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -79,5 +86,5 @@ def write_duration(seconds: float) -> str:
 
 
 def write_p_value(p_value: float) -> str:
-    """A p-value, without digits that mean nothing."""
+    """Return a p-value without digits that mean nothing."""
     return "< 0.0001" if p_value < 0.0001 else f"{p_value:.4f}"

@@ -1,36 +1,32 @@
-"""The page on the exported model: does it say the same, and what is the fastest way to run it?"""
+"""The page on the exported model: whether its answers are the same, and the fastest way to run it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from aerofuse.common.markdown import markdown_table
-from aerofuse.inference.export_check import BATCH_SIZES, TOLERANCE, ExportCheck
+from aerofuse.common.markdown import Table, markdown_table
 from aerofuse.plotting.wording import NONE, write_value
 
 _BYTES_PER_MB = 1e6
 
 
-def export_page(check: ExportCheck, files: Mapping[str, Path], versions: Mapping[str, str]) -> str:
-    """A Markdown page; `files` are those that were checked, by format."""
+def export_page(export: Mapping[str, Any], files: Mapping[str, Path], versions: Mapping[str, str]) -> str:
+    """Return a Markdown page; `export` is `reports/export.json`, `files` are those that were checked, by format."""
     parity = [
         [
             f"`{path.name}`",
             f"{path.stat().st_size / _BYTES_PER_MB:.1f} MB",
-            f"{check.parity[name].images}",
-            write_value(check.parity[name].same_top1, "%"),
-            f"{check.parity[name].max_difference:.1e}",
+            str(export["parity"][name]["images"]),
+            write_value(export["parity"][name]["same_top1"], "%"),
+            f"{export['parity'][name]['max_difference']:.1e}",
         ]
         for name, path in files.items()
     ]
-    latency = [
-        [way, *(write_value(sizes[size].median_ms, "ms") for size in BATCH_SIZES)]
-        for way, sizes in check.latency.items()
-    ]
-    latency += [[way, *(NONE for _ in BATCH_SIZES)] for way in check.failed]
-    fastest = " ".join(f"Fastest for a batch of {size}: **{check.fastest(size)}**." for size in BATCH_SIZES)
-    failed = "".join(f"\n{way} does not run here: {reason}\n" for way, reason in check.failed.items())
+    found = export["fastest_by_latency"]
+    fastest = " ".join(f"Fastest for a batch of {size}: **{way}**." for size, way in found.items())
+    failed = "".join(f"\n{way} does not run here: {reason}\n" for way, reason in export["failed"].items())
     written = ", ".join(f"{name} {version}" for name, version in versions.items())
     return f"""# The exported model
 
@@ -39,15 +35,26 @@ Written from `models/aerofuse` with {written}.
 ## The same answers
 
 Against the model in torch, on every test image: the share whose likeliest type and airline are the same, and the
-largest difference of any probability or value ({TOLERANCE:g} is allowed).
+largest difference of any probability or value ({export["tolerance"]:g} is allowed).
 
 {markdown_table(["file", "size", "test images", "same top-1", "largest difference"], parity, "lrrrr")}
 
 ## Time
 
-Median per batch, from uint8 images to probabilities, on {check.device}.
+Median per batch, from uint8 images to probabilities, on {export["device"]}.
 
-{markdown_table(["way to run", *(f"batch of {size}" for size in BATCH_SIZES)], latency, "l" + "r" * len(BATCH_SIZES))}
+{export_table(export).markdown()}
 
 {fastest}
 {failed}"""
+
+
+def export_table(export: Mapping[str, Any]) -> Table:
+    """Return the median time of each way to run the exported model; `export` is `reports/export.json`."""
+    batches = list(export["fastest_by_latency"])
+    lines = [
+        [way, *(write_value(sizes[batch]["median"], "ms") for batch in batches)]
+        for way, sizes in export["latency_ms"].items()
+    ]
+    lines += [[way, *(NONE for _ in batches)] for way in export["failed"]]
+    return Table(["way to run", *(f"batch of {batch}" for batch in batches)], lines, "l" + "r" * len(batches))

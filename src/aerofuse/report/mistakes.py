@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aerofuse.plotting.wording import write_list
-from aerofuse.report.pictures import Picture, data_uri
-from aerofuse.report.sources import PageSources
+from aerofuse.report.sources import PageSources, Picture, data_uri
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ _BRANCHES = {"cnn": "CNN", "transformer": "transformer"}
 
 
 def mistake_groups(sources: PageSources) -> list[MistakeGroup]:
-    """The worst mistakes with their pictures."""
+    """Return the worst mistakes with their pictures."""
     groups = []
     for task, (title, nothing) in _GROUPS.items():
         mistakes = sources.mistakes["mistakes"]
@@ -84,13 +83,13 @@ def _mistake(task: str, entry: Mapping[str, Any], sources: PageSources) -> Mista
 
 
 def mistake_notes(sources: PageSources) -> list[str]:
-    """How to read the maps, and what was measured of them."""
+    """Return how to read the maps, and what was measured of them."""
     found = sources.mistakes
     notes = [
         "Bright is where the features of a branch speak for what was predicted, of clarity and block for a higher "
         "value; each map is scaled to its own maximum. The maps are Grad-CAM in its element-wise form (HiResCAM)."
     ]
-    notes += _remarks_on_covering(found["covering"])
+    notes += _remarks_on_occlusion_test(found["occlusion_test"])
     if found["fusion_method"] == "attention":
         notes.append("The bar shows the weights that the fusion gives the two branches for that photo.")
     else:
@@ -101,17 +100,17 @@ def mistake_notes(sources: PageSources) -> list[str]:
     return notes
 
 
-def _remarks_on_covering(covering: Mapping[str, Any]) -> list[str]:
-    """Whether the maps name what matters."""
-    effects = {_BRANCHES[branch]: effect for branch, effect in covering["effects"].items()}
+def _remarks_on_occlusion_test(test: Mapping[str, Any]) -> list[str]:
+    """Return whether the maps name what matters."""
+    effects = {_BRANCHES[branch]: effect for branch, effect in test["effects"].items()}
 
     def falls(which: str) -> str:
         return write_list([f"{effect[which]:.1f} ({branch})" for branch, effect in effects.items()])
 
     notes = [
-        f"Whether they name what matters was measured on {covering['photos']} test photos: with the quarter of a photo "
-        f"covered that a map names most, the logit of the predicted type falls by {falls('hottest')}; with the quarter "
-        f"that it names least, by {falls('coldest')}."
+        f"An occlusion test on {test['photos']} test photos says whether they name what matters: with the quarter of a "
+        f"photo covered that a map names most, the logit of the predicted type falls by {falls('hottest')}; with the "
+        f"quarter that it names least, by {falls('coldest')}."
     ]
     poor = [branch for branch, effect in effects.items() if effect["hottest"] <= effect["coldest"]]
     if poor:

@@ -6,7 +6,7 @@ from aerofuse.common.markdown import markdown_table
 from aerofuse.data.labels import CLASSIFICATION_TASKS
 from aerofuse.inference.package import PackageRecord
 from aerofuse.models.files import ModelRecord
-from aerofuse.plotting.wording import METRICS, write_value
+from aerofuse.plotting.wording import METRICS, write_list, write_value
 
 # The source of photos in params.yaml: what a reader should know of it.
 DATA = {
@@ -20,7 +20,7 @@ DATA = {
 
 
 def model_card(record: ModelRecord, package: PackageRecord, source: str) -> str:
-    """A Markdown page; `source` names the source of the photos, as `data.source` does."""
+    """Return a Markdown page; `source` names the source of the photos, as `data.source` does."""
     architecture = record.architecture
     backbones = " and ".join(name for name in (architecture.cnn, architecture.transformer) if name)
     joined = f", joined by `{architecture.fusion_method}`" if architecture.fusion_method else ""
@@ -84,8 +84,7 @@ def _written(tasks: tuple[str, ...]) -> str:
         "clarity": "how sharp the photo is (**clarity**, 0 to 1)",
         "block": "how much of the aircraft is hidden (**block**, 0 to 1)",
     }
-    *first, last = (words[task] for task in tasks)
-    return f"{', '.join(first)} and {last}" if first else last
+    return write_list([words[task] for task in tasks])
 
 
 def _classes(record: ModelRecord) -> str:

@@ -9,14 +9,21 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from aerofuse.plotting.chart_style import TEMPLATES, VEGA_LITE, read_chart_style
-from aerofuse.plotting.charts import Chart
-from aerofuse.plotting.vega_bundle import vega_bundle
+from aerofuse.plotting.chart import VEGA_LITE, Chart, chart_style, page_colours, vega_bundle
+from aerofuse.plotting.learning import learning_charts
+from aerofuse.plotting.models import interval_charts
 from aerofuse.plotting.wording import MODELS
-from aerofuse.report.answer_sections import calibration_section, confusion_section, regression_section
 from aerofuse.report.mistakes import mistake_groups, mistake_notes
-from aerofuse.report.model_charts import interval_charts, learning_charts
-from aerofuse.report.sections import cost_section, data_section, devices_table, export_section, params_text
+from aerofuse.report.sections import (
+    calibration_section,
+    confusion_section,
+    cost_section,
+    data_section,
+    devices_table,
+    export_section,
+    params_text,
+    regression_section,
+)
 from aerofuse.report.sources import PageSources
 from aerofuse.report.tables import (
     GATE_HEADER,
@@ -30,6 +37,7 @@ from aerofuse.report.tables import (
 )
 from aerofuse.report.verdict import gain_sentence, headline, leads
 
+TEMPLATES = Path(__file__).with_name("templates")
 MAX_BYTES = 10_000_000
 
 
@@ -50,7 +58,7 @@ def write_page(sources: PageSources, path: Path) -> list[Chart]:
 
 
 def render_page(sources: PageSources) -> str:
-    """The report as HTML."""
+    """Return the report as HTML."""
     return _render(sources)[0]
 
 
@@ -80,10 +88,10 @@ def _render(sources: PageSources) -> tuple[str, list[Chart]]:
     text = environment.get_template("page.html.j2").render(
         title="Aerofuse: results",
         body=Markup(body),
-        style=Markup(style),
+        style=Markup(_colours() + style),
         # `<` only occurs inside strings, where it may be written so; a script tag then cannot end in one.
         specs=Markup(specs.replace("<", "\\u003c")),
-        chart_style=Markup(json.dumps(read_chart_style(), separators=(",", ":"))),
+        chart_style=Markup(json.dumps(chart_style(), separators=(",", ":"))),
         script=Markup(vega_bundle(VEGA_LITE, script)),
     )
     return text, list(charts.values())
@@ -110,7 +118,7 @@ def _content(sources: PageSources) -> dict[str, Any]:
         "remarks": remarks_on_times(comparison),
         "differences": differences_table(comparison),
         "mcnemar": REMARK_ON_MCNEMAR,
-        "learning_charts": learning_charts(sources),
+        "learning_charts": learning_charts({MODELS[model]: sources.history_of(model) for model in MODELS}),
         "confusion": confusion_section(sources),
         "calibration": calibration_section(sources),
         "regression": regression_section(sources),
@@ -127,8 +135,16 @@ def _content(sources: PageSources) -> dict[str, Any]:
     }
 
 
+def _colours() -> str:
+    """Return the page's colours as CSS variables, light and dark."""
+    light, dark = (
+        " ".join(f"{name}: {colour};" for name, colour in page_colours(scheme).items()) for scheme in ("light", "dark")
+    )
+    return f":root {{ {light} }}\n@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n"
+
+
 def _code(text: str) -> Markup:
-    """Text in which what stands in backticks is code."""
+    """Return text in which what stands in backticks is code."""
     parts = text.split("`")
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if number % 2 else part for number, part in enumerate(parts)

@@ -1,38 +1,140 @@
-"""The sections of the report on costs, data and settings, with a sentence where there is nothing to show."""
+"""The sections of the report, each with a sentence where there is nothing to show."""
 
 from __future__ import annotations
 
 import io
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ruamel.yaml import YAML
 
 from aerofuse.common.markdown import Table
-from aerofuse.data.labels import CLASSIFICATION_TASKS, REGRESSION_TASKS
-from aerofuse.plotting.charts import Chart
-from aerofuse.plotting.wording import MODELS, NONE, STAGES, write_bytes, write_duration, write_list, write_value
-from aerofuse.report.cost_charts import cost_charts
-from aerofuse.report.data_charts import data_charts, split_table
-from aerofuse.report.pictures import Picture, data_uri
-from aerofuse.report.sources import PageSources
+from aerofuse.data.labels import CLASSIFICATION_TASKS, REGRESSION_TASKS, TASKS
+from aerofuse.metrics.confusion import confused_pairs, type_names
+from aerofuse.metrics.reliability import AFTER, calibrated_tasks, mean_over_images, reliability_bins
+from aerofuse.plotting.answers import confusion_chart, regression_chart, reliability_chart
+from aerofuse.plotting.chart import Chart
+from aerofuse.plotting.data import class_charts, label_charts, split_table
+from aerofuse.plotting.models import cost_charts
+from aerofuse.plotting.wording import (
+    METRICS,
+    MODELS,
+    NONE,
+    STAGES,
+    write_bytes,
+    write_duration,
+    write_list,
+    write_value,
+)
+from aerofuse.report.export_page import export_table
+from aerofuse.report.sources import PageSources, Picture, Section, data_uri, without_head, without_label
 
 _FILES = {"onnx": "The ONNX file", "torch": "The torch program"}
+# The model that a section shows; the others are folded away.
+_SHOWN = "hybrid"
 
 
 @dataclass(frozen=True)
-class CostSection:
-    """Charts, the exact numbers of every training stage, and remarks."""
+class ModelPart:
+    """What a section has of one model."""
 
+    model: str
+    name: str
     charts: list[Chart]
-    table: Table
+    table: Table | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class AnswerSection:
+    """The hybrid's part, those of the baselines, and what is to be said of what is missing."""
+
+    shown: ModelPart | None
+    folded: list[ModelPart]
     notes: list[str]
+    table: Table | None = None
 
 
-def cost_section(sources: PageSources) -> CostSection:
-    """Memory and time."""
+def confusion_section(sources: PageSources) -> AnswerSection:
+    """Return the confusion matrices and the most confused pairs."""
+    parts = []
+    for model, predictions in sources.predictions.items():
+        if predictions["type"].notna().any():
+            charts = [confusion_chart(predictions, type_names(predictions), model)]
+            pairs = confused_pairs(predictions)
+            notes = [] if pairs.rows else ["It takes no type for another."]
+            parts.append(ModelPart(model, MODELS[model], charts, pairs if pairs.rows else None, notes))
+    return _divided(parts, [] if parts else [without_label("type")])
+
+
+def calibration_section(sources: PageSources) -> AnswerSection:
+    """Return reliability diagrams, and the expected calibration errors of all models in one table."""
+    parts, lines = [], []
+    for model, predictions in sources.predictions.items():
+        metrics = sources.metrics_of(model)
+        charts = []
+        for task in calibrated_tasks(predictions):
+            charts.append(reliability_chart(predictions, task, model, metrics))
+            bins = reliability_bins(predictions, task)
+            bins = bins[bins["kind"] == AFTER]
+            shares = (mean_over_images(bins, column) for column in ("accuracy", "confidence"))
+            errors = (metrics.get(f"{task}_ece{suffix}") for suffix in ("", "_uncalibrated"))
+            values = [write_value(value, "%") for value in (*shares, *errors)]
+            lines.append([MODELS[model], task, str(bins["images"].sum()), *values])
+        if charts:
+            parts.append(ModelPart(model, MODELS[model], charts))
+    header = ["model", "head", "images", "right", "mean confidence", "ECE", "ECE before calibration"]
+    table = Table(header, lines, "llrrrrr") if lines else None
+    return _divided(parts, _missing(sources, CLASSIFICATION_TASKS), table)
+
+
+def regression_section(sources: PageSources) -> AnswerSection:
+    """Return clarity and block, predicted against true."""
+    parts = []
+    for model, predictions in sources.predictions.items():
+        tasks = [task for task in REGRESSION_TASKS if task in predictions and predictions[task].notna().any()]
+        if tasks:
+            metrics = sources.metrics_of(model)
+            charts = [regression_chart(predictions, task, model, metrics) for task in tasks]
+            parts.append(ModelPart(model, MODELS[model], charts, notes=[_errors(metrics, task) for task in tasks]))
+    return _divided(parts, _missing(sources, REGRESSION_TASKS))
+
+
+def _errors(metrics: Mapping[str, float], task: str) -> str:
+    known = [
+        f"{METRICS[name][0].removeprefix(f'{task} ')} {write_value(metrics[name], METRICS[name][1])}"
+        for name in (f"{task}_mae", f"{task}_rmse", f"{task}_plcc", f"{task}_srcc")
+        if name in metrics
+    ]
+    constant = metrics.get(f"{task}_mae_constant")
+    beside = "" if constant is None else f"; a constant would have an MAE of {write_value(constant, '')}"
+    undefined = "" if f"{task}_plcc" in metrics else "; the correlations are undefined, for all predictions are alike"
+    return f"{task.capitalize()}: {', '.join(known)}{beside}{undefined}."
+
+
+def _missing(sources: PageSources, tasks: tuple[str, ...]) -> list[str]:
+    """Return what cannot be shown of some tasks: without labels nothing, without a head not that model."""
+    notes = []
+    headless: dict[tuple[str, ...], list[str]] = {}
+    for task in tasks:
+        having = sources.models_with(task)
+        labelled = any(sources.predictions[model][task].notna().any() for model in having)
+        if not labelled:
+            notes.append(without_label(task))
+        elif len(having) < len(MODELS):
+            headless.setdefault(tuple(model for model in MODELS if model not in having), []).append(task)
+    return notes + [without_head(models, tasks) for models, tasks in headless.items()]
+
+
+def _divided(parts: list[ModelPart], notes: list[str], table: Table | None = None) -> AnswerSection:
+    shown = next((part for part in parts if part.model == _SHOWN), None)
+    return AnswerSection(shown, [part for part in parts if part is not shown], notes, table)
+
+
+def cost_section(sources: PageSources) -> Section:
+    """Return memory and time."""
     lines = []
     for stage, times in sources.training.items():
         memory = sources.memory[stage]
@@ -48,8 +150,9 @@ def cost_section(sources: PageSources) -> CostSection:
                 NONE if memory is None else memory.measured,
             ]
         )
+    charts = cost_charts(sources.training, sources.memory, sources.comparison)
     header = ["stage", "time", "epochs", "images / s", "batch", "peak, predicted", "peak", "how measured"]
-    return CostSection(cost_charts(sources), Table(header, lines, "lrrrrrrl"), _remarks_on_memory(sources))
+    return Section(Table(header, lines, "lrrrrrrl"), _remarks_on_memory(sources), charts)
 
 
 def _remarks_on_memory(sources: PageSources) -> list[str]:
@@ -66,22 +169,8 @@ def _remarks_on_memory(sources: PageSources) -> list[str]:
     return notes
 
 
-@dataclass(frozen=True)
-class ExportSection:
-    """Time of the packaged model in each way to run it, which is fastest, and whether the files say the same."""
-
-    table: Table
-    notes: list[str]
-
-
-def export_section(export: Mapping[str, Any]) -> ExportSection:
-    """The exported model, as `aerofuse.inference.export_check` found it."""
-    batches = list(export["fastest_by_latency"])
-    lines = [
-        [way, *(write_value(sizes[batch]["median"], "ms") for batch in batches)]
-        for way, sizes in export["latency_ms"].items()
-    ]
-    lines += [[way, *(NONE for _ in batches)] for way in export["failed"]]
+def export_section(export: Mapping[str, Any]) -> Section:
+    """Return the exported model, as `aerofuse.inference.export_check` found it."""
     notes = [f"Fastest for a batch of {batch}: {way}." for batch, way in export["fastest_by_latency"].items()]
     notes += [f"{way} does not run here: {reason}" for way, reason in export["failed"].items()]
     notes += [
@@ -90,23 +179,11 @@ def export_section(export: Mapping[str, Any]) -> ExportSection:
         f"answer is {found['max_difference']:.1e}."
         for name, found in export["parity"].items()
     ]
-    return ExportSection(
-        Table(["way to run", *(f"batch of {batch}" for batch in batches)], lines, "l" + "r" * len(batches)), notes
-    )
+    return Section(export_table(export), notes)
 
 
-@dataclass(frozen=True)
-class DataSection:
-    """What the models learned from."""
-
-    table: Table
-    charts: list[Chart]
-    sheet: Picture | None
-    notes: list[str]
-
-
-def data_section(sources: PageSources) -> DataSection:
-    """The data report, shortened."""
+def data_section(sources: PageSources) -> Section:
+    """Return the data report, shortened."""
     data = sources.data
     photos = sum(split["photos"] for split in data["splits"].values())
     notes = [f"{photos} photos were used, {len(data['dropped'])} were left out."]
@@ -126,18 +203,18 @@ def data_section(sources: PageSources) -> DataSection:
     )
     if data["merged_types"]:
         notes.append(f"Merged into one class, for they have too few airframes: {', '.join(data['merged_types'])}.")
-    for task in (*CLASSIFICATION_TASKS, *REGRESSION_TASKS):
+    for task in TASKS:
         if not any(split["labelled"][task] for split in data["splits"].values()):
             notes.append(f"No photo has a label of {task}: that head learned nothing and nothing of it is measured.")
     sheet = None
     if sources.contact_sheet.is_file():
         alt = "Photos of the test split, evenly over the types, each with its type, airline, clarity and block"
         sheet = Picture(data_uri(sources.contact_sheet), alt, "Photos of the test split with their labels")
-    return DataSection(split_table(data), data_charts(data), sheet, notes)
+    return Section(split_table(data), notes, class_charts(data) + label_charts(data), sheet)
 
 
 def devices_table(sources: PageSources) -> Table:
-    """What each stage ran on, and how its training went."""
+    """Return what each stage ran on, and how its training went."""
     lines = [
         [
             STAGES[stage],
@@ -155,7 +232,7 @@ def devices_table(sources: PageSources) -> Table:
 
 
 def params_text(params: Mapping[str, Any]) -> str:
-    """The parameters as YAML."""
+    """Return the parameters as YAML."""
     buffer = io.StringIO()
     yaml = YAML(typ="safe")
     yaml.default_flow_style = False

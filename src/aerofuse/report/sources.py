@@ -1,16 +1,19 @@
-"""All that the report is made of."""
+"""What the report shows: the results that the stages wrote, and pictures as part of the page."""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from aerofuse.common.markdown import Table
 from aerofuse.comparison.comparison import TRAINING_STAGES, Comparison
 from aerofuse.comparison.times import MemoryRecord, TrainingTimes
+from aerofuse.plotting.chart import Chart
 from aerofuse.plotting.wording import MODELS, write_list
 
 
@@ -41,22 +44,51 @@ class PageSources:
     changed: bool
 
     def models_with(self, column: str) -> list[str]:
-        """The models whose predictions have a column."""
+        """Return the models whose predictions have a column."""
         return [model for model in MODELS if column in self.predictions[model]]
 
+    def metrics_of(self, model: str) -> Mapping[str, float]:
+        """Return the metrics of a model."""
+        return next(row.metrics for row in self.comparison.rows if row.model == model)
+
     def history_of(self, model: str) -> dict[str, pd.DataFrame]:
-        """The histories of the phases of a model: for the hybrid `A`, `B`, `C`, for a baseline its only one."""
+        """Return the histories of the phases of a model: for the hybrid `A`, `B`, `C`, for a baseline its only one."""
         stages = TRAINING_STAGES[model]
         names = {stage: stage.rpartition("_")[2].upper() if len(stages) > 1 else MODELS[model] for stage in stages}
         return {names[stage]: self.histories[stage] for stage in stages}
 
 
 def without_label(task: str) -> str:
-    """Why there is nothing to show of a task."""
+    """Return why there is nothing to show of a task."""
     return f"No test image has a label of {task}."
 
 
 def without_head(models: Sequence[str], tasks: Sequence[str]) -> str:
-    """Which models do not answer some tasks."""
+    """Return which models do not answer some tasks."""
     names = write_list([MODELS[model] for model in models])
     return f"The {names} model{'s have' if len(models) > 1 else ' has'} no head for {write_list(tasks)}."
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture inside the page, with what it shows in words."""
+
+    uri: str
+    alt: str
+    title: str
+
+
+def data_uri(path: Path) -> str:
+    """Return a PNG or JPEG file as a data URI. Raises `FileNotFoundError`."""
+    kind = {".png": "image/png", ".jpg": "image/jpeg"}[path.suffix]
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the page: its table, sentences in which backticks mark code, charts, and a picture."""
+
+    table: Table
+    notes: list[str]
+    charts: list[Chart] = field(default_factory=list)
+    sheet: Picture | None = None

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from aerofuse.common.markdown import Table
 from aerofuse.comparison.comparison import Comparison, ModelRow
 from aerofuse.comparison.gates import GateResult
-from aerofuse.metrics.statistics import Interval
 from aerofuse.plotting.wording import (
     METRICS,
     MODELS,
     NONE,
     write_duration,
+    write_interval,
     write_p_value,
     write_threshold,
     write_value,
@@ -28,7 +28,7 @@ REMARK_ON_MCNEMAR = (
 
 
 def comparison_page(comparison: Comparison) -> str:
-    """The whole page: how to read it, the models, their differences, the gates."""
+    """Return the whole page: how to read it, the models, their differences, the gates."""
     of_hybrid = [gate for gate in comparison.gates if gate.model == "hybrid"]
     of_baseline = [gate for gate in comparison.gates if gate.model != "hybrid"]
     parts = [
@@ -50,7 +50,7 @@ def comparison_page(comparison: Comparison) -> str:
 
 
 def introduction(comparison: Comparison) -> list[str]:
-    """What was compared, and how to read it."""
+    """Return what was compared, and how to read it."""
     settings = comparison.settings
     return [
         f"{comparison.test_images} test images, recipe `{settings.recipe}`. Every number of a model comes from its "
@@ -64,7 +64,7 @@ def introduction(comparison: Comparison) -> list[str]:
 
 
 def remarks_on_times(comparison: Comparison) -> list[str]:
-    """What the times are of."""
+    """Return what the times are of."""
     hybrid = comparison.rows[-1]
     ratio = comparison.phase_speed_ratio
     aim = "reached" if ratio >= _SPEED_RATIO_AIM else "not reached"
@@ -77,7 +77,7 @@ def remarks_on_times(comparison: Comparison) -> list[str]:
 
 
 def summary_of_gates(gates: Sequence[GateResult]) -> str:
-    """How many of the hybrid's gates pass."""
+    """Return how many of the hybrid's gates pass."""
     counts = Counter(gate.status for gate in gates)
     return (
         f"Of the hybrid's {len(gates)} gates, {counts['pass']} pass, {counts['fail']} fail, and "
@@ -86,7 +86,7 @@ def summary_of_gates(gates: Sequence[GateResult]) -> str:
 
 
 def models_table(comparison: Comparison) -> Table:
-    """Every metric of every model, with its interval where there is one, then size and times."""
+    """Return every metric of every model, with its interval where there is one, then size and times."""
     header = ["", *(MODELS[row.model] for row in comparison.rows), "constant predictor", "labelled images"]
     lines = []
     for metric, (name, unit) in METRICS.items():
@@ -109,7 +109,7 @@ def models_table(comparison: Comparison) -> Table:
 
 
 def _labelled_images(comparison: Comparison, metric: str) -> int:
-    """How many test images have the label that a metric is of: the same for every model."""
+    """Return how many test images have the label that a metric is of: the same for every model."""
     counted = f"{metric.partition('_')[0]}_labelled"
     return next(int(row.metrics[counted]) for row in comparison.rows if counted in row.metrics)
 
@@ -119,17 +119,11 @@ def _value_with_interval(row: ModelRow, metric: str, unit: str) -> str:
     interval = row.intervals.get(metric)
     if metric not in row.metrics or interval is None:
         return value
-    return f"{value} {write_interval(interval, unit)}"
-
-
-def write_interval(interval: Interval, unit: str, *, signed: bool = False) -> str:
-    """Such as `[80.51, 83.79]`."""
-    low, high = (write_value(end, unit, signed=signed).split()[0] for end in (interval.low, interval.high))
-    return f"[{low}, {high}]"
+    return f"{value} {write_interval(interval.low, interval.high, unit)}"
 
 
 def differences_table(comparison: Comparison) -> Table:
-    """Every pair of models, metric by metric."""
+    """Return every pair of models, metric by metric."""
     lines = []
     for entry in comparison.differences:
         name, unit = METRICS[entry.metric]
@@ -144,7 +138,7 @@ def differences_table(comparison: Comparison) -> Table:
                 f"{MODELS[entry.model_a]} minus {MODELS[entry.model_b]}",
                 name,
                 write_value(found.estimate, unit, signed=True),
-                write_interval(Interval(found.low, found.high), unit, signed=True),
+                write_interval(found.low, found.high, unit, signed=True),
                 str(entry.images),
                 counts,
                 p_value,
@@ -155,7 +149,7 @@ def differences_table(comparison: Comparison) -> Table:
 
 
 def gate_cells(gate: GateResult) -> list[str]:
-    """Name, measured value, threshold, status and note of a gate."""
+    """Return name, measured value, threshold, status and note of a gate."""
     return [
         gate.name,
         write_value(gate.measured, gate.unit, signed=gate.unit == "points"),

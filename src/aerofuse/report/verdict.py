@@ -1,4 +1,4 @@
-"""What a reader wants to know first: which model is best at what, and whether the test images can tell."""
+"""The verdict: which model is best at what, and whether the test images can tell."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ from dataclasses import dataclass
 
 from aerofuse.comparison.comparison import Comparison, ModelRow
 from aerofuse.metrics.statistics import Interval
-from aerofuse.plotting.wording import METRICS, MODELS, write_list, write_threshold, write_value
-from aerofuse.report.tables import write_interval
+from aerofuse.plotting.wording import (
+    MAIN_METRICS,
+    METRICS,
+    MODELS,
+    write_interval,
+    write_list,
+    write_threshold,
+    write_value,
+)
 
-MAIN_METRICS = ("type_top1", "airline_top1", "clarity_mae", "block_mae")
 _TASK_WORDS = {"type_top1": "type", "airline_top1": "airline", "clarity_mae": "clarity", "block_mae": "block"}
 
 
@@ -30,7 +36,7 @@ class Lead:
 
 
 def leads(comparison: Comparison) -> list[Lead]:
-    """The best model in each main metric that the test images have labels for."""
+    """Return the best model in each main metric that the test images have labels for."""
     return [_lead(comparison, metric) for metric in MAIN_METRICS if any(metric in r.intervals for r in comparison.rows)]
 
 
@@ -44,8 +50,13 @@ def _lead(comparison: Comparison, metric: str) -> Lead:
     differences = [_advantage(comparison, best, other, metric, sign) for other in others]
     gain_unit = "points" if unit == "%" else unit
     written = tuple(
-        f"{write_value(estimate, gain_unit, signed=True)} {write_interval(interval, gain_unit, signed=True)} "
-        f"over {MODELS[other.model]}"
+        " ".join(
+            [
+                write_value(estimate, gain_unit, signed=True),
+                write_interval(interval.low, interval.high, gain_unit, signed=True),
+                f"over {MODELS[other.model]}",
+            ]
+        )
         for other, (estimate, interval) in zip(others, differences, strict=True)
     )
     return Lead(
@@ -53,7 +64,7 @@ def _lead(comparison: Comparison, metric: str) -> Lead:
         name=name,
         model=best.model,
         value=write_value(best.metrics[metric], unit),
-        interval=write_interval(best.intervals[metric], unit),
+        interval=write_interval(best.intervals[metric].low, best.intervals[metric].high, unit),
         ahead_of=written,
         clear=bool(others) and all(interval.low > 0 for _, interval in differences),
     )
@@ -62,7 +73,7 @@ def _lead(comparison: Comparison, metric: str) -> Lead:
 def _advantage(
     comparison: Comparison, best: ModelRow, other: ModelRow, metric: str, sign: int
 ) -> tuple[float, Interval]:
-    """By how much `best` is better than `other`: the difference, turned so that more is better."""
+    """Return by how much `best` is better than `other`: the difference, turned so that more is better."""
     forward = comparison.difference(best.model, other.model, metric)
     entry = forward or comparison.difference(other.model, best.model, metric)
     assert entry is not None, "every pair of models with a metric is compared"
@@ -74,7 +85,7 @@ def _advantage(
 
 
 def headline(comparison: Comparison) -> str:
-    """One sentence or two: who is clearly best at what, and where nobody is."""
+    """Return one sentence or two: who is clearly best at what, and where nobody is."""
     found = leads(comparison)
     if not found:
         return "The test images have no labels, so no model can be called better."
@@ -90,7 +101,7 @@ def headline(comparison: Comparison) -> str:
 
 
 def gain_sentence(comparison: Comparison) -> str:
-    """The hybrid's type accuracy against the multi-task baseline's: what it was built for, and its first gate."""
+    """Return the gain in type accuracy of the hybrid over the multi-task baseline, the hybrid's first gate."""
     gain = comparison.difference("hybrid", "multi_task", "type_top1")
     if gain is None:
         return "Whether the hybrid names more types than the multi-task baseline cannot be measured without labels."

@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from aerofuse.common.files import write_json
-from aerofuse.plotting.learning_curves import draw_learning_curves
+from aerofuse.plotting.learning import draw_learning_curves
+from aerofuse.plotting.wording import STAGES
 from aerofuse.training.params import PhaseParams
 from aerofuse.training.state import TrainingReport
 
@@ -26,7 +27,8 @@ def write_records(
     table = pd.DataFrame(report.history).round(6)
     table.to_csv(history, index=False)
     curves = history.with_suffix(".png")
-    draw_learning_curves({stage: table}, stage, curves)
+    model = STAGES[stage].partition(",")[0]
+    draw_learning_curves({stage: table}, model, curves, title=STAGES[stage])
     spent = {
         "seconds": round(report.seconds, 1),
         "epochs": phase.epochs,

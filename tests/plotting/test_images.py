@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aerofuse.plotting.mistake_pictures import Pixels, overlay, write_jpegs
+from aerofuse.plotting.images import Pixels, overlay, write_jpegs
 
 
 def noise(seed: int, side: int) -> Pixels:
@@ -39,6 +39,6 @@ def test_all_pictures_together_stay_below_the_limit(tmp_path: Path) -> None:
     good = sum(path.stat().st_size for path in (tmp_path / "good").iterdir())
     write_jpegs(pictures, tmp_path / "less", good * 2 // 3)
     assert sum(path.stat().st_size for path in (tmp_path / "less").iterdir()) <= good * 2 // 3
-    with pytest.raises(ValueError, match=r"8 pictures take \d+ bytes, 100 are allowed; show fewer mistakes"):
+    with pytest.raises(ValueError, match=r"8 images take \d+ bytes, 100 are allowed; show fewer mistakes"):
         write_jpegs(pictures, tmp_path / "none", 100)
     assert not (tmp_path / "none").exists()

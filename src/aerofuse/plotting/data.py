@@ -1,9 +1,10 @@
-"""What the models learned from."""
+"""The prepared data as a table and as charts: photos and labels of each split."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import altair as alt
@@ -12,17 +13,18 @@ import pandas as pd
 
 from aerofuse.common.markdown import Table
 from aerofuse.data.labels import REGRESSION_TASKS, TASKS
-from aerofuse.plotting.charts import SECOND_PALETTE, Chart, finish, rows
+from aerofuse.plotting.chart import SECOND_PALETTE, Chart, finish, rows, write_picture
 
-_BARS = 40
+_BARS = 60  # classes in a chart
 
 
 def split_table(data: Mapping[str, Any]) -> Table:
-    """Photos, classes, airframes and labels of each split; `data` is `reports/data/report.json`."""
+    """Return photos, classes, airframes and labels of each split; `data` is `reports/data/report.json`."""
     splits = data["splits"].values()
     lines = [
         ["photos", *(str(split["photos"]) for split in splits)],
         ["types", *(str(len(split["types"])) for split in splits)],
+        ["fewest photos of a type", *(str(min(split["types"].values(), default=0)) for split in splits)],
         ["airlines", *(str(len(split["airlines"])) for split in splits)],
         ["known airframes", *(str(split["airframes"]) for split in splits)],
         *([f"with a label of {task}", *(str(split["labelled"][task]) for split in splits)] for task in TASKS),
@@ -30,10 +32,24 @@ def split_table(data: Mapping[str, Any]) -> Table:
     return Table(["", *data["splits"]], lines, "l" + "r" * len(data["splits"]))
 
 
-def data_charts(data: Mapping[str, Any]) -> list[Chart]:
-    """Photos per type and airline, and how clarity and block are spread, each where there are labels."""
-    charts = [_class_chart(data, kind) for kind in ("types", "airlines") if _classes(data, kind)]
-    return charts + [_histogram(data, task) for task in REGRESSION_TASKS if _labelled(data, task)]
+def draw_data(data: Mapping[str, Any], folder: Path) -> list[str]:
+    """Write `balance.png` and, where clarity or block have labels, `labels.png`; return the names of the files."""
+    written = {"balance.png": [[chart] for chart in class_charts(data)]}
+    if histograms := label_charts(data):
+        written["labels.png"] = [histograms]
+    for name, charts in written.items():
+        write_picture(folder / name, charts)
+    return list(written)
+
+
+def class_charts(data: Mapping[str, Any]) -> list[Chart]:
+    """Return the photos per type and, where there are labels, per airline, in each split."""
+    return [_class_chart(data, kind) for kind in ("types", "airlines") if _classes(data, kind)]
+
+
+def label_charts(data: Mapping[str, Any]) -> list[Chart]:
+    """Return how the labels of clarity and block are spread in each split, where there are any."""
+    return [_histogram(data, task) for task in REGRESSION_TASKS if _labelled(data, task)]
 
 
 def _classes(data: Mapping[str, Any], kind: str) -> Counter[str]:
@@ -65,7 +81,7 @@ def _class_chart(data: Mapping[str, Any], kind: str) -> Chart:
         alt.Chart(table)
         .mark_bar()
         .encode(
-            x=alt.X("photos:Q", title=None),
+            x=alt.X("photos:Q", title=None, axis=alt.Axis(tickMinStep=1)),
             y=alt.Y("name:N", sort=names, title=None, axis=alt.Axis(labelLimit=140)),
             color=_split_colour(data),
             order="order:Q",
