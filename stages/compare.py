@@ -10,15 +10,9 @@ import pandas as pd
 
 from aerofuse.common.files import read_json, write_json
 from aerofuse.common.params import load_section, load_value, read_params_file
-from aerofuse.comparison.comparison import (
-    TRAINING_STAGES,
-    CompareParams,
-    Comparison,
-    ModelResults,
-    Settings,
-    compare_models,
-)
+from aerofuse.comparison.comparison import TRAINING_STAGES, Comparison, ModelResults, Settings, compare_models
 from aerofuse.comparison.times import EvaluationTimes, MemoryRecord, TrainingTimes
+from aerofuse.metrics.params import CompareParams
 from aerofuse.metrics.predictions import read_predictions
 from aerofuse.plotting.chart import write_picture
 from aerofuse.plotting.learning import draw_learning_curves

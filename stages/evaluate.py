@@ -11,9 +11,10 @@ from aerofuse.common.files import write_json
 from aerofuse.common.params import load_section
 from aerofuse.data.dataset import PreparedSplit, make_loader
 from aerofuse.metrics.calibration import calibration_metrics
-from aerofuse.metrics.collect import EvaluateParams, collect_outputs
+from aerofuse.metrics.collect import collect_outputs
 from aerofuse.metrics.latency import measure_latency
 from aerofuse.metrics.metrics import compute_metrics, constant_predictor_maes
+from aerofuse.metrics.params import EvaluateParams
 from aerofuse.metrics.predictions import plotted_columns, prediction_table, write_predictions
 from aerofuse.models.files import load_model
 from aerofuse.models.heads import scale_logits

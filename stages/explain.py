@@ -17,7 +17,8 @@ from aerofuse.common.params import load_section
 from aerofuse.data.store import open_table, read_images
 from aerofuse.inference.explain import Explanation, explain
 from aerofuse.inference.occlusion_test import occlusion_effects
-from aerofuse.metrics.predictions import ExplainParams, read_predictions, worst_mistakes
+from aerofuse.metrics.params import ExplainParams
+from aerofuse.metrics.predictions import read_predictions, worst_mistakes
 from aerofuse.models.files import load_model
 from aerofuse.plotting.images import Pixels, overlay, write_jpegs
 from stages import run

@@ -9,9 +9,9 @@ from aerofuse.common.files import write_json
 from aerofuse.common.params import load_section
 from aerofuse.data.dataset import PreparedSplit, make_loader
 from aerofuse.inference.export import FILES, Exported, export_program, require_onnx, write_onnx, write_torch
-from aerofuse.inference.export_check import ExportParams, check_export
+from aerofuse.inference.export_check import check_export
 from aerofuse.inference.package import load_package
-from aerofuse.metrics.collect import EvaluateParams
+from aerofuse.metrics.params import EvaluateParams, ExportParams
 from aerofuse.report.export_page import export_page
 from stages import run
 

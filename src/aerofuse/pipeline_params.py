@@ -8,15 +8,11 @@ from pydantic import Field, model_validator
 
 from aerofuse.backbones.weights import BackboneParams, WeightParams
 from aerofuse.common.params import Section
-from aerofuse.comparison.comparison import CompareParams
-from aerofuse.inference.export_check import ExportParams
 from aerofuse.ingest.params import DataParams
-from aerofuse.metrics.collect import EvaluateParams
-from aerofuse.metrics.predictions import ExplainParams
+from aerofuse.metrics.params import CompareParams, EvaluateParams, ExplainParams, ExportParams
 from aerofuse.models.fusion import FusionMethod
-from aerofuse.models.params import HeadDropoutParams
 from aerofuse.tracking.tracker import TrackingParams
-from aerofuse.training.params import LaunchParams, PhaseParams, TrainingParams
+from aerofuse.training.params import HeadDropoutParams, LaunchParams, PhaseParams, TrainingParams
 from tools.benchmarks.params import BenchmarkParams
 
 

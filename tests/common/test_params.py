@@ -9,7 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from aerofuse.common.params import load_section, load_value, read_params_file
-from aerofuse.comparison.comparison import CompareParams
+from aerofuse.metrics.params import CompareParams
 from aerofuse.models.fusion import FusionMethod
 from aerofuse.training.params import PhaseParams, TrainingParams
 

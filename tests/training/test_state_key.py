@@ -2,81 +2,67 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from aerofuse.training.state_folder import find_training_key
+from aerofuse.training.state_folder import training_key
 
-DVC = """
-stages:
-  train:
-    cmd: train
-    params: [seed, 'recipes.${recipe}.training']
-    deps: [data, src/loop.py]
-  other:
-    cmd: other
-    params: []
-    deps: [missing]
-"""
-PARAMS = "recipe: quick\nseed: 0\nunused: 1\nrecipes: {quick: {training: {rate: 0.1}}, base: {training: {rate: 0.2}}}\n"
+SETTINGS = {"seed": 0, "rate": 0.1}
+INPUTS = (Path("data"), Path("models/cnn.safetensors"))
 
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "dvc.yaml").write_text(DVC)
-    (tmp_path / "params.yaml").write_text(PARAMS)
-    for name in ("data/train.arrow", "src/loop.py", "src/unused.py"):
+    for name in ("data/train.arrow", "models/cnn.safetensors", "src/loop.py", "src/unused.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
+    loop = ModuleType("aerofuse.loop_of_the_test")
+    loop.__file__ = str(tmp_path / "src/loop.py")
+    monkeypatch.setitem(sys.modules, loop.__name__, loop)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def _replace(name: str, old: str, new: str) -> Callable[[Path], object]:
-    return lambda root: (root / name).write_text((root / name).read_text().replace(old, new))
+def _write(name: str) -> Callable[[Path], object]:
+    return lambda root: (root / name).write_text("changed")
 
 
 @pytest.mark.parametrize(
     "change",
-    [
-        _replace("params.yaml", "seed: 0", "seed: 1"),
-        _replace("params.yaml", "rate: 0.1", "rate: 0.3"),
-        _replace("params.yaml", "recipe: quick", "recipe: base"),
-        _replace("src/loop.py", "loop", "pool"),
-        _replace("data/train.arrow", "train", "other"),
-        lambda root: (root / "data/more.arrow").write_text(""),
-    ],
+    [_write("src/loop.py"), _write("data/train.arrow"), _write("models/cnn.safetensors"), _write("data/more.arrow")],
+    ids=["code", "data", "weights", "more data"],
 )
 def test_what_would_give_another_model_changes_it(root: Path, change: Callable[[Path], object]) -> None:
-    before = find_training_key("train", batch_size=8)
+    before = training_key(SETTINGS, INPUTS)
     change(root)
-    assert find_training_key("train", batch_size=8) != before
+    assert training_key(SETTINGS, INPUTS) != before
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        _replace("params.yaml", "unused: 1", "unused: 2"),
-        _replace("params.yaml", "rate: 0.2", "rate: 0.4"),
-        _replace("src/unused.py", "unused", "changed"),
-        _replace("dvc.yaml", "cmd: other", "cmd: another"),
-        lambda root: (root / "data/__pycache__").mkdir() or (root / "data/__pycache__/x.pyc").write_text(""),
-    ],
-)
-def test_what_would_not_leaves_it(root: Path, change: Callable[[Path], object]) -> None:
-    before = find_training_key("train", batch_size=8)
-    change(root)
-    assert find_training_key("train", batch_size=8) == before
+def test_every_setting_counts(root: Path) -> None:
+    assert training_key(SETTINGS, INPUTS) == training_key(dict(SETTINGS), INPUTS)
+    for name in SETTINGS:
+        assert training_key(SETTINGS | {name: 9}, INPUTS) != training_key(SETTINGS, INPUTS)
 
 
-def test_what_was_found_before_training_counts(root: Path) -> None:
-    assert find_training_key("train", batch_size=8) != find_training_key("train", batch_size=9)
+def test_what_is_not_used_leaves_it(root: Path) -> None:
+    before = training_key(SETTINGS, INPUTS)
+    _write("src/unused.py")(root)
+    _write("models/transformer.safetensors")(root)
+    assert training_key(SETTINGS, INPUTS) == before
+
+
+def test_code_in_a_copy_of_the_repository_is_the_same_code(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = training_key(SETTINGS, INPUTS)
+    (root / "copy").mkdir()
+    copy = (root / "src/loop.py").rename(root / "copy/loop.py")
+    monkeypatch.setattr(sys.modules["aerofuse.loop_of_the_test"], "__file__", str(copy))
+    assert training_key(SETTINGS, INPUTS) == before
 
 
 def test_what_is_missing_is_named(root: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"missing, which dvc\.yaml says that the stage depends on"):
-        find_training_key("other")
-    with pytest.raises(ValueError, match=r"dvc\.yaml has no stage 'bogus'"):
-        find_training_key("bogus")
+    with pytest.raises(FileNotFoundError, match="nowhere, which the training starts from, is not there; `dvc repro`"):
+        training_key(SETTINGS, [Path("nowhere")])

@@ -11,9 +11,9 @@ from aerofuse.backbones.weights import BackboneParams
 from aerofuse.common.params import load_section, load_value
 from aerofuse.data.labels import ClassLists
 from aerofuse.models.architecture import hybrid_architecture
-from aerofuse.models.params import HeadDropoutParams
 from aerofuse.planning.clocks import LARGE_GPU
 from aerofuse.planning.planner import Planner
+from aerofuse.training.params import HeadDropoutParams
 from tools.benchmarks.results import Planning
 from tools.benchmarks.subjects import Subject
 

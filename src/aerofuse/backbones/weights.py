@@ -19,7 +19,8 @@ from aerofuse.backbones.backbone import THIN_BACKBONES, Backbone, create_backbon
 from aerofuse.backbones.families import family_of
 from aerofuse.common.files import load_into, load_weights, save_weights, write_atomically
 from aerofuse.common.params import Section
-from aerofuse.models.fusion import Branch
+
+Branch = Literal["cnn", "transformer"]
 
 
 class BackboneParams(Section):

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from aerofuse.checkpointing.budget import format_bytes, parse_bytes
-from aerofuse.models.step_question import StepAnswer, StepQuestion
 from aerofuse.plotting.plan import draw_plan
+from aerofuse.training.step_question import StepAnswer, StepQuestion
 
 _EXAMPLES = """examples:
   aerofuse memory convnext_base

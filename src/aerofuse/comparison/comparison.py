@@ -9,9 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
 
-from aerofuse.common.params import Section
 from aerofuse.comparison.gates import (
     ACCURACY_GATES,
     HYBRID_GATES,
@@ -33,15 +31,6 @@ from aerofuse.metrics.statistics import (
     mean_interval,
     paired_difference,
 )
-
-
-class CompareParams(Section):
-    """How the models are compared."""
-
-    confidence_level: float = Field(gt=0.5, lt=1)
-    bootstrap_samples: int = Field(ge=100)
-    stop_on_failed_gate: bool
-
 
 # The stages that train each model. The models stand in the order in which they are shown.
 TRAINING_STAGES = {

@@ -19,8 +19,8 @@ from aerofuse.data.photo import fit_square, open_photo
 from aerofuse.inference.explain import explain
 from aerofuse.inference.package import Pixels, as_batch, load_package, read_photo
 from aerofuse.inference.predictor import Prediction, Predictor
-from aerofuse.models.step_question import StepAnswer
 from aerofuse.plotting.images import overlay
+from aerofuse.training.step_question import StepAnswer
 
 STYLES = Path(__file__).with_name("page.css")
 PICTURE_PX = 384

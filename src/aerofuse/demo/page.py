@@ -15,8 +15,8 @@ from aerofuse.data.photo import UnreadablePhotoError
 from aerofuse.demo import fragments
 from aerofuse.demo.fragments import PhotoAnswers
 from aerofuse.memory.step import Precision
-from aerofuse.models.step_question import StepAnswer, StepQuestion
 from aerofuse.plotting.plan import draw_plan
+from aerofuse.training.step_question import StepAnswer, StepQuestion
 
 NO_BACKBONE = "none"
 _LARGEST_IMAGE_PX = 1024

@@ -15,7 +15,6 @@ from torch._dynamo.exc import TorchDynamoException
 from tqdm import tqdm
 
 from aerofuse.common.hardware import device_name
-from aerofuse.common.params import Section
 from aerofuse.inference.export import INPUT, require_onnx
 from aerofuse.metrics.latency import Latency, time_passes
 
@@ -168,9 +167,3 @@ def onnx_runner(path: Path) -> Run:
         return dict(zip(names, session.run(names, {INPUT: images.numpy()}), strict=True))
 
     return run
-
-
-class ExportParams(Section):
-    """What is measured of the exported model; the recipe's `evaluate` says how."""
-
-    time_torch_compile: bool

@@ -6,21 +6,12 @@ from collections.abc import Iterable
 
 import torch
 from accelerate import Accelerator
-from pydantic import Field
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from aerofuse.common.params import Section
 from aerofuse.models.aircraft_model import evaluation_mode
 
 Batch = tuple[Tensor, dict[str, Tensor]]
-
-
-class EvaluateParams(Section):
-    """How a model is run over the test split, and how often for its latency."""
-
-    batch_size: int = Field(ge=1)
-    latency_runs: int = Field(ge=1, description="timed single-image passes, after warming up")
 
 
 def collect_outputs(

@@ -9,10 +9,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field
 from torch import Tensor
 
-from aerofuse.common.params import Section
 from aerofuse.data.labels import REGRESSION_TASKS
 from aerofuse.metrics.statistics import Values
 
@@ -154,9 +152,3 @@ def _classified(
         f"{task}_confidence": confidence.numpy(),
         f"{task}_confidence_uncalibrated": uncalibrated.double().softmax(dim=1).amax(dim=1).numpy(),
     }
-
-
-class ExplainParams(Section):
-    """How many of the hybrid's mistakes are explained."""
-
-    mistakes: int = Field(ge=0, le=20, description="photos each of wrong types, of clarity and of block")

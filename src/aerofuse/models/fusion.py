@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 FusionMethod = Literal["concat", "add", "attention"]
-Branch = Literal["cnn", "transformer"]
 
 
 class Fusion(nn.Module, ABC):

@@ -32,11 +32,11 @@ _RANK = "LOCAL_RANK"
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
-def launch(stage: Callable[[], object], module: str) -> None:
-    """Run a stage here, or start `launch.processes` processes that each run `python -m module`.
+def launch(stage: Callable[[], object], *command: str) -> None:
+    """Run a stage here, or start `launch.processes` processes that each run `python -m *command`.
 
     A process that torchrun has started runs the stage itself, so several machines work too:
-    `torchrun --nnodes 2 --nproc-per-node 4 ... -m stages.train_stage_c`.
+    `torchrun --nnodes 2 --nproc-per-node 4 ... -m stages.train train_stage_c`.
     """
     processes = load_section(LaunchParams, "launch").processes
     if _RANK in os.environ or processes == 1:
@@ -47,7 +47,7 @@ def launch(stage: Callable[[], object], module: str) -> None:
     logger.info("training in %d processes", processes)
     # Each process would otherwise use all cores of the machine.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
-    torchrun(["--standalone", f"--nproc-per-node={processes}", "-m", module])
+    torchrun(["--standalone", f"--nproc-per-node={processes}", "-m", *command])
 
 
 def shard(model: AircraftModel) -> None:

@@ -60,6 +60,14 @@ class LaunchParams(Section):
     processes: int = Field(ge=1, le=1024, description="of this machine; torchrun's own variables span several")
 
 
+class HeadDropoutParams(Section):
+    """Dropout in front of every head, per model."""
+
+    single_task: float = Field(ge=0, lt=1)
+    multi_task: float = Field(ge=0, lt=1)
+    hybrid: float = Field(ge=0, lt=1)
+
+
 class TrainingParams(Section):
     """What all training stages of a recipe share."""
 

@@ -13,7 +13,7 @@ from aerofuse.data.labels import ClassLists
 from aerofuse.models.aircraft_model import AircraftModel
 from aerofuse.models.architecture import Architecture, baseline_architecture, hybrid_architecture
 from aerofuse.models.files import load_model
-from aerofuse.models.params import HeadDropoutParams
+from aerofuse.training.params import HeadDropoutParams
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,13 @@ class TrainingPhase:
     output: str
     trains: tuple[str, ...]
     starts_from: str | None = None
+
+    def start_files(self) -> list[Path]:
+        """Return the files and folders with the weights that the phase starts from."""
+        if self.starts_from is not None:
+            return [Path("models") / self.starts_from]
+        branches = ("cnn", "transformer") if self.model == "hybrid" else ("cnn",)
+        return [PRETRAINED_FOLDER / f"{branch}.safetensors" for branch in branches]
 
 
 PRETRAINED_FOLDER = Path("models/pretrained")

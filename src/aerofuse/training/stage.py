@@ -36,7 +36,7 @@ from aerofuse.training.params import AUTO, PhaseParams, TrainingParams
 from aerofuse.training.phases import PHASES, TrainingPhase, start_model
 from aerofuse.training.records import write_records
 from aerofuse.training.state import TrainingReport
-from aerofuse.training.state_folder import StateFolder, find_training_key
+from aerofuse.training.state_folder import StateFolder, training_key
 from aerofuse.training.step_memory import StepMemory
 
 
@@ -116,6 +116,8 @@ class _Training:
         watch = MemoryWatch(step, fit, min(params.largest_batch_size, len(splits[0])))
         batch_size = fit.batch_size if phase_params.batch_size == AUTO else int(phase_params.batch_size)
         loader, validation = _make_loaders(splits, batch_size, fit.validation_batch_size, params, seed, accelerator)
+        # A batch size that was found on another device makes another training, and so do other parts of a batch.
+        settings = (seed, vars(architecture), phase_params.model_dump(), params.model_dump(), batch_size, processes)
         return cls(
             stage=stage,
             phase=phase,
@@ -130,7 +132,7 @@ class _Training:
             watch=watch,
             loader=loader,
             validation=accelerator.prepare(validation),
-            states=_open_states(stage, batch_size, processes),
+            states=_open_states(stage, settings),
         )
 
     def described(self) -> dict[str, object]:
@@ -229,10 +231,9 @@ def _make_loaders(
     )
 
 
-def _open_states(stage: str, batch_size: int, num_processes: int) -> StateFolder:
+def _open_states(stage: str, settings: object) -> StateFolder:
     root = Path(os.environ.get("DVC_ROOT", "."))
-    # A batch size that was found on another device makes another training, and so do other parts of a batch.
-    key = find_training_key(stage, batch_size=batch_size, num_processes=num_processes)
+    key = training_key(settings, [PREPARED_FOLDER, *PHASES[stage].start_files()])
     states = StateFolder(root / RESUME_FOLDER / stage / key)
     states.path.mkdir(parents=True, exist_ok=True)
     states.forget_others()

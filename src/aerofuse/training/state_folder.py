@@ -13,63 +13,56 @@ import json
 import logging
 import os
 import shutil
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from ruamel.yaml import YAML
 
 from aerofuse.common.files import write_atomically
-from aerofuse.common.params import load_value
-
-DVC_FILE = Path("dvc.yaml")
-_LENGTH = 16  # of the key, in hexadecimal digits
-_LEFT_OUT = ("__pycache__",)
-
-
-def find_training_key(stage: str, **found: object) -> str:
-    """Equal for two trainings of a stage that give the same model, whatever happens to them on the way.
-
-    What the stage depends on by dvc.yaml, file by file, its parameters as resolved now, and what was `found` before
-    training, as the batch size. Raises `FileNotFoundError` for a dependency that is not there, and `ValueError` where
-    dvc.yaml has no such stage.
-    """
-    content = YAML(typ="safe").load(DVC_FILE.read_text(encoding="utf-8"))
-    if stage not in content["stages"]:
-        raise ValueError(f"{DVC_FILE} has no stage {stage!r}")
-    definition = content["stages"][stage]
-    digest = hashlib.sha256(json.dumps(found, sort_keys=True, default=str).encode())
-    for name in definition["params"]:
-        value = load_value(Any, name.replace("${recipe}", "{recipe}"))
-        digest.update(json.dumps([name, value], sort_keys=True, default=str).encode())
-    for name in definition["deps"]:
-        for path in _files(Path(name)):
-            digest.update(path.as_posix().encode())
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:_LENGTH]
-
-
-def _files(path: Path) -> Iterator[Path]:
-    if path.is_dir():
-        yield from sorted(file for file in path.rglob("*") if file.is_file() and not set(_LEFT_OUT) & set(file.parts))
-    elif path.is_file():
-        yield path
-    else:
-        raise FileNotFoundError(f"{path}, which {DVC_FILE} says that the stage depends on, is not there")
-
 
 logger = logging.getLogger(__name__)
 
+_KEY_LENGTH = 16  # hexadecimal digits
+_OUR_PACKAGES = ("aerofuse", "stages")
 _KEPT_STATES = 2  # the latest, and the one before in case the latest is damaged
 _KEPT_TRAININGS = 3  # that have not ended, per stage: an interrupted sweep finds what it began
 _LOCK = "lock"
 _BEST = "best"
 _ENDED = "ended"
+
+
+def training_key(settings: object, inputs: Iterable[Path]) -> str:
+    """Return a key that is equal for two trainings that give the same model, whatever happens to them on the way.
+
+    It covers `settings`, the bytes of the files in `inputs` (folders stand for all files in them), and our own modules
+    that this process has imported by now. Raises `FileNotFoundError` for an input that is not there.
+    """
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    for name, path in [*_files(inputs), *_modules()]:
+        digest.update(name.encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:_KEY_LENGTH]
+
+
+def _files(inputs: Iterable[Path]) -> Iterator[tuple[str, Path]]:
+    for path in inputs:
+        if not path.exists():
+            raise FileNotFoundError(f"{path}, which the training starts from, is not there; `dvc repro` makes it")
+        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        yield from ((file.as_posix(), file) for file in files)
+
+
+def _modules() -> Iterator[tuple[str, Path]]:
+    """By name: an experiment imports the same modules from a copy of the repository."""
+    for name, module in sorted(sys.modules.items()):
+        if name.partition(".")[0] in _OUR_PACKAGES and getattr(module, "__file__", None):
+            yield name, Path(str(module.__file__))
 
 
 class StateInUseError(ConnectionError):
