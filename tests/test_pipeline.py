@@ -25,9 +25,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.large]
 
 STAGES_OF_FUSION = {
     "check_params",
-    "train_stage_a",
-    "train_stage_b",
-    "train_stage_c",
+    "train_hybrid@stage_a",
+    "train_hybrid@stage_b",
+    "train_hybrid@stage_c",
     "evaluate@hybrid",
     "package",
     "export",
@@ -208,7 +208,7 @@ def test_batch_and_budget_on_auto(reproduced: Path) -> None:
 def test_after_ctrl_c_the_next_run_is_clean(reproduced: Path) -> None:
     metrics = (reproduced / "metrics/evaluate/multi_task.json").read_bytes()
     # The later one first: it needs what the earlier one makes.
-    _interrupt(reproduced, "train_multi_task", sign="mlflow.db")
+    _interrupt(reproduced, "train_baseline@multi_task", sign="mlflow.db")
     _interrupt(reproduced, "prepare", sign="data/prepared/train.arrow")
     # Up to what is read here; a comparison with the new training times would come after it.
     run_dvc(reproduced, "repro", "evaluate@multi_task")

@@ -17,6 +17,7 @@ from tests.pipeline import ENVIRONMENT, clone_on_a_shrunken_recipe, git, run_dvc
 pytestmark = [pytest.mark.slow, pytest.mark.large]
 
 STAGE = "train_multi_task"
+TARGET = "train_baseline@multi_task"  # as dvc.yaml calls it
 TIMES = f"reports/times/{STAGE}.json"
 
 
@@ -54,7 +55,7 @@ def _resumed(clone: Path, committed: str | None = None) -> int:
 
 
 def test_repro_goes_on(clone: Path) -> None:
-    command = ["dvc", "repro", STAGE]
+    command = ["dvc", "repro", TARGET]
     _kill_after_an_update(clone, command)
     run_dvc(clone, *command[1:])
     assert _resumed(clone) == 1
@@ -67,7 +68,7 @@ def test_repro_goes_on(clone: Path) -> None:
 )
 def test_an_experiment_goes_on(clone: Path, seed: int, mode: list[str]) -> None:
     before = set(_experiments(clone))
-    command = ["exp", "run", *mode, "-S", f"seed={seed}", STAGE]
+    command = ["exp", "run", *mode, "-S", f"seed={seed}", TARGET]
     for kill in (True, False):
         if mode == ["--queue"]:
             run_dvc(clone, *command)

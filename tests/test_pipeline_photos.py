@@ -311,7 +311,7 @@ def test_another_fusion_method_leaves_the_data_alone(on_table: Path) -> None:
     params.write_text(before.replace("fusion_method: concat", "fusion_method: attention"), encoding="utf-8")
     changed = json.loads(run_dvc(on_table, "status", "dvc.yaml", "--json").stdout)
     params.write_text(before, encoding="utf-8")
-    assert "train_stage_a" in changed
+    assert "train_hybrid@stage_a" in changed
     assert "prepare" not in changed
 
 
@@ -322,10 +322,10 @@ def test_one_changed_label_prepares_and_trains_again(on_table: Path, folder: Pho
     table.to_csv(folder.labels, index=False)
     shards = {path: path.stat().st_mtime_ns for path in (on_table / ".resume/prepare/photos").iterdir()}
     try:
-        output = run_dvc(on_table, "repro", "train_multi_task").stdout
+        output = run_dvc(on_table, "repro", "train_baseline@multi_task").stdout
     finally:
         folder.labels.write_bytes(before)
-    assert {"prepare", "train_multi_task"} <= ran(output)
+    assert {"prepare", "train_baseline@multi_task"} <= ran(output)
     assert {path: path.stat().st_mtime_ns for path in (on_table / ".resume/prepare/photos").iterdir()} == shards
 
 

@@ -22,7 +22,7 @@ def test_the_package_exports_load_and_plan_checkpointing() -> None:
 
 def test_an_unknown_name_is_refused_with_the_public_ones() -> None:
     with pytest.raises(AttributeError, match="no attribute 'train'; public are load, plan_checkpointing"):
-        _ = aerofuse.train  # type: ignore[attr-defined]
+        _ = aerofuse.train
 
 
 def test_a_backbone_is_created_listed_and_planned_through_the_public_names() -> None:

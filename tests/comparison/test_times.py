@@ -51,13 +51,13 @@ def test_anything_else_is_refused(content: dict[str, Any], tmp_path: Path) -> No
 
 
 def test_a_record_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"has no 'memory'; `dvc repro --force train_stage_c` writes it"):
+    with pytest.raises(ValueError, match=r"has no 'memory'; `dvc repro --force train_hybrid@stage_c` writes it"):
         MemoryRecord.read(write(tmp_path, SPENT))
 
 
 def test_a_record_of_an_older_version_is_refused(tmp_path: Path) -> None:
     older = {"treatment" if name == "policy" else name: value for name, value in MEMORY.items()}
-    with pytest.raises(ValueError, match=r"must hold exactly .*policy.*; it holds .*treatment.*--force train_stage_c"):
+    with pytest.raises(ValueError, match=r"exactly .*policy.*; it holds .*treatment.*--force train_hybrid@stage_c"):
         MemoryRecord.read(write(tmp_path, SPENT | {"memory": older}))
 
 

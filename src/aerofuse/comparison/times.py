@@ -93,7 +93,7 @@ class MemoryRecord:
         """Read the part. Raises `FileNotFoundError`, or `ValueError` where the file has no such part."""
         found = cls.find(path)
         if found is None:
-            raise ValueError(f"{path} has no {_MEMORY!r}; `dvc repro --force {path.stem}` writes it")
+            raise ValueError(f"{path} has no {_MEMORY!r}; `dvc repro --force {_target(path)}` writes it")
         return found
 
     @classmethod
@@ -106,17 +106,23 @@ class MemoryRecord:
         if set(content) != set(names):
             raise ValueError(
                 f"{_MEMORY!r} in {path} must hold exactly {', '.join(names)}; it holds {', '.join(content)}; "
-                f"`dvc repro --force {path.stem}` writes it"
+                f"`dvc repro --force {_target(path)}` writes it"
             )
         return cls(**content)
 
 
 def _read(path: Path, names: Sequence[str], optional: str | None = None) -> dict[str, Any]:
     if not path.is_file():
-        raise FileNotFoundError(
-            f"no times at {path}; `dvc repro {path.stem.replace('evaluate_', 'evaluate@')}` makes them"
-        )
+        raise FileNotFoundError(f"no times at {path}; `dvc repro {_target(path)}` makes them")
     content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict) or set(content) - {optional} != set(names):
         raise ValueError(f"{path} must hold exactly {', '.join(names)}; it holds {', '.join(content)}")
     return content
+
+
+def _target(path: Path) -> str:
+    """Return the stage of dvc.yaml that writes a file of times."""
+    kind, _, name = path.stem.partition("_")
+    if kind == "evaluate":
+        return f"evaluate@{name}"
+    return f"{'train_hybrid' if name.startswith('stage_') else 'train_baseline'}@{name}"

@@ -31,17 +31,17 @@ def test_damaged_files_of_dvc_are_mended(remedy: Remedy, tmp_path: Path) -> None
 def test_where_a_pipeline_is_is_read_from_its_output(tmp_path: Path) -> None:
     pipeline = Pipeline(tmp_path / "root")
     (tmp_path / "root.log").write_text(
-        "Running stage 'train_stage_a':\nstarting in epoch 1 of 2\nepoch 1: a\nepoch 2: b\n"
-        "Running stage 'train_stage_b':\ngoing on in epoch 2 of 3, after 4 of its 8 updates\nepoch 2: b\n"
+        "Running stage 'train_hybrid@stage_a':\nstarting in epoch 1 of 2\nepoch 1: a\nepoch 2: b\n"
+        "Running stage 'train_hybrid@stage_b':\ngoing on in epoch 2 of 3, after 4 of its 8 updates\nepoch 2: b\n"
     )
-    assert pipeline.where() == ("train_stage_b", 3.0)
-    assert pipeline.went_on_at("train_stage_b") == 1.5
-    assert pipeline.went_on_at("train_stage_a") == 0.0
-    assert pipeline.went_on_at("train_stage_c") is None
+    assert pipeline.where() == ("train_hybrid@stage_b", 3.0)
+    assert pipeline.went_on_at("train_hybrid@stage_b") == 1.5
+    assert pipeline.went_on_at("train_hybrid@stage_a") == 0.0
+    assert pipeline.went_on_at("train_hybrid@stage_c") is None
     with (tmp_path / "root.log").open("a") as log:
-        log.write("Running stage 'train_stage_c':\n")
-    assert pipeline.where() == ("train_stage_c", None)
-    assert pipeline.went_on_at("train_stage_c") is None  # it has not begun
+        log.write("Running stage 'train_hybrid@stage_c':\n")
+    assert pipeline.where() == ("train_hybrid@stage_c", None)
+    assert pipeline.went_on_at("train_hybrid@stage_c") is None  # it has not begun
 
 
 def test_products_leave_times_out(tmp_path: Path) -> None:
