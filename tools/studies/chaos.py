@@ -157,7 +157,8 @@ def _note_what_went_on(pipeline: Pipeline, pending: list[Fault], result: ChaosRe
 
 def _damage(root: Path, stage: str, rng: random.Random) -> str | None:
     """What was done to the latest state of a training, where there is one."""
-    states = sorted(root.glob(f".resume/{stage}/*/state-*.pt"))
+    _, _, name = stage.partition("@")  # dvc.yaml's train_hybrid@stage_a keeps its states as train_stage_a
+    states = sorted(root.glob(f".resume/train_{name}/*/state-*.pt"))
     if not states:
         return None
     content = bytearray(states[-1].read_bytes())
