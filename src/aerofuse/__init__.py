@@ -17,8 +17,10 @@ __all__ = ["load", "plan_checkpointing"]
 def __getattr__(name: str) -> object:
     """Import a public function when it is first asked for: every module of the package imports this one first."""
     if name == "load":
-        from aerofuse.inference.predictor import load_predictor
+        from aerofuse.inference.deferred_compiler import deferred_compiler
 
+        with deferred_compiler():
+            from aerofuse.inference.predictor import load_predictor
         return load_predictor
     if name == "plan_checkpointing":
         from aerofuse.planning.planner import plan_checkpointing

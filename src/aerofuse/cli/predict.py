@@ -24,7 +24,7 @@ from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
 
-from aerofuse import load
+import aerofuse
 from aerofuse.cli.arguments import at_least, device_here
 from aerofuse.data.photo import IMAGE_SUFFIXES, photos_below
 
@@ -86,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
     for name, reason in photos.empty:
         _complain(name, reason)
     if photos.files:
-        predictor = load(options.model, options.device)
+        predictor = aerofuse.load(options.model, options.device)
         write = _write_json if options.json else _write_csv if options.csv else _write_table
         with tqdm(
             total=len(photos.files), desc="photos", unit="photo", leave=False, delay=_BAR_AFTER_S, disable=None
