@@ -175,7 +175,9 @@ def _describe(error: ValidationError, schema: type[BaseModel], content: object, 
             lines.append(f"  {field}: unknown name{hint} Allowed here: {', '.join(allowed)}")
         elif problem["type"] == "missing":
             shared = SHARED in whole[2:-1] and whole[0] == "recipes"
-            lines.append(f"  {field}: missing" + (f", here and in the section {SHARED} for all recipes" if shared else ""))
+            lines.append(
+                f"  {field}: missing" + (f", here and in the section {SHARED} for all recipes" if shared else "")
+            )
         elif problem["loc"]:
             lines.append(f"  {field}: {problem['input']!r} is not allowed: {message}")
         else:
