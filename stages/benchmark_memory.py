@@ -14,14 +14,14 @@ from aerofuse.tracking.tracker import TrackingParams, track_run
 from stages import run
 from tools.benchmarks.allocator import keep_freed_memory
 from tools.benchmarks.headlines import headlines
-from tools.benchmarks.params import BenchmarkParams
+from tools.benchmarks.params import BENCHMARK_PARAMS_FILE, BenchmarkParams
 from tools.benchmarks.results import Settings
 from tools.benchmarks.side_by_side import measure
 from tools.benchmarks.subjects import backbone_subject, middle_variant
 
 
 def benchmark_memory(family: str) -> None:
-    params = load_section(BenchmarkParams, "benchmark_memory")
+    params = load_section(BenchmarkParams, "benchmark_memory", BENCHMARK_PARAMS_FILE)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     # Nobody trains in bf16 on a CPU that takes minutes for a step; `make benchmark` counts its bytes all the same.
     precisions = ("float32", "bf16") if device.type == "cuda" else ("float32",)

@@ -8,24 +8,27 @@ from aerofuse.backbones.backbone import create_backbone
 from aerofuse.backbones.families import family_of
 from aerofuse.checkpointing.budget import parse_budget
 from aerofuse.checkpointing.plan import CheckpointingPlan
-from aerofuse.common.params import PARAMS_FILE, read_params_file, validate
+from aerofuse.common.params import PARAMS_FILE, find_place, read_params_file, validate
 from aerofuse.pipeline_params import Params
 from aerofuse.training.params import AUTO, CheckpointingParams
 from stages import run
 
 
 def check_params() -> None:
-    params = validate(Params, read_params_file(), str(PARAMS_FILE))
+    content = read_params_file()
+    params = validate(Params, content, str(PARAMS_FILE))
     for name, recipe in params.recipes.items():
         family_of(recipe.backbones.cnn)
         family_of(recipe.backbones.transformer)
-        _check_checkpointing(recipe.training.gradient_checkpointing, f"recipes.{name}.training")
+        checkpointing = recipe.training.gradient_checkpointing
+        place = find_place(content, ("recipes", name, "training", "gradient_checkpointing", checkpointing.policy))
+        _check_checkpointing(checkpointing, ".".join(map(str, place)))
     _check_segments(params)
     # Constant, so that a change of parameters re-runs only the stages that read what changed.
     Path("data/params_checked").write_text("params.yaml can be used\n")
 
 
-def _check_checkpointing(checkpointing: CheckpointingParams, section: str) -> None:
+def _check_checkpointing(checkpointing: CheckpointingParams, field: str) -> None:
     """Read what a policy names: a size, or the file of a plan."""
     try:
         if checkpointing.policy == "budget" and checkpointing.budget != AUTO:
@@ -34,7 +37,6 @@ def _check_checkpointing(checkpointing: CheckpointingParams, section: str) -> No
             CheckpointingPlan.load(Path(checkpointing.plan))
     except (ValueError, FileNotFoundError) as error:
         remedies = {"budget": f"or write {AUTO}", "plan": "save one there, or choose another policy"}
-        field = f"{section}.gradient_checkpointing.{checkpointing.policy}"
         raise ValueError(
             f"{PARAMS_FILE} cannot be used:\n  {field}: {error}; {remedies[checkpointing.policy]}"
         ) from None

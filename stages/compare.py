@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from aerofuse.common.files import read_json, write_json
-from aerofuse.common.params import load_section, load_value, read_params_file
+from aerofuse.common.params import load_section, load_value, read_params_file, resolve
 from aerofuse.comparison.comparison import TRAINING_STAGES, Comparison, ModelResults, Settings, compare_models
 from aerofuse.comparison.times import EvaluationTimes, MemoryRecord, TrainingTimes
 from aerofuse.metrics.params import CompareParams
@@ -119,7 +119,7 @@ def read_sources(
 
 def shown_params() -> dict[str, Any]:
     """The parameters of this run: of the recipes only the active one."""
-    params = read_params_file()
+    params = resolve(read_params_file())
     recipe = params["recipe"]
     return {name: params[name] for name in PARAMS} | {"recipes": {recipe: params["recipes"][recipe]}}
 

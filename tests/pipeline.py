@@ -54,12 +54,11 @@ def _shrink(params_file: Path, data: Mapping[str, Any], epochs: int) -> None:
     params["data"] |= data
     params["data"]["synthetic"] |= {"num_images": 200, "num_airframes": 60}
     params["compare"]["bootstrap_samples"] = 200
-    params["export"]["time_torch_compile"] = False
+    params["training"]["save_state_every"] = 2
     quick = params["recipes"]["quick"]
     for name, section in quick.items():
         if name.startswith("train_"):
             section["epochs"] = epochs
-    quick["training"]["save_state_every"] = 2
     quick["evaluate"]["latency_runs"] = 2
     with params_file.open("w", encoding="utf-8") as file:
         yaml.dump(params, file)

@@ -181,10 +181,10 @@ def test_a_bad_value_stops_before_any_output_is_lost(
 
 def test_batch_and_budget_on_auto(reproduced: Path) -> None:
     settings = (
-        "recipes.quick.training.gradient_checkpointing.policy=budget",
-        "recipes.quick.training.gradient_checkpointing.budget=auto",
-        "recipes.quick.training.memory_reserve=0.0",
-        "recipes.quick.training.largest_batch_size=40",
+        "training.gradient_checkpointing.policy=budget",
+        "training.gradient_checkpointing.budget=auto",
+        "training.memory_reserve=0.0",
+        "training.largest_batch_size=40",
         "recipes.quick.train_stage_c.batch_size=auto",
     )
     output = run_dvc(reproduced, "exp", "run", "--name", "auto", *(f"-S={setting}" for setting in settings)).stdout

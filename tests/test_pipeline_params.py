@@ -14,40 +14,48 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
-from aerofuse.common.params import read_params_file, validate
+from aerofuse.common.params import find_place, read_params_file, resolve, validate
 from aerofuse.pipeline_params import Params
+from aerofuse.training.params import TrainingParams
 
 REAL = read_params_file(Path(__file__).parents[1] / "params.yaml")
 RECIPES = list(REAL["recipes"])
+RECIPE = "small"  # through which the schema of all recipes is tested
 
 
 class Field(NamedTuple):
-    """A place in the file, such as `recipes.base.training.num_workers`, and what the schema says of it."""
+    """A field of the schema, such as `recipes.small.training.num_workers`, and where its value stands in the file."""
 
     path: tuple[str, ...]
+    place: tuple[str, ...]
     annotation: Any
     required: bool
 
     def __str__(self) -> str:
-        return ".".join(self.path)
+        return ".".join(self.place)
+
+
+def place_of(path: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(str(part) for part in find_place(REAL, path))
+
+
+def is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def sections(schema: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], type[BaseModel]]]:
-    """Every section of the real file with its schema, from the whole down."""
+    """Every section with its schema, from the whole down; all recipes have the schema of the one."""
     yield path, schema
     for name, field in schema.model_fields.items():
         kind = field.annotation
-        if get_origin(kind) is dict:
-            for key in at(REAL, (*path, name)):
-                yield from sections(get_args(kind)[1], (*path, name, key))
-        elif isinstance(kind, type) and issubclass(kind, BaseModel):
+        if get_origin(kind) is dict and is_section(get_args(kind)[1]):
+            yield from sections(get_args(kind)[1], (*path, name, RECIPE))
+        elif is_section(kind):
             yield from sections(kind, (*path, name))
 
 
 def is_leaf(annotation: Any) -> bool:
-    return get_origin(annotation) is not dict and not (
-        isinstance(annotation, type) and issubclass(annotation, BaseModel)
-    )
+    return get_origin(annotation) is not dict and not is_section(annotation)
 
 
 def at(content: dict[str, Any], path: tuple[str, ...]) -> Any:
@@ -74,7 +82,7 @@ def refusal(content: object) -> str:
 
 SECTIONS = list(sections(Params))
 LEAVES = [
-    Field((*path, name), field.annotation, field.is_required())
+    Field((*path, name), place_of((*path, name)), field.annotation, field.is_required())
     for path, schema in SECTIONS
     for name, field in schema.model_fields.items()
     if is_leaf(field.annotation)
@@ -101,13 +109,12 @@ def wrong_values(annotation: Any) -> list[object]:
     return wrong if optional else [*wrong, None]
 
 
-CASES = [(leaf, value) for leaf in LEAVES for value in wrong_values(leaf.annotation)]
-
-
 def test_the_real_file_is_walked_to_its_end() -> None:
     names = {str(leaf) for leaf in LEAVES}
-    assert {"seed", "data.synthetic.num_images", "recipes.large.train_stage_c.learning_rate"} <= names
-    assert {"recipes.quick.weights.allow_random", "data.split.train"} <= names
+    assert {"seed", "data.synthetic.num_images", "recipes.small.train_stage_c.learning_rate"} <= names
+    assert {"recipes.small.weights.allow_random", "data.split.train"} <= names
+    assert {"training.num_workers", "training.augmentation.color_jitter"} <= names
+    assert "recipes.small.training.mixed_precision" in names
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -125,20 +132,25 @@ def test_every_recipe_spends_the_same_epochs_on_every_model() -> None:
         assert recipe.train_single_task.epochs == recipe.train_multi_task.epochs == hybrid
 
 
-@pytest.mark.parametrize(("leaf", "value"), CASES, ids=[f"{leaf}={value!r}" for leaf, value in CASES])
-def test_a_value_of_the_wrong_type_is_refused_by_name(leaf: Field, value: object) -> None:
-    message = refusal(changed(leaf.path, value))
-    assert f"{leaf}: {value!r} is not allowed: " in message
+@pytest.mark.parametrize("leaf", LEAVES, ids=str)
+def test_a_value_of_the_wrong_type_is_refused_by_name(leaf: Field) -> None:
+    for value in wrong_values(leaf.annotation):
+        message = refusal(changed(leaf.place, value))
+        assert message.count(f"{leaf}: {value!r} is not allowed: ") == 1
 
 
 @pytest.mark.parametrize("leaf", [leaf for leaf in LEAVES if leaf.required], ids=str)
 def test_a_field_that_is_left_out_is_named(leaf: Field) -> None:
     content = copy.deepcopy(REAL)
-    del at(content, leaf.path[:-1])[leaf.path[-1]]
-    assert f"{leaf}: missing" in refusal(content)
+    del at(content, leaf.place[:-1])[leaf.place[-1]]
+    assert f"{'.'.join(leaf.path)}: missing" in refusal(content)
 
 
-@pytest.mark.parametrize(("path", "schema"), SECTIONS, ids=[".".join(path) or "top" for path, _ in SECTIONS])
+PLACES = [("training",), *(place_of(path) for path, _ in SECTIONS)]
+SCHEMAS = [TrainingParams, *(schema for _, schema in SECTIONS)]
+
+
+@pytest.mark.parametrize(("path", "schema"), zip(PLACES, SCHEMAS, strict=True), ids=map(".".join, PLACES))
 def test_a_misspelled_name_is_refused_with_the_right_one(path: tuple[str, ...], schema: type[BaseModel]) -> None:
     known = next(iter(schema.model_fields))
     misspelled = f"{known}x"
@@ -173,41 +185,43 @@ def test_a_misspelled_name_is_refused_with_the_right_one(path: tuple[str, ...], 
             "recipes.quick.train_stage_a.batch_size: 'automatic' is not allowed: "
             "write a number of images, at least 1, or auto",
         ),
-        ("recipes.quick.training.largest_batch_size", 0, "largest_batch_size: 0 is not allowed: "),
-        ("recipes.quick.training.memory_reserve", 1.0, "memory_reserve: 1.0 is not allowed: "),
+        ("training.largest_batch_size", 0, "largest_batch_size: 0 is not allowed: "),
+        ("training.memory_reserve", 1.0, "memory_reserve: 1.0 is not allowed: "),
         (
-            "recipes.quick.training.gradient_checkpointing",
+            "training.gradient_checkpointing",
             {"policy": "segments", "segments": 3, "budget": 0.5},
             "budget is 0.5, but policy is segments; set policy to budget, or budget to null",
         ),
         (
-            "recipes.quick.training.gradient_checkpointing.segments",
+            "training.gradient_checkpointing.segments",
             4,
             "segments is 4, but policy is none; set policy to segments, or segments to null",
         ),
         (
-            "recipes.quick.training.gradient_checkpointing.policy",
+            "training.gradient_checkpointing.policy",
             "plan",
             "policy is plan, but plan is null; give plan too, or choose another policy",
         ),
         (
-            "recipes.quick.training.gradient_checkpointing.policy",
+            "training.gradient_checkpointing.policy",
             "recompute",
             "Input should be 'none', 'recompute_all', 'selective', 'segments', 'budget' or 'plan'",
         ),
         (
-            "recipes.quick.training.gradient_checkpointing.enabled",
+            "training.gradient_checkpointing.enabled",
             True,
             "unknown name. Allowed here: policy, segments, budget, plan",
         ),
-        ("recipes.quick.training.save_state_every", 0, "save_state_every: 0 is not allowed: "),
-        ("recipes.quick.training.on_out_of_memory", "give_up", "Input should be 'fail', 'split' or"),
+        ("training.save_state_every", 0, "save_state_every: 0 is not allowed: "),
+        ("training.on_out_of_memory", "give_up", "Input should be 'fail', 'split' or"),
         ("recipes.large.training.mixed_precision", "fp16", "fsdp goes with mixed_precision bf16 or no"),
         ("launch.processes", 0, "processes: 0 is not allowed: "),
         ("recipes.quick.train_stage_a.learning_rate", -1.0, "learning_rate: -1.0 is not allowed: "),
         ("data.split.train", 0.8, "train + validation + test must be 1, not 1.1"),
         ("recipes.base.weights", {"source": "none"}, "set allow_random: true if that is meant"),
         ("recipes.base.weights", {"source": "file", "cnn_file": "a"}, "needs cnn_file and transformer_file"),
+        ("training", None, "training: None is not allowed: "),
+        ("recipes.base.training", None, "recipes.base.training: None is not allowed: "),
         ("recipes", {}, "recipes: {} is not allowed: "),
         ("recipes.base", None, "recipes.base: None is not allowed: "),
         ("recipes.base.weights.zzz", 1, "recipes.base.weights.zzz: unknown name. Allowed here: source, "),
@@ -215,6 +229,52 @@ def test_a_misspelled_name_is_refused_with_the_right_one(path: tuple[str, ...], 
 )
 def test_messages_say_what_is_wrong_and_what_is_right(path: str, value: object, expected: str) -> None:
     assert expected in refusal(changed(tuple(path.split(".")), value))
+
+
+def test_a_recipe_overrides_key_by_key() -> None:
+    content = changed(("recipes", "base", "training", "task_weights"), {"block": 0.1})
+    content["training"]["gradient_clip"] = 2
+    base, large = (validate(Params, content, "params.yaml").recipes[name].training for name in ("base", "large"))
+    assert base.task_weights.model_dump() == large.task_weights.model_dump() | {"block": 0.1}
+    assert base.gradient_clip == large.gradient_clip == 2
+    assert (base.parallelism, large.parallelism) == ("ddp", "fsdp")
+    assert content["recipes"]["base"]["training"]["task_weights"] == {"block": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "expected"),
+    [
+        ("training.gradient_clip", -1, "training.gradient_clip: -1 is not allowed: "),
+        ("recipes.base.training.gradient_clip", -1, "recipes.base.training.gradient_clip: -1 is not allowed: "),
+        ("recipes.base.training.num_workerz", 1, "recipes.base.training.num_workerz: unknown name; did you mean "),
+        ("training.num_workerz", 1, "training.num_workerz: unknown name; did you mean 'num_workers'?"),
+        (
+            "recipes.base.training.augmentation",
+            {"color_gitter": 1.0},
+            "recipes.base.training.augmentation.color_gitter: unknown name; did you mean 'color_jitter'?",
+        ),
+        (
+            "recipes.base.training.gradient_checkpointing",
+            {"policy": "segments"},
+            "recipes.base.training.gradient_checkpointing: ",
+        ),
+    ],
+)
+def test_a_bad_value_is_named_once_where_it_stands(place: str, value: object, expected: str) -> None:
+    _, *lines = refusal(changed(tuple(place.split(".")), value)).splitlines()
+    assert len(lines) == 1
+    assert lines[0].strip().startswith(expected)
+
+
+def test_a_value_that_stands_nowhere_is_missing_in_both_places() -> None:
+    content = copy.deepcopy(REAL)
+    del content["training"]["gradient_clip"]
+    assert "recipes.quick.training.gradient_clip: missing, here and in the section training" in refusal(content)
+
+
+def test_a_file_is_resolved_without_being_changed() -> None:
+    before = copy.deepcopy(REAL)
+    assert resolve(resolve(REAL)) == resolve(REAL) != REAL == before
 
 
 def test_random_weights_are_allowed_when_they_are_meant() -> None:
@@ -227,7 +287,7 @@ def test_random_weights_are_allowed_when_they_are_meant() -> None:
 @pytest.mark.parametrize("batch_size", ["auto", 48])
 def test_what_auto_stands_beside(budget: object, batch_size: object) -> None:
     settings = {"policy": "budget", "budget": budget}
-    content = changed(("recipes", "quick", "training", "gradient_checkpointing"), settings)
+    content = changed(("training", "gradient_checkpointing"), settings)
     content["recipes"]["quick"]["train_stage_c"]["batch_size"] = batch_size
     recipe = validate(Params, content, "params.yaml").recipes["quick"]
     assert recipe.training.gradient_checkpointing.budget == budget

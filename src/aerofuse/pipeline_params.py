@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
@@ -13,11 +13,13 @@ from aerofuse.metrics.params import CompareParams, EvaluateParams, ExplainParams
 from aerofuse.models.fusion import FusionMethod
 from aerofuse.tracking.tracker import TrackingParams
 from aerofuse.training.params import HeadDropoutParams, LaunchParams, PhaseParams, TrainingParams
-from tools.benchmarks.params import BenchmarkParams
 
 
 class Recipe(Section):
-    """One size of the whole: images, backbones, weights, and how each stage trains."""
+    """One size of the whole: images, backbones, weights, and how each stage trains.
+
+    `training` is complete here; in the file, a recipe has only what differs from the top-level section.
+    """
 
     image_size: int = Field(ge=32, le=1024)
     backbones: BackboneParams
@@ -44,7 +46,7 @@ class Params(Section):
     compare: CompareParams
     tracking: TrackingParams
     launch: LaunchParams
-    benchmark_memory: BenchmarkParams
+    training: dict[str, Any] = Field(description="of all recipes; checked as part of each")
     recipes: dict[str, Recipe] = Field(min_length=1)
 
     @model_validator(mode="after")

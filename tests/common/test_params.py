@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,19 @@ def test_a_file_rewritten_by_dvc_reads_the_same(tmp_path: Path) -> None:
     assert read_params_file(rewritten) == expected
 
 
+def test_a_file_is_parsed_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, "seed: 3\ndata: {split: {train: 0.7}}")
+    content = read_params_file(path)
+    content["data"]["split"]["train"] = 0.1  # the caller's own copy
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", lambda *_, **__: pytest.fail("the file is read again"))
+        assert read_params_file(path)["data"]["split"]["train"] == 0.7
+        assert load_value(int, "seed", path) == 3
+    os.utime(write(tmp_path, "seed: 4\ndata: {split: {train: 0.7}}"), ns=(1, 1))  # of the same size
+    assert load_value(int, "seed", path) == 4
+    assert load_value(int, "seed", write(tmp_path, "seed: 500")) == 500
+
+
 def test_a_section_is_found_by_name_and_by_recipe(tmp_path: Path) -> None:
     assert 0.5 < load_section(CompareParams, "compare", REAL_FILE).confidence_level < 1
     other = write(tmp_path, REAL_FILE.read_text(encoding="utf-8").replace("recipe: quick", "recipe: base", 1))
@@ -69,6 +83,18 @@ def test_a_section_that_is_missing_or_bad_is_named(tmp_path: Path) -> None:
         load_section(TrainingParams, "recipes.{recipe}.training", path)
     with pytest.raises(ValueError, match=r"section 'compare' cannot be used:\n  confidence_level: 2.0 is not allowed"):
         load_section(CompareParams, "compare", path)
+
+
+def test_the_section_of_a_recipe_is_complete_and_names_where_a_bad_value_stands(tmp_path: Path) -> None:
+    text = REAL_FILE.read_text(encoding="utf-8")
+    assert load_section(TrainingParams, "recipes.large.training", REAL_FILE).gradient_clip == 1.0
+    assert load_value(float, "recipes.large.training.gradient_clip", REAL_FILE) == 1.0
+    path = write(tmp_path, text.replace("gradient_clip: 1.0", "gradient_clip: -1.0"))
+    with pytest.raises(ValueError, match=r"\n  training.gradient_clip: -1.0 is not allowed"):
+        load_section(TrainingParams, "recipes.large.training", path)
+    path = write(tmp_path, text.replace("parallelism: fsdp", "parallelism: zero"))
+    with pytest.raises(ValueError, match=r"'recipes.large.training' cannot be used:\n  parallelism: 'zero' is not"):
+        load_section(TrainingParams, "recipes.large.training", path)
 
 
 def test_a_value_is_checked_too(tmp_path: Path) -> None:

@@ -26,7 +26,6 @@ def root(tmp_path_factory: pytest.TempPathFactory, prepared_folder: Path, classe
     """A repository's root after training and evaluation, packaged and exported."""
     root = tmp_path_factory.mktemp("root")
     params = read_params_file()
-    params["export"]["time_torch_compile"] = False
     params["recipes"]["quick"]["evaluate"]["latency_runs"] = 2
     with (root / PARAMS_FILE).open("w", encoding="utf-8") as file:
         YAML().dump(params, file)

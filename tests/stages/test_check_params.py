@@ -57,6 +57,12 @@ def test_a_budget_that_is_none_is_refused_by_name(budget: object, message: str, 
     assert not Path("data/params_checked").exists()
 
 
+def test_a_budget_of_all_recipes_is_refused_where_it_stands(params: dict[str, Any]) -> None:
+    params["training"]["gradient_checkpointing"] |= {"policy": "budget", "budget": "automatic"}
+    with pytest.raises(ValueError, match=r"used:\n  training.gradient_checkpointing.budget: 'automatic' is no size"):
+        check(params)
+
+
 def test_more_segments_than_units_are_refused(params: dict[str, Any]) -> None:
     params["recipes"]["quick"]["training"]["gradient_checkpointing"] = {"policy": "segments", "segments": 1000}
     with pytest.raises(ValueError, match="1000"):

@@ -32,7 +32,7 @@ def root(tmp_path: Path, prepared_folder: Path, monkeypatch: pytest.MonkeyPatch)
     params = read_params_file()
     params["tracking"]["enabled"] = False
     recipe = params["recipes"]["quick"]
-    recipe["training"] |= {"memory_reserve": 0.25, "largest_batch_size": 24}
+    params["training"] |= {"memory_reserve": 0.25, "largest_batch_size": 24}
     recipe["training"]["gradient_checkpointing"] = {"policy": "budget", "budget": "auto"}
     recipe["train_multi_task"] |= {"epochs": 1, "batch_size": "auto"}
     with (tmp_path / PARAMS_FILE).open("w", encoding="utf-8") as file:

@@ -1,10 +1,14 @@
-"""The `benchmark_memory` section: how gradient checkpointing is measured."""
+"""`benchmarks/params.yaml`: how gradient checkpointing is measured."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from pydantic import Field
 
 from aerofuse.common.params import Section
+
+BENCHMARK_PARAMS_FILE = Path("benchmarks/params.yaml")
 
 
 class BenchmarkParams(Section):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from stages import benchmark_memory, benchmark_planning, compare_memory
 from tests.imports import ROOT
 from tests.tools.benchmarks.samples import WAYS, results, row, tiny_subject
 from tools.benchmarks.goals import GOALS
+from tools.benchmarks.params import BENCHMARK_PARAMS_FILE
 from tools.benchmarks.results import QUICK_FOLDER, Planning, Results, Settings, newest_results
 from tools.benchmarks.subjects import Subject
 
@@ -27,6 +29,8 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     params["tracking"]["enabled"] = False
     with (tmp_path / PARAMS_FILE).open("w", encoding="utf-8") as file:
         YAML().dump(params, file)
+    (tmp_path / BENCHMARK_PARAMS_FILE).parent.mkdir()
+    shutil.copy(ROOT / BENCHMARK_PARAMS_FILE, tmp_path / BENCHMARK_PARAMS_FILE)
     monkeypatch.chdir(tmp_path)
 
     def measure(subject: Subject, settings: Settings) -> Results:
