@@ -47,7 +47,7 @@ def sections(schema: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tu
     """Every section with its schema, from the whole down; all recipes have the schema of the one."""
     yield path, schema
     for name, field in schema.model_fields.items():
-        kind = field.annotation
+        kind: Any = field.annotation
         if get_origin(kind) is dict and is_section(get_args(kind)[1]):
             yield from sections(get_args(kind)[1], (*path, name, RECIPE))
         elif is_section(kind):
