@@ -150,7 +150,9 @@ PLACES = [("training",), *(place_of(path) for path, _ in SECTIONS)]
 SCHEMAS = [TrainingParams, *(schema for _, schema in SECTIONS)]
 
 
-@pytest.mark.parametrize(("path", "schema"), zip(PLACES, SCHEMAS, strict=True), ids=map(".".join, PLACES))
+@pytest.mark.parametrize(
+    ("path", "schema"), list(zip(PLACES, SCHEMAS, strict=True)), ids=[".".join(place) for place in PLACES]
+)
 def test_a_misspelled_name_is_refused_with_the_right_one(path: tuple[str, ...], schema: type[BaseModel]) -> None:
     known = next(iter(schema.model_fields))
     misspelled = f"{known}x"
