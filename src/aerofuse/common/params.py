@@ -31,7 +31,7 @@ class Section(BaseModel):
 def read_params_file(path: Path = PARAMS_FILE) -> dict[str, Any]:
     """Return the file as plain dictionaries, as it stands there; `resolve` gives what it means.
 
-    A file is parsed once per process while it does not change. Raises `FileNotFoundError` where there is none, and
+    A file is parsed once per process while it does not change. Raises `FileNotFoundError` where there is none,
     `ValueError` where it is not a YAML mapping.
     """
     if not path.is_file():
@@ -175,10 +175,9 @@ def _describe(error: ValidationError, schema: type[BaseModel], content: object, 
             hint = f"; did you mean {near[0]!r}?" if near else "."
             lines.append(f"  {field}: unknown name{hint} Allowed here: {', '.join(allowed)}")
         elif problem["type"] == "missing":
-            shared = SHARED in whole[2:-1] and whole[0] == "recipes"
-            lines.append(
-                f"  {field}: missing" + (f", here and in the section {SHARED} for all recipes" if shared else "")
-            )
+            inherits = whole[0] == "recipes" and SHARED in whole[2:-1]
+            also = f", here and in the section {SHARED} of all recipes" if inherits else ""
+            lines.append(f"  {field}: missing{also}")
         elif problem["loc"]:
             lines.append(f"  {field}: {problem['input']!r} is not allowed: {message}")
         else:
