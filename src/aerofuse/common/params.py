@@ -128,9 +128,8 @@ def load_section(schema: type[Model], name: str, path: Path = PARAMS_FILE) -> Mo
     Raises `ValueError` where the section is missing or its values are not allowed.
     """
     content = read_params_file(path)
-    parents = _keys(content, name)
     section = _find(resolve(content), name, path)
-    return _validate(schema, section, f"{path}, section {name!r}", content, parents)
+    return _validate(schema, section, f"{path}, section {name!r}", content, _keys(content, name))
 
 
 def load_value(kind: type[Value], name: str, path: Path = PARAMS_FILE) -> Value:
@@ -176,9 +175,8 @@ def _describe(error: ValidationError, schema: type[BaseModel], content: object, 
             lines.append(f"  {field}: unknown name{hint} Allowed here: {', '.join(allowed)}")
         elif problem["type"] == "missing":
             shared = SHARED in whole[2:-1] and whole[0] == "recipes"
-            lines.append(
-                f"  {field}: missing" + (f", here and in the section {SHARED} for all recipes" if shared else "")
-            )
+            also = f", here and in the section {SHARED} for all recipes" if shared else ""
+            lines.append(f"  {field}: missing{also}")
         elif problem["loc"]:
             lines.append(f"  {field}: {problem['input']!r} is not allowed: {message}")
         else:

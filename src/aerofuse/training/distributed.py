@@ -27,8 +27,6 @@ from aerofuse.training.params import LaunchParams
 
 logger = logging.getLogger(__name__)
 
-# torchrun, and `accelerate launch` through it, sets this variable in each process that it starts.
-_RANK = "LOCAL_RANK"
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
@@ -39,7 +37,8 @@ def launch(stage: Callable[[], object], *command: str) -> None:
     `torchrun --nnodes 2 --nproc-per-node 4 ... -m stages.train train_stage_c`.
     """
     processes = load_section(LaunchParams, "launch").processes
-    if _RANK in os.environ or processes == 1:
+    # torchrun, and `accelerate launch` through it, sets this variable in each process that it starts.
+    if "LOCAL_RANK" in os.environ or processes == 1:
         stage()
         return
     from torch.distributed.run import main as torchrun
@@ -90,10 +89,5 @@ def load_whole_state(
         model.load_state_dict(weights, strict=True)
         optimizer.load_state_dict(optimizer_state)
         return
-    set_state_dict(
-        model,
-        optimizer,
-        model_state_dict=weights,
-        optim_state_dict=optimizer_state,
-        options=StateDictOptions(full_state_dict=True, strict=True),
-    )
+    options = StateDictOptions(full_state_dict=True, strict=True)
+    set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=optimizer_state, options=options)
