@@ -85,7 +85,8 @@ class FileSource:
             )
         self._numbers = np.flatnonzero(usable).tolist()
         known = facts[usable].reset_index(drop=True)
-        self._index = index = table[usable].reset_index(drop=True).drop(columns="path")
+        self._index: pd.DataFrame = table[usable].reset_index(drop=True).drop(columns="path")
+        index = self._index
         index[["width", "height", "remarks"]] = known[["width", "height", "remarks"]]
         _refuse_unlearned(index)
         index["near_duplicates"] = near_duplicates(known["fingerprint"].tolist(), duplicate_bits)

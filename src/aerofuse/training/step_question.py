@@ -62,7 +62,8 @@ class StepQuestion:
         with torch.device("meta"):
             model: nn.Module
             if is_hybrid:
-                architecture = hybrid_architecture(*self.backbones, self.fusion_method, 0.3, 0.1, self.image_size_px)
+                cnn, transformer = self.backbones
+                architecture = hybrid_architecture(cnn, transformer, self.fusion_method, 0.3, 0.1, self.image_size_px)
                 model = architecture.build(_CLASSES)
             else:
                 model = create_backbone(self.backbones[0], image_size_px=self.image_size_px, drop_path=0.1)
