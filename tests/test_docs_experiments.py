@@ -20,6 +20,7 @@ TRAININGS = {f"train_baseline@{name}" for name in ("single_task", "multi_task")}
 AGAIN = {
     "data": {"prepare"} | TRAININGS | EVALUATIONS | HYBRID,
     "seed": TRAININGS | EVALUATIONS | HYBRID,
+    "training": TRAININGS | EVALUATIONS | HYBRID,
     "recipes.quick.training": TRAININGS | EVALUATIONS | HYBRID,
     "fusion_method": {"train_hybrid@stage_a"} | HYBRID,
     "recipes.quick.train_stage_a": {"train_hybrid@stage_a"} | HYBRID,
