@@ -14,7 +14,6 @@ from aerofuse.plotting.wording import (
     NONE,
     write_duration,
     write_interval,
-    write_p_value,
     write_threshold,
     write_value,
 )
@@ -132,7 +131,7 @@ def differences_table(comparison: Comparison) -> Table:
         counts, p_value = NONE, NONE
         if entry.mcnemar is not None:
             counts = f"{entry.mcnemar.only_a} / {entry.mcnemar.only_b}"
-            p_value = write_p_value(entry.mcnemar.p_value)
+            p_value = "< 0.0001" if entry.mcnemar.p_value < 0.0001 else f"{entry.mcnemar.p_value:.4f}"
         lines.append(
             [
                 f"{MODELS[entry.model_a]} minus {MODELS[entry.model_b]}",
