@@ -83,3 +83,8 @@ def write_duration(seconds: float) -> str:
         return f"{whole // 60} min {whole % 60:02d} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def write_p_value(p_value: float) -> str:
+    """Return a p-value without digits that mean nothing."""
+    return "< 0.0001" if p_value < 0.0001 else f"{p_value:.4f}"
