@@ -32,15 +32,12 @@ from aerofuse.report.export_page import export_table
 from aerofuse.report.sources import PageSection, PageSources, Picture, data_uri, without_head, without_label
 
 _FILES = {"onnx": "The ONNX file", "torch": "The torch program"}
-# The model that a section shows; the others are folded away.
-_SHOWN = "hybrid"
 
 
 @dataclass(frozen=True)
 class ModelPart:
     """What a section has of one model."""
 
-    model: str
     name: str
     charts: list[Chart]
     table: Table | None = None
@@ -65,7 +62,7 @@ def confusion_section(sources: PageSources) -> AnswerSection:
             charts = [confusion_chart(predictions, type_names(predictions), model)]
             pairs = confused_pairs(predictions)
             notes = [] if pairs.rows else ["It takes no type for another."]
-            parts.append(ModelPart(model, MODELS[model], charts, pairs if pairs.rows else None, notes))
+            parts.append(ModelPart(MODELS[model], charts, pairs if pairs.rows else None, notes))
     return _divided(parts, [] if parts else [without_label("type")])
 
 
@@ -84,7 +81,7 @@ def calibration_section(sources: PageSources) -> AnswerSection:
             values = [write_value(value, "%") for value in (*shares, *errors)]
             lines.append([MODELS[model], task, str(bins["images"].sum()), *values])
         if charts:
-            parts.append(ModelPart(model, MODELS[model], charts))
+            parts.append(ModelPart(MODELS[model], charts))
     header = ["model", "head", "images", "right", "mean confidence", "ECE", "ECE before calibration"]
     table = Table(header, lines, "llrrrrr") if lines else None
     return _divided(parts, _missing(sources, CLASSIFICATION_TASKS), table)
@@ -98,7 +95,7 @@ def regression_section(sources: PageSources) -> AnswerSection:
         if tasks:
             metrics = sources.metrics_of(model)
             charts = [regression_chart(predictions, task, model, metrics) for task in tasks]
-            parts.append(ModelPart(model, MODELS[model], charts, notes=[_errors(metrics, task) for task in tasks]))
+            parts.append(ModelPart(MODELS[model], charts, notes=[_errors(metrics, task) for task in tasks]))
     return _divided(parts, _missing(sources, REGRESSION_TASKS))
 
 
@@ -129,7 +126,7 @@ def _missing(sources: PageSources, tasks: tuple[str, ...]) -> list[str]:
 
 
 def _divided(parts: list[ModelPart], notes: list[str], table: Table | None = None) -> AnswerSection:
-    shown = next((part for part in parts if part.model == _SHOWN), None)
+    shown = next((part for part in parts if part.name == MODELS["hybrid"]), None)
     return AnswerSection(shown, [part for part in parts if part is not shown], notes, table)
 
 
