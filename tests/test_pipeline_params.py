@@ -207,11 +207,7 @@ def test_a_misspelled_name_is_refused_with_the_right_one(path: tuple[str, ...]) 
             "recompute",
             "Input should be 'none', 'recompute_all', 'selective', 'segments', 'budget' or 'plan'",
         ),
-        (
-            "training.gradient_checkpointing.enabled",
-            True,
-            "unknown name. Allowed here: policy, segments, budget, plan",
-        ),
+        ("training.gradient_checkpointing.enabled", True, "unknown name. Allowed here: policy, segments, budget, plan"),
         ("training.save_state_every", 0, "save_state_every: 0 is not allowed: "),
         ("training.on_out_of_memory", "give_up", "Input should be 'fail', 'split' or"),
         ("recipes.large.training.mixed_precision", "fp16", "fsdp goes with mixed_precision bf16 or no"),

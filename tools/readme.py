@@ -14,23 +14,8 @@ from pathlib import Path
 from aerofuse.comparison.times import TrainingTimes
 from tools.benchmarks.goals import check_goals
 from tools.benchmarks.page import made_with, picture_link
-from tools.benchmarks.results import (
-    FOLDER,
-    HYBRID,
-    LOADING,
-    MONET,
-    PREPARING,
-    QUICK_FOLDER,
-    Results,
-    newest_results,
-)
-from tools.benchmarks.tables import (
-    checkpointing_table,
-    exactness_table,
-    goals_table,
-    monet_table,
-    planned_table,
-)
+from tools.benchmarks.results import FOLDER, HYBRID, LOADING, MONET, PREPARING, QUICK_FOLDER, Results, newest_results
+from tools.benchmarks.tables import checkpointing_table, exactness_table, goals_table, monet_table, planned_table
 from tools.chinese import chinese_tables
 from tools.photo_tables import loading_table, preparing_table
 from tools.saving_table import saving_table

@@ -6,15 +6,7 @@ import numpy as np
 import pytest
 
 from aerofuse.checkpointing.segments import plan_segments, split_evenly
-from aerofuse.checkpointing.steps import (
-    ChainPlan,
-    Recompute,
-    SaveAll,
-    SaveSome,
-    from_json,
-    to_json,
-    units_of,
-)
+from aerofuse.checkpointing.steps import ChainPlan, Recompute, SaveAll, SaveSome, from_json, to_json, units_of
 
 
 def test_split_evenly_is_the_best_of_all_splits() -> None:

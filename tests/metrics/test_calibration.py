@@ -7,12 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from aerofuse.metrics.calibration import (
-    LEAST_TEMPERATURE,
-    MOST_TEMPERATURE,
-    calibration_metrics,
-    fit_temperatures,
-)
+from aerofuse.metrics.calibration import LEAST_TEMPERATURE, MOST_TEMPERATURE, calibration_metrics, fit_temperatures
 from aerofuse.models.heads import scale_logits
 
 

@@ -7,11 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from aerofuse.metrics.metrics import (
-    compute_metrics,
-    constant_predictor_maes,
-    validation_score,
-)
+from aerofuse.metrics.metrics import compute_metrics, constant_predictor_maes, validation_score
 
 NAN = math.nan
 

@@ -116,11 +116,7 @@ def test_plotted_values_are_short() -> None:
     long = outputs() | {"clarity": torch.tensor([1 / 3, 2 / 3, 0.1])}
     assert list(
         plotted_columns(prediction_table(LABELS, long, TYPES, AIRLINES, uncalibrated=long))["clarity_predicted"]
-    ) == [
-        0.3333,
-        0.6667,
-        0.1,
-    ]
+    ) == [0.3333, 0.6667, 0.1]
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:

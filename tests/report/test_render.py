@@ -37,6 +37,11 @@ SECTIONS = (
 HEADS = {"type": ["type"], "airline": ["airline"], "clarity": ["clarity", "quality"], "block": ["block", "quality"]}
 
 
+def page_text(sources: PageSources) -> str:
+    """The page without its charts."""
+    return render_page(sources)[0]
+
+
 class Tags(HTMLParser):
     """Every tag with its attributes, and the text outside scripts and styles."""
 
@@ -74,7 +79,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> PageSources:
 
 @pytest.fixture(scope="module")
 def page(sources: PageSources) -> str:
-    return render_page(sources)
+    return page_text(sources)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +135,7 @@ def test_what_stands_in_data_cannot_become_markup(page: str) -> None:
 
 
 def test_the_same_sources_give_the_same_page(sources: PageSources, page: str) -> None:
-    assert render_page(sources) == page
+    assert page_text(sources) == page
 
 
 def test_the_fastest_way_to_run_the_model_is_named(page: str) -> None:
@@ -142,9 +147,9 @@ def test_the_fastest_way_to_run_the_model_is_named(page: str) -> None:
 
 def test_the_commit_of_the_code_is_named(sources: PageSources, page: str) -> None:
     assert f"Code of commit {'c0ffee' * 6} ." in words(page)
-    changed = words(render_page(dataclasses.replace(sources, changed=True)))
+    changed = words(page_text(dataclasses.replace(sources, changed=True)))
     assert "with changes that were in no commit yet" in changed
-    assert "in no git repository" in words(render_page(dataclasses.replace(sources, commit=None)))
+    assert "in no git repository" in words(page_text(dataclasses.replace(sources, commit=None)))
 
 
 def test_a_page_that_is_too_large_is_refused(
@@ -246,7 +251,7 @@ def test_data_like_fgvc(tmp_path: Path, open_text: Callable[..., OpenedPage], he
         mistakes["mistakes"] = {"type": mistakes["mistakes"]["type"]}
     results = without(samples.results(), "airline", "clarity", "block", heads=heads)
     history = page_sources(tmp_path).histories["train_stage_a"][["epoch", "train_loss", "score", "type_top1"]]
-    text = render_page(
+    text = page_text(
         page_sources(
             tmp_path,
             results,
@@ -267,7 +272,7 @@ def test_data_like_fgvc(tmp_path: Path, open_text: Callable[..., OpenedPage], he
 def test_no_label_at_all(tmp_path: Path, open_text: Callable[..., OpenedPage]) -> None:
     results = without(samples.results(), "type", "airline", "clarity", "block", heads=True)
     mistakes = mistakes_report(tmp_path / "mistakes", count=0)
-    text = render_page(page_sources(tmp_path, results, data=data_report(()), mistakes=mistakes))
+    text = page_text(page_sources(tmp_path, results, data=data_report(()), mistakes=mistakes))
     said = words(text)
     assert "The test images have no labels, so no model can be called better." in said
     assert "No test image has a label of type." in said
@@ -277,17 +282,17 @@ def test_no_label_at_all(tmp_path: Path, open_text: Callable[..., OpenedPage]) -
 
 def test_a_model_without_mistakes(tmp_path: Path) -> None:
     sources = page_sources(tmp_path, samples.results(hybrid_wrong=0), mistakes=mistakes_report(tmp_path, count=0))
-    said = words(render_page(sources))
+    said = words(page_text(sources))
     assert "It takes no type for another." in said
     assert "No labelled test photo has a wrong type." in said
     none = page_sources(
         tmp_path, mistakes=mistakes_report(tmp_path, count=0), params={**sources.params, "explain": {"mistakes": 0}}
     )
-    assert "None are to be shown: explain.mistakes is 0." in words(render_page(none)).replace(" .", ".")
+    assert "None are to be shown: explain.mistakes is 0." in words(page_text(none)).replace(" .", ".")
 
 
 def test_mistakes_with_the_weights_of_an_attention_fusion(tmp_path: Path, page: str) -> None:
-    text = render_page(page_sources(tmp_path, mistakes=mistakes_report(tmp_path / "mistakes", "attention")))
+    text = page_text(page_sources(tmp_path, mistakes=mistakes_report(tmp_path / "mistakes", "attention")))
     assert 'aria-label="Fusion weights: CNN 75 %, transformer 25 %"' in text
     assert "The bar shows the weights that the fusion gives" in words(text)
     assert "Fusion weights" not in page
@@ -298,7 +303,7 @@ def test_mistakes_with_the_weights_of_an_attention_fusion(tmp_path: Path, page: 
 def test_maps_that_are_no_better_than_a_guess_are_called_so(tmp_path: Path, page: str) -> None:
     mistakes = mistakes_report(tmp_path / "mistakes")
     mistakes["occlusion_test"]["effects"]["transformer"] = {"hottest": 0.4, "coldest": 0.5}
-    said = words(render_page(page_sources(tmp_path, mistakes=mistakes)))
+    said = words(page_text(page_sources(tmp_path, mistakes=mistakes)))
     assert "falls by 3.0 (CNN) and 0.4 (transformer)" in said
     assert "The maps of the transformer are thus no better than a guess." in said
     assert "no better than a guess" not in page
@@ -312,13 +317,13 @@ def test_what_was_not_measured_is_said(tmp_path: Path, page: str) -> None:
     assert record is not None
     memory["train_stage_c"] = dataclasses.replace(record, peak_bytes=None)
     gpu = {stage: dataclasses.replace(times, peak_memory_bytes=3 * 10**9) for stage, times in sources.training.items()}
-    said = words(render_page(dataclasses.replace(sources, memory=memory, training=gpu)))
+    said = words(page_text(dataclasses.replace(sources, memory=memory, training=gpu)))
     assert "No memory was recorded for hybrid, phase A." in said
-    assert "hybrid, phase C not measured, predicted 70.0 MB" in render_page(dataclasses.replace(sources, memory=memory))
+    assert "hybrid, phase C not measured, predicted 70.0 MB" in page_text(dataclasses.replace(sources, memory=memory))
     assert "without a GPU" not in said
-    none = render_page(dataclasses.replace(sources, memory=dict.fromkeys(STAGES)))
+    none = page_text(dataclasses.replace(sources, memory=dict.fromkeys(STAGES)))
     assert 'data-chart="memory"' not in none
-    sheetless = render_page(dataclasses.replace(sources, contact_sheet=tmp_path / "none.png"))
+    sheetless = page_text(dataclasses.replace(sources, contact_sheet=tmp_path / "none.png"))
     assert "There is no sheet of photos." in words(sheetless)
 
 
@@ -330,7 +335,7 @@ def test_calibration_is_shown_before_and_after(tmp_path: Path, open_text: Callab
             if f"{task}_top1" in metrics:
                 metrics |= {f"{task}_ece": 0.0123, f"{task}_ece_uncalibrated": 0.0456}
         results[model] = dataclasses.replace(result, metrics=metrics)
-    text = render_page(page_sources(tmp_path, results))
+    text = page_text(page_sources(tmp_path, results))
     assert "1.23 % 4.56 %" in words(text)
     opened = open_text(text)
     assert opened.console == []

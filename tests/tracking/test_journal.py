@@ -103,10 +103,7 @@ def test_a_journal_of_the_version_before_is_sent_whole(
     lines = [
         run,
         {"kind": "params", "values": {"seed": "0"}},
-        {
-            "kind": "metrics",
-            "points": [["loss", 1.0, 1_790_000_001_000, 1], ["odd", math.nan, 1_790_000_001_000, 1]],
-        },
+        {"kind": "metrics", "points": [["loss", 1.0, 1_790_000_001_000, 1], ["odd", math.nan, 1_790_000_001_000, 1]]},
         refused,
         {"kind": "metrics", "points": [["loss", 0.5, 1_790_000_002_000, 2]]},
         {"kind": "end", "status": "FAILED", "time_ms": 1_790_000_003_000},

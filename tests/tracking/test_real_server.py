@@ -75,11 +75,7 @@ def _check_both_stages(arrived: Arrived, start_ms: int, end_ms: int) -> None:
 
 
 def test_killed_half_way_and_stopped_while_it_is_sent_to(
-    server: MlflowServer,
-    arrived: Arrived,
-    params: TrackingParams,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    server: MlflowServer, arrived: Arrived, params: TrackingParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     picture = tmp_path / "curve.txt"
     picture.write_text("a picture")

@@ -46,11 +46,7 @@ def no_thread_sends() -> bool:
 
 
 def test_gone_at_the_start(
-    server: TroubledMlflow,
-    arrived: Arrived,
-    params: TrackingParams,
-    picture: Path,
-    caplog: pytest.LogCaptureFixture,
+    server: TroubledMlflow, arrived: Arrived, params: TrackingParams, picture: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = picture.parent / "plots"
     folder.mkdir()

@@ -30,12 +30,7 @@ def hybrid_subject(recipe: str, image_size_px: int | None = None, device: torch.
     dropout = load_section(HeadDropoutParams, f"recipes.{recipe}.head_dropout").hybrid
     size = image_size_px or load_value(int, f"recipes.{recipe}.image_size")
     architecture = hybrid_architecture(
-        backbones.cnn,
-        backbones.transformer,
-        load_value(str, "fusion_method"),
-        dropout,
-        backbones.drop_path,
-        size,
+        backbones.cnn, backbones.transformer, load_value(str, "fusion_method"), dropout, backbones.drop_path, size
     )
     with torch.device("meta" if str(device) == "meta" else "cpu"):
         model = architecture.build(_CLASSES).to(device).train()

@@ -83,9 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", type=device_here, default=torch.device("cpu"), help="cpu (default) or cuda")
     parser.add_argument("--precision", choices=["float32", "bf16", "both"], default="both", help="(default: both)")
     parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="keep what today's table of these networks has, and add what it lacks",
+        "--resume", action="store_true", help="keep what today's table of these networks has, and add what it lacks"
     )
     return parser
 

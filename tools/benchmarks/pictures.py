@@ -188,10 +188,7 @@ def _kinds_chart(name: str, ways: Ways, *, named: bool) -> Chart:
         .mark_bar()
         .encode(
             x=alt.X(
-                "share:Q",
-                title=None,
-                scale=alt.Scale(domain=[0, 1]),
-                axis=alt.Axis(format=".0%", values=[0, 0.5, 1]),
+                "share:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format=".0%", values=[0, 0.5, 1])
             ),
             y=alt.Y("way:N", sort=list(_BARS), title=None, axis=alt.Axis(labelLimit=200, labels=named)),
             color=alt.Color("kind:N", scale=colours, legend=alt.Legend(orient="bottom", title=None)),

@@ -25,17 +25,7 @@ from tools.benchmarks.measuring import (
     two_steps,
 )
 from tools.benchmarks.results import BenchmarkSettings, Machine, Results
-from tools.benchmarks.rows import (
-    LEAST,
-    UNCHECKED,
-    Differences,
-    PeakCheck,
-    Peaks,
-    Promise,
-    Row,
-    Times,
-    as_table,
-)
+from tools.benchmarks.rows import LEAST, UNCHECKED, Differences, PeakCheck, Peaks, Promise, Row, Times, as_table
 from tools.benchmarks.subjects import Subject
 from tools.benchmarks.ways import Way, plain_ways, planned_shares, planned_ways
 

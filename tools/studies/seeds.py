@@ -60,12 +60,7 @@ def read_result(seed: int, metrics: Metrics) -> SeedResult:
     scores = {model: metrics[f"metrics/evaluate/{model}.json"][model]["type_top1"] for model in (BASELINE, HYBRID)}
     compared = metrics["metrics/compare.json"]["compare"]
     return SeedResult(
-        seed,
-        scores[BASELINE],
-        scores[HYBRID],
-        compared["gain_type_top1"],
-        compared["gain_low"],
-        compared["gain_high"],
+        seed, scores[BASELINE], scores[HYBRID], compared["gain_type_top1"], compared["gain_low"], compared["gain_high"]
     )
 
 

@@ -242,11 +242,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.studies.sweep", description=__doc__)
     parser.add_argument("--fusion-method", nargs="+", choices=METHODS, default=METHODS, help="default: all")
     parser.add_argument(
-        "--seeds",
-        nargs="+",
-        type=_at_least(0),
-        default=[0, 1],
-        help="of training; the split stays (default: 0 1)",
+        "--seeds", nargs="+", type=_at_least(0), default=[0, 1], help="of training; the split stays (default: 0 1)"
     )
     parser.add_argument("--jobs", type=_at_least(1), default=1, help="experiments at the same time (default: 1)")
     return parser.parse_args(arguments)

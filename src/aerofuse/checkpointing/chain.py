@@ -63,10 +63,7 @@ def _run_steps(chain: Chain, steps: Sequence[Step], inputs: Tensor) -> Tensor:
         if isinstance(step, Recompute):
             units = [chain[index] for index in units_of(step.steps)]
             inputs = run_recomputed(
-                partial(run_units, units),
-                partial(_run_steps, chain, step.steps),
-                partial(modules_of, units),
-                inputs,
+                partial(run_units, units), partial(_run_steps, chain, step.steps), partial(modules_of, units), inputs
             )
         elif isinstance(step, SaveAll):
             inputs = chain[step.unit].run(inputs)

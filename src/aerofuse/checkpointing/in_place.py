@@ -109,11 +109,5 @@ def _is_plain(tensor: Any) -> bool:
 class InPlaceBackward(TorchFunctionMode):
     """Gives the activations of a range an in-place backward pass while it runs; see `run_with_in_place_backward`."""
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         return run_with_in_place_backward(func, args, kwargs or {})

@@ -63,13 +63,7 @@ class CallRecorder(TorchFunctionMode):
         """The last unit has ended: choose what is saved, free the rest."""
         self.graph.settle(inputs, output, cheap_only=self._save is None)
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         function = getattr(func, "__name__", "")
         if function in LOOKED_THROUGH:  # half of all calls
             return func(*args, **(kwargs or {}))

@@ -24,9 +24,6 @@ from aerofuse.tracking.run_request import RunRequest
 from aerofuse.tracking.sending import HELD, send_journal
 from aerofuse.tracking.store import AwayError, Store, set_defaults
 
-_PACKAGE = Path("models/aerofuse")
-_OUTPUT = Path("build/mlflow")
-
 _EXAMPLES = """examples:
   aerofuse mlflow list
   aerofuse mlflow send
@@ -50,16 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action = actions.add_parser(name, help=text, description=text)
         action.add_argument("--repo", type=Path, metavar="FOLDER", help="the repository (default: the current folder)")
         action.set_defaults(run=run)
-    _add_model(actions)
-
-
-def _add_model(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     text = "make an MLflow model of a package, for `mlflow models serve`, and register it (docs/serving.md)"
     action = actions.add_parser("model", help=text, description=text)
     action.add_argument(
-        "--model", type=Path, default=_PACKAGE, metavar="DIR", help=f"the package (default: {_PACKAGE})"
+        "--model", type=Path, default="models/aerofuse", metavar="DIR", help="the package (default: %(default)s)"
     )
-    action.add_argument("--output", type=Path, default=_OUTPUT, metavar="DIR", help=f"(default: {_OUTPUT})")
+    action.add_argument("--output", type=Path, default="build/mlflow", metavar="DIR", help="(default: %(default)s)")
     action.add_argument("--register", metavar="NAME", help="also register it with MLflow, as a new version of NAME")
     action.add_argument("--repo", type=Path, metavar="FOLDER", help="the repository (default: the current folder)")
     limits = action.add_argument_group("what a request may hold")

@@ -22,15 +22,7 @@ from aerofuse.comparison.gates import (
 )
 from aerofuse.comparison.times import EvaluationTimes, TrainingTimes
 from aerofuse.metrics.predictions import per_image_values
-from aerofuse.metrics.statistics import (
-    Difference,
-    Interval,
-    McNemar,
-    Values,
-    mcnemar,
-    mean_interval,
-    paired_difference,
-)
+from aerofuse.metrics.statistics import Difference, Interval, McNemar, Values, mcnemar, mean_interval, paired_difference
 
 # The stages that train each model. The models stand in the order in which they are shown.
 TRAINING_STAGES = {
@@ -60,6 +52,11 @@ class Settings:
     resamples: int
     recipe: str
     batch_size: int
+
+    @property
+    def bootstrap(self) -> dict[str, Any]:
+        """Return the settings of every bootstrap."""
+        return {"confidence_level": self.confidence_level, "resamples": self.resamples, "seed": _BOOTSTRAP_SEED}
 
 
 @dataclass(frozen=True)
@@ -170,12 +167,7 @@ def _check_same_images(results: Mapping[str, ModelResults]) -> None:
 
 def _row(model: str, result: ModelResults, values: Mapping[str, Values], settings: Settings) -> ModelRow:
     intervals = {
-        metric: mean_interval(
-            per_image,
-            confidence_level=settings.confidence_level,
-            resamples=settings.resamples,
-            seed=_BOOTSTRAP_SEED,
-        )
+        metric: mean_interval(per_image, **settings.bootstrap)
         for metric, per_image in values.items()
         if not np.isnan(per_image).all()
     }
@@ -190,13 +182,7 @@ def _difference(
         model_b=model_b,
         metric=metric,
         images=int(np.sum(~np.isnan(values_a))),
-        difference=paired_difference(
-            values_a,
-            values_b,
-            confidence_level=settings.confidence_level,
-            resamples=settings.resamples,
-            seed=_BOOTSTRAP_SEED,
-        ),
+        difference=paired_difference(values_a, values_b, **settings.bootstrap),
         mcnemar=mcnemar(values_a, values_b) if metric.endswith("_top1") else None,
     )
 
@@ -209,9 +195,7 @@ def _gates(
     gain = _find(differences, "hybrid", "multi_task", "type_top1")
     measurements = measure_accuracy(hybrid.metrics, hybrid.predictions) | {
         "type_top1_gain": measure_gain(
-            None if gain is None else gain.difference,
-            None if gain is None else gain.mcnemar,
-            settings.confidence_level,
+            None if gain is None else gain.difference, None if gain is None else gain.mcnemar, settings.confidence_level
         ),
         "latency_ms": measure_latency(hybrid.times),
         "peak_memory_bytes": measure_memory(hybrid.training[-1], settings.recipe, settings.batch_size),

@@ -80,8 +80,7 @@ def _memory_tab() -> None:
         precision = gradio.Radio(["float32", "bf16"], value="float32", label="Precision", min_width=200)
     button = gradio.Button("Does it fit?", variant="primary", elem_id="ask")
     result = gradio.HTML(
-        _NOTE.format("Nothing of the model's size is allocated. A first answer takes up to a minute."),
-        elem_id="plan",
+        _NOTE.format("Nothing of the model's size is allocated. A first answer takes up to a minute."), elem_id="plan"
     )
     inputs = [first, second, image_size, batch_size, precision, memory]
     button.click(plan_step, inputs, result, api_visibility="private", concurrency_limit=1)

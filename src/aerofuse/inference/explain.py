@@ -72,28 +72,25 @@ def explain(model: AircraftModel, image: Tensor, class_index: int | None = None,
     """
     if image.ndim != 3 or image.shape[0] != 3 or image.shape[1] != image.shape[2] or image.dtype != torch.uint8:
         raise ValueError(f"an image is uint8 [3, H, H], not {image.dtype} {list(image.shape)}")
+    images = image.unsqueeze(0).to(next(model.parameters()).device)
     with evaluation_mode(model), torch.enable_grad():
-        return _explain(model, image.unsqueeze(0).to(next(model.parameters()).device), class_index, task)
-
-
-def _explain(model: AircraftModel, images: Tensor, class_index: int | None, task: str) -> Explanation:
-    normalised = model.get_submodule("normalise")(images)
-    with torch.no_grad():
-        features = {name: backbone(normalised) for name, backbone in model.backbones().items()}
-        answers = _answers(model, features)
-    if task not in answers:
-        raise ValueError(f"this model does not answer {task!r}; it has heads for {', '.join(answers)}")
-    chosen = _chosen_class(answers[task], class_index, task)
-    maps = {}
-    for name in features:
-        path = _PathThrough(model, name, normalised, features, task)
-        attributions = LayerGradientXActivation(path, path.probe).attribute(normalised, target=chosen)
-        coarse = attributions.sum(dim=1, keepdim=True).relu()
-        full = LayerAttribution.interpolate(coarse, tuple(images.shape[-2:]), "bilinear")[0, 0]
-        strongest = full.max()
-        maps[name] = (full / strongest if strongest > 0 else full).detach().cpu().numpy().astype(np.float32)
-    shares = _branch_shares(model, features, task, chosen) if len(features) > 1 else None
-    return Explanation(task, chosen, maps, shares)
+        normalised = model.get_submodule("normalise")(images)
+        with torch.no_grad():
+            features = {name: backbone(normalised) for name, backbone in model.backbones().items()}
+            answers = _answers(model, features)
+        if task not in answers:
+            raise ValueError(f"this model does not answer {task!r}; it has heads for {', '.join(answers)}")
+        chosen = _chosen_class(answers[task], class_index, task)
+        maps = {}
+        for name in features:
+            path = _PathThrough(model, name, normalised, features, task)
+            attributions = LayerGradientXActivation(path, path.probe).attribute(normalised, target=chosen)
+            coarse = attributions.sum(dim=1, keepdim=True).relu()
+            full = LayerAttribution.interpolate(coarse, tuple(images.shape[-2:]), "bilinear")[0, 0]
+            strongest = full.max()
+            maps[name] = (full / strongest if strongest > 0 else full).detach().cpu().numpy().astype(np.float32)
+        shares = _branch_shares(model, features, task, chosen) if len(features) > 1 else None
+        return Explanation(task, chosen, maps, shares)
 
 
 def _answers(model: AircraftModel, features: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -14,8 +14,6 @@ from torch import Tensor
 from aerofuse.inference.explain import explain
 from aerofuse.models.aircraft_model import AircraftModel
 
-_COVERED_SHARE = 0.25
-
 
 @dataclass(frozen=True)
 class OcclusionEffect:
@@ -53,8 +51,7 @@ def occlusion_effects(model: AircraftModel, images: Sequence[Tensor]) -> dict[st
 
 def _cover(image: Tensor, heat: Tensor) -> Tensor:
     """Return `image` with its mean colour where `heat` `[H, W]` is highest; among equal places the first count."""
-    count = int(_COVERED_SHARE * heat.numel())
-    places = heat.flatten().argsort(descending=True, stable=True)[:count]
+    places = heat.flatten().argsort(descending=True, stable=True)[: heat.numel() // 4]
     covered = image.flatten(1).clone()
     covered[:, places] = image.flatten(1).float().mean(dim=1, keepdim=True).round().to(torch.uint8)
     return covered.view_as(image)

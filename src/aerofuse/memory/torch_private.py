@@ -54,13 +54,7 @@ class LightDispatchMode(TorchDispatchMode, ABC):
     def _should_skip_dynamo(cls) -> bool:
         return False  # torch would wrap every call, which takes longer than counting does
 
-    def __torch_dispatch__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         """Hand an operation to `run`, unless it only asks a fake tensor for its device.
 
         autograd does so thrice per operation. Handed on to the next mode, the question takes as long as an operation.

@@ -32,9 +32,7 @@ def collect_outputs(
             collected.append([{task: tensor.cpu() for task, tensor in tensors.items()} for tensors in gathered])
     if not collected:
         raise ValueError("the split is empty: there is nothing to evaluate")
-    all_outputs, all_targets = zip(*collected, strict=True)
-    return _concatenate(all_outputs), _concatenate(all_targets)
-
-
-def _concatenate(parts: tuple[dict[str, Tensor], ...]) -> dict[str, Tensor]:
-    return {task: torch.cat([part[task] for part in parts]) for task in parts[0]}
+    outputs, targets = (
+        {task: torch.cat([part[task] for part in parts]) for task in parts[0]} for parts in zip(*collected, strict=True)
+    )
+    return outputs, targets

@@ -353,13 +353,7 @@ class _Estimate(TorchFunctionMode):
         self.seconds: dict[str, float] = {}
         self.products = self.others = 0.0
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         name = self._names.next(getattr(func, "__name__", ""))
         with FlopCounterMode(display=False) as counter:
             result = func(*args, **(kwargs or {}))

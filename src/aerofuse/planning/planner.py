@@ -10,12 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from aerofuse.checkpointing.budget import Budget, format_bytes, parse_budget
-from aerofuse.checkpointing.plan import (
-    CheckpointingPlan,
-    Plannable,
-    StepPrediction,
-    plannable_parts,
-)
+from aerofuse.checkpointing.plan import CheckpointingPlan, Plannable, StepPrediction, plannable_parts
 from aerofuse.checkpointing.policy import ReadyPlan, Scope, policy_carriers
 from aerofuse.checkpointing.steps import ChainPlan, Step, shifted, units_of
 from aerofuse.memory.report import Kind, MemoryReport

@@ -46,7 +46,7 @@ def write_page(sources: PageSources, path: Path) -> list[Chart]:
 
     Raises `ValueError` where it is too large to open.
     """
-    text, charts = _render(sources)
+    text, charts = render_page(sources)
     size = len(text.encode())
     if size > MAX_BYTES:
         raise ValueError(
@@ -57,12 +57,8 @@ def write_page(sources: PageSources, path: Path) -> list[Chart]:
     return charts
 
 
-def render_page(sources: PageSources) -> str:
-    """Return the report as HTML."""
-    return _render(sources)[0]
-
-
-def _render(sources: PageSources) -> tuple[str, list[Chart]]:
+def render_page(sources: PageSources) -> tuple[str, list[Chart]]:
+    """Return the report as HTML, and the charts that it shows."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,

@@ -29,7 +29,7 @@ from aerofuse.plotting.wording import (
     write_value,
 )
 from aerofuse.report.export_page import export_table
-from aerofuse.report.sources import PageSection, PageSources, Picture, data_uri, without_head, without_label
+from aerofuse.report.sources import PageSection, PageSources, Picture, data_uri, without_label
 
 _FILES = {"onnx": "The ONNX file", "torch": "The torch program"}
 
@@ -122,7 +122,10 @@ def _missing(sources: PageSources, tasks: tuple[str, ...]) -> list[str]:
             notes.append(without_label(task))
         elif len(having) < len(MODELS):
             headless.setdefault(tuple(model for model in MODELS if model not in having), []).append(task)
-    return notes + [without_head(models, tasks) for models, tasks in headless.items()]
+    for models, unanswered in headless.items():
+        names = f"{write_list([MODELS[model] for model in models])} model{'s have' if len(models) > 1 else ' has'}"
+        notes.append(f"The {names} no head for {write_list(unanswered)}.")
+    return notes
 
 
 def _divided(parts: list[ModelPart], notes: list[str], table: Table | None = None) -> AnswerSection:

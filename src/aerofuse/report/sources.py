@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from aerofuse.common.markdown import Table
 from aerofuse.comparison.comparison import TRAINING_STAGES, Comparison
 from aerofuse.comparison.times import MemoryRecord, TrainingTimes
 from aerofuse.plotting.chart import Chart
-from aerofuse.plotting.wording import MODELS, write_list
+from aerofuse.plotting.wording import MODELS
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,6 @@ class PageSources:
 def without_label(task: str) -> str:
     """Return why there is nothing to show of a task."""
     return f"No test image has a label of {task}."
-
-
-def without_head(models: Sequence[str], tasks: Sequence[str]) -> str:
-    """Return which models do not answer some tasks."""
-    names = write_list([MODELS[model] for model in models])
-    return f"The {names} model{'s have' if len(models) > 1 else ' has'} no head for {write_list(tasks)}."
 
 
 @dataclass(frozen=True)

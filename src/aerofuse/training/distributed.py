@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.run import main as torchrun
 from torch.optim import Optimizer
 
 from aerofuse.common.params import load_section
@@ -36,8 +37,6 @@ def launch(stage: Callable[[], object], *command: str) -> None:
     if "LOCAL_RANK" in os.environ or processes == 1:
         stage()
         return
-    from torch.distributed.run import main as torchrun
-
     logger.info("training in %d processes", processes)
     # Each process would otherwise use all cores of the machine.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))

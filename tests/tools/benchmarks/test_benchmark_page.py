@@ -16,13 +16,7 @@ from tools.benchmarks.pictures import draw_frontiers, draw_kinds, draw_promises
 from tools.benchmarks.results import FOLDER, HYBRID, MONET, QUICK_FOLDER
 from tools.benchmarks.rows import AT_SWITCH, LEAST, PLANNED, SWITCH, UNCHECKED
 from tools.benchmarks.subjects import middle_variant
-from tools.benchmarks.tables import (
-    checkpointing_table,
-    exactness_table,
-    goals_table,
-    planned_table,
-    promised_range,
-)
+from tools.benchmarks.tables import checkpointing_table, exactness_table, goals_table, planned_table, promised_range
 from tools.readme import page_blocks, replace_blocks
 
 

@@ -9,17 +9,7 @@ from aerofuse.backbones.families import FAMILIES
 from tests.tools.benchmarks.samples import WAYS, results, row
 from tools.benchmarks.goals import GOALS, GoalResult, check_goals
 from tools.benchmarks.results import Planning, Results
-from tools.benchmarks.rows import (
-    AT_HALF,
-    AT_SWITCH,
-    LEAST,
-    SWITCH,
-    UNCHECKED,
-    Differences,
-    PeakCheck,
-    Row,
-    as_table,
-)
+from tools.benchmarks.rows import AT_HALF, AT_SWITCH, LEAST, SWITCH, UNCHECKED, Differences, PeakCheck, Row, as_table
 
 SHARE, OFF = "extra time at timm's own peak, of timm's", "predicted extra time is off by"
 
