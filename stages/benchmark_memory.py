@@ -15,7 +15,7 @@ from stages import run
 from tools.benchmarks.allocator import keep_freed_memory
 from tools.benchmarks.headlines import headlines
 from tools.benchmarks.params import BENCHMARK_PARAMS_FILE, BenchmarkParams
-from tools.benchmarks.results import Settings
+from tools.benchmarks.results import BenchmarkSettings
 from tools.benchmarks.side_by_side import measure
 from tools.benchmarks.subjects import backbone_subject, middle_variant
 
@@ -25,7 +25,7 @@ def benchmark_memory(family: str) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     # Nobody trains in bf16 on a CPU that takes minutes for a step; `make benchmark` counts its bytes all the same.
     precisions = ("float32", "bf16") if device.type == "cuda" else ("float32",)
-    settings = Settings(
+    settings = BenchmarkSettings(
         params.image_size, params.count_batch, params.time_batch, params.rounds, params.timing_s, precisions
     )
     subject = backbone_subject(middle_variant(family), params.image_size, device)

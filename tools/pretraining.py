@@ -36,12 +36,12 @@ from aerofuse.metrics.metrics import compute_metrics, validation_score
 from aerofuse.models.aircraft_model import AircraftModel
 from aerofuse.models.architecture import BaselineModel
 from aerofuse.models.heads import Heads
-from aerofuse.synthetic.fleet import random_fleet
 from aerofuse.synthetic.params import SyntheticParams
 from aerofuse.synthetic.photos import draw_photos
 from aerofuse.training.loop import Hooks, train
 from aerofuse.training.params import PhaseParams, TaskWeights, TrainingParams
 from aerofuse.training.state import TrainingReport
+from tools.random_fleet import random_fleet
 
 logger = logging.getLogger(__name__)
 

@@ -1,16 +1,14 @@
-"""Published dimensions survive into the mesh, and the pretraining types keep away from the ten."""
+"""Published dimensions survive into the mesh, of the ten and of the types for pretraining."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from aerofuse.synthetic import random_airframes
 from aerofuse.synthetic.airframes import BUILT_IN_TYPES, AircraftType
 from aerofuse.synthetic.assembly import aircraft_mesh
-from aerofuse.synthetic.fleet import random_fleet
 from aerofuse.synthetic.mesh import Mesh, solid
-from aerofuse.synthetic.random_airframes import MIN_DISTANCE, random_type, shape_distance
+from tools.random_fleet import random_fleet
 
 PUBLISHED_M = {
     # length, span, height: as in the planning documents named in airframes.py
@@ -26,7 +24,6 @@ PUBLISHED_M = {
     "BAe 146-300": (30.99, 26.34, 8.61),
 }
 random_types = random_fleet(num_types=12, num_airlines=2, num_airframes=1, seed=4).types
-every_type = pytest.mark.parametrize("aircraft", BUILT_IN_TYPES, ids=lambda a: a.name)
 every_drawn_type = pytest.mark.parametrize("aircraft", [*BUILT_IN_TYPES, *random_types], ids=lambda a: a.name)
 
 
@@ -85,27 +82,3 @@ def test_normals_are_units_that_point_outward(aircraft: AircraftType) -> None:
     fuselage = np.abs(mesh.corners[..., 1]).max(axis=1) < 0.2 * aircraft.fuselage_width_m
     ahead = mesh.corners[..., 0].max(axis=1) < -0.1 * aircraft.length_m
     assert (mesh.facing[crown & fuselage & ahead, 2] > 0).all()
-
-
-@every_type
-def test_only_its_near_twin_is_near(aircraft: AircraftType) -> None:
-    twins = [{"A320-200", "737-800"}, {"A350-900", "787-9"}]
-    others = [other for other in BUILT_IN_TYPES if other is not aircraft]
-    nearest = min(others, key=lambda other: shape_distance(aircraft, other))
-    if any(aircraft.name in pair for pair in twins):
-        assert {aircraft.name, nearest.name} in twins
-    else:
-        assert shape_distance(aircraft, nearest) > 2 * MIN_DISTANCE
-
-
-def test_random_types_keep_their_distance() -> None:
-    for k, aircraft in enumerate(random_types):
-        others = (*BUILT_IN_TYPES, *random_types[:k])
-        assert min(shape_distance(aircraft, other) for other in others) >= MIN_DISTANCE
-
-
-def test_random_type_refuses_when_there_is_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(random_airframes, "MIN_DISTANCE", 40.0)
-    monkeypatch.setattr(random_airframes, "_MAX_DRAWS", 20)
-    with pytest.raises(ValueError, match="fewer types"):
-        random_type(np.random.default_rng(0), "crowded out")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from aerofuse.synthetic.airframes import BUILT_IN_TYPES
-from aerofuse.synthetic.fleet import random_fleet
-from aerofuse.synthetic.liveries import BUILT_IN_LIVERIES, MOTIFS, STRIPES, Livery, draw_motif, random_livery
+from aerofuse.synthetic.liveries import BUILT_IN_LIVERIES, Livery, Motif, Stripe, draw_motif
 from aerofuse.synthetic.mesh import FIN, PORT, STARBOARD, Region
 from aerofuse.synthetic.paint import Texture, _title_mask, _turned, texture
+from tools.random_fleet import layout
 
 every_livery = pytest.mark.parametrize("livery", BUILT_IN_LIVERIES, ids=lambda livery: livery.name)
 
@@ -27,7 +28,7 @@ def test_no_palette_tells_an_airline() -> None:
 
 
 def test_every_layout_is_its_own() -> None:
-    assert len({livery.layout for livery in BUILT_IN_LIVERIES}) == len(BUILT_IN_LIVERIES)
+    assert len({layout(livery) for livery in BUILT_IN_LIVERIES}) == len(BUILT_IN_LIVERIES)
     assert len({livery.motif for livery in BUILT_IN_LIVERIES}) == len(BUILT_IN_LIVERIES)
 
 
@@ -54,27 +55,13 @@ def test_title_reads_forward_on_both_sides(livery: Livery) -> None:
         assert not np.array_equal(lettering, lettering[:, ::-1])
 
 
-@pytest.mark.parametrize("motif", MOTIFS)
+@pytest.mark.parametrize("motif", get_args(Motif))
 def test_motif_covers_part_of_the_fin(motif: str) -> None:
     fin = np.zeros((128, 128, 3), np.uint8)
     draw_motif(fin, motif, (255, 255, 255), (0, 0, 0))  # type: ignore[arg-type]
     assert 0.08 < (fin > 127).mean() < 0.8
 
 
-@pytest.mark.parametrize("stripe", STRIPES)
+@pytest.mark.parametrize("stripe", get_args(Stripe))
 def test_every_cheat_line_is_worn_by_an_airline(stripe: str) -> None:
     assert stripe in {livery.stripe for livery in BUILT_IN_LIVERIES}
-
-
-def test_random_liveries_are_none_of_the_twelve() -> None:
-    rng = np.random.default_rng(5)
-    layouts = {livery.layout for livery in BUILT_IN_LIVERIES}
-    drawn = [random_livery(rng, f"airline {k}") for k in range(300)]
-    assert layouts.isdisjoint(livery.layout for livery in drawn)
-    assert len(set(drawn)) == len(drawn)
-
-
-def test_random_airlines_have_names_of_their_own() -> None:
-    names = [livery.name for livery in random_fleet(2, 40, 2, seed=1).liveries]
-    assert len(set(names)) == 40
-    assert set(names).isdisjoint(livery.name for livery in BUILT_IN_LIVERIES)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from aerofuse.data.photo import Photo
 from aerofuse.synthetic import photos as photos_module
 from aerofuse.synthetic.airframes import BUILT_IN_TYPES, AircraftType
-from aerofuse.synthetic.fleet import Airframe, Fleet, built_in_fleet, random_fleet
+from aerofuse.synthetic.fleet import Airframe, Fleet, built_in_fleet
 from aerofuse.synthetic.liveries import BUILT_IN_LIVERIES
 from aerofuse.synthetic.params import SyntheticParams
 from aerofuse.synthetic.photos import draw_photo, draw_photos, photo_airframe, photo_filename
@@ -111,15 +111,6 @@ def test_airline_tells_nothing_of_the_type() -> None:
 def test_airframes_recur() -> None:
     registrations = [photo_airframe(FLEET, index, seed=0).registration for index in range(200)]
     assert len(set(registrations)) == 40
-
-
-def test_a_random_fleet_shares_nothing_with_the_built_in_one() -> None:
-    fleet = random_fleet(num_types=6, num_airlines=5, num_airframes=30, seed=0)
-    assert fleet == random_fleet(num_types=6, num_airlines=5, num_airframes=30, seed=0)
-    assert {a.name for a in fleet.types}.isdisjoint(a.name for a in BUILT_IN_TYPES)
-    assert {a.layout for a in fleet.liveries}.isdisjoint(a.layout for a in BUILT_IN_LIVERIES)
-    for index in range(12):
-        assert draw_photo(fleet, index, CONFIG, 64, seed=0).image.std() > 5
 
 
 @pytest.mark.parametrize(("size", "index"), [(16, 0), (64, -1)])

@@ -149,7 +149,7 @@ def compare_times(steps: Sequence[TimedStep], batch: int) -> Times:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StepOutcome:
     """What two training steps compute and leave behind: two losses, the second's gradients, buffers, random state."""
 
     losses: Sequence[Tensor]
@@ -157,7 +157,7 @@ class Outcome:
     buffers: Sequence[Tensor]
     random_state: Tensor
 
-    def compare(self, unchecked: Outcome) -> Differences:
+    def compare(self, unchecked: StepOutcome) -> Differences:
         """How many tensors differ in any bit from those of the unchecked run."""
         return Differences(
             losses_that_differ=_count_different(self.losses, unchecked.losses),
@@ -173,7 +173,7 @@ def _count_different(found: Sequence[Tensor], expected: Sequence[Tensor]) -> int
     return sum(not torch.equal(*pair) for pair in zip(found, expected, strict=True))
 
 
-def two_steps(way: Way, subject: Subject, inputs: Tensor) -> Outcome:
+def two_steps(way: Way, subject: Subject, inputs: Tensor) -> StepOutcome:
     """Two steps in float32 with stochastic gradient descent, always from the same random state."""
     model = way.prepare(len(inputs))
     with _put_back(subject.model):
@@ -188,7 +188,7 @@ def two_steps(way: Way, subject: Subject, inputs: Tensor) -> Outcome:
             # Statistics of two images make gradients of any size.
             nn.utils.clip_grad_norm_(subject.model.parameters(), 1.0)
             optimizer.step()
-        return Outcome(
+        return StepOutcome(
             losses,
             [parameter.grad for parameter in subject.model.parameters() if parameter.grad is not None],
             [buffer.clone() for buffer in subject.model.buffers()],

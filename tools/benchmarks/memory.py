@@ -22,7 +22,7 @@ from aerofuse.cli.arguments import device_here
 from tools.benchmarks.allocator import keep_freed_memory
 from tools.benchmarks.goals import check_goals
 from tools.benchmarks.hybrid import hybrid_subject, time_planning
-from tools.benchmarks.results import CHECKPOINTING, FOLDER, Results, Settings
+from tools.benchmarks.results import CHECKPOINTING, FOLDER, BenchmarkSettings, Results
 from tools.benchmarks.side_by_side import machine, measure
 from tools.benchmarks.subjects import Subject, backbone_subject, middle_variant
 
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     precisions = ("float32", "bf16") if options.precision == "both" else (options.precision,)
     try:
-        settings = Settings(
+        settings = BenchmarkSettings(
             options.image_size, options.count_batch, options.time_batch, options.rounds, options.seconds, precisions
         )
     except ValueError as error:

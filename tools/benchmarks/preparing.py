@@ -3,7 +3,7 @@
 Small photos are made from noise, with a label table, copies and files that cannot be read. The stage itself, as the
 pipeline runs it, is killed when it has read half of them, started again, and run once more after one label was changed.
 The resident memory of it and of all its processes is added up five times a second; what they share is counted for each.
-`reports/benchmarks/` gets a table named by what it ran on. Run it from the root of the repository.
+`reports/benchmarks/` gets a table named by what it ran on. PrepareRun it from the root of the repository.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Run:
+class PrepareRun:
     """A run of the stage. `photos_read` are those that it took in itself, in whole shards; the peaks are of resident
     bytes, of the stage's own process and of all together. `killed` is whether it was stopped half way.
     """
@@ -105,8 +105,8 @@ def write_params(workspace: Path, root: Path, labels: Path, image_size_px: int) 
         YAML().dump(params, file)
 
 
-def run_prepare(workspace: Path, name: str, stop: Callable[[], bool] = lambda: False) -> Run:
-    """Run the stage in `workspace`; it is killed as soon as `stop` says so.
+def run_prepare(workspace: Path, name: str, stop: Callable[[], bool] = lambda: False) -> PrepareRun:
+    """PrepareRun the stage in `workspace`; it is killed as soon as `stop` says so.
 
     Raises `RuntimeError` where it fails, or where processes of one that was killed do not end.
     """
@@ -131,7 +131,7 @@ def run_prepare(workspace: Path, name: str, stop: Callable[[], bool] = lambda: F
     seconds = time.perf_counter() - started
     after = _modified(shards)
     read = [path for path, modified in after.items() if before.get(path) != modified]
-    return Run(
+    return PrepareRun(
         name,
         round(seconds, 1),
         sum(map(_photos_in, read)),
@@ -174,7 +174,7 @@ def _kill(stage: psutil.Popen) -> None:
         raise RuntimeError(f"{len(alive)} processes go on after prepare was killed")
 
 
-def measure(folder: Path, count: int, image_size_px: int) -> list[Run]:
+def measure(folder: Path, count: int, image_size_px: int) -> list[PrepareRun]:
     """Killed half way, started again, and once more after one label was changed."""
     labels = make_photos(folder / "photos", count)
     workspace = folder / "workspace"

@@ -34,7 +34,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Settings:
+class BenchmarkSettings:
     """How a network is measured.
 
     The step whose memory is counted has `count_batch` images of `image_size_px`, at least 2 of them. Real steps have
@@ -72,7 +72,7 @@ class Results:
     """The table of all rows, and per network the curve as solved: memory and time over those without checkpointing."""
 
     machine: Machine
-    settings: Settings
+    settings: BenchmarkSettings
     table: pd.DataFrame = field(default_factory=pd.DataFrame)
     curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
     planning: Planning | None = None
@@ -106,7 +106,7 @@ class Results:
             settings = rest["settings"] | {"precisions": tuple(rest["settings"]["precisions"])}
             return cls(
                 Machine(**rest["machine"]),
-                Settings(**settings),
+                BenchmarkSettings(**settings),
                 pd.read_csv(path).convert_dtypes(),
                 {name: [(memory, time) for memory, time in curve] for name, curve in rest["curves"].items()},
                 None if rest["planning"] is None else Planning(**rest["planning"]),

@@ -24,7 +24,7 @@ from tools.benchmarks.measuring import (
     time_ways,
     two_steps,
 )
-from tools.benchmarks.results import Machine, Results, Settings
+from tools.benchmarks.results import BenchmarkSettings, Machine, Results
 from tools.benchmarks.rows import (
     LEAST,
     UNCHECKED,
@@ -55,7 +55,7 @@ def machine(device: torch.device) -> Machine:
     return Machine(device_name(device), torch.__version__, today)
 
 
-def measure(subject: Subject, settings: Settings) -> Results:
+def measure(subject: Subject, settings: BenchmarkSettings) -> Results:
     """Every way to train the network, in every precision.
 
     On CUDA all steps are real. On a CPU only those in float32 are timed and compared bit by bit, and their peaks are
@@ -64,7 +64,7 @@ def measure(subject: Subject, settings: Settings) -> Results:
     rows: list[Row] = []
     curve: list[tuple[float, float]] = []
     for precision in settings.precisions:
-        bench = _Bench(subject, settings, precision)  # type: ignore[arg-type]  # Settings knows words alone
+        bench = _Bench(subject, settings, precision)  # type: ignore[arg-type]  # BenchmarkSettings knows words alone
         rows += bench.rows()
         curve = curve or bench.curve()
     return Results(machine(subject.device), settings, as_table(rows), {subject.variant: curve})
@@ -73,7 +73,7 @@ def measure(subject: Subject, settings: Settings) -> Results:
 class _Bench:
     """One network in one precision: its ways, and what is measured of each."""
 
-    def __init__(self, subject: Subject, settings: Settings, precision: Precision) -> None:
+    def __init__(self, subject: Subject, settings: BenchmarkSettings, precision: Precision) -> None:
         self._subject = subject
         self._settings = settings
         self._precision: Precision = precision

@@ -13,22 +13,15 @@ from aerofuse.cli.arguments import at_least
 from aerofuse.cli.predict import add_model_option
 from aerofuse.demo.launch import run_demo
 
-_PORT = 7860
-_PREPARED = Path("data/prepared")
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the subcommand takes."""
     parser.description = __doc__
     add_model_option(parser)
-    parser.add_argument(
-        "--examples",
-        type=Path,
-        default=_PREPARED,
-        metavar="DIR",
-        help=f"prepared photos, if any (default: {_PREPARED})",
-    )
-    parser.add_argument("--port", type=at_least(1), default=_PORT, metavar="N", help=f"(default: {_PORT})")
+    prepared = Path("data/prepared")
+    text = "prepared photos, if any (default: %(default)s)"
+    parser.add_argument("--examples", type=Path, default=prepared, metavar="DIR", help=text)
+    parser.add_argument("--port", type=at_least(1), default=7860, metavar="N", help="(default: %(default)s)")
     parser.set_defaults(run=run)
 
 

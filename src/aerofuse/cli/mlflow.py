@@ -85,7 +85,7 @@ def run_send(options: argparse.Namespace) -> int:
     root = _root(options)
     set_defaults()
     table = _make_table()
-    sender = _Sender(root)
+    sender = _SendCommand(root)
     left = False
     with Console(stderr=True).status("sending what waits ...") as status:
         for folder, run, entries in read_journals(root):
@@ -119,7 +119,7 @@ def run_model(options: argparse.Namespace) -> int:
     return 0
 
 
-class _Sender:
+class _SendCommand:
     """Sends journals, each to the server it is for; one that is away is asked once."""
 
     def __init__(self, root: Path) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 import psutil
 import torch
 
-_CPU_INFO = Path("/proc/cpuinfo")
 # Where Linux says how much memory a container may take.
 _OWN_GROUPS = Path("/proc/self/cgroup")
 _GROUPS = Path("/sys/fs/cgroup")
@@ -86,8 +85,9 @@ def device_name(device: torch.device) -> str:
 
 
 def _cpu_model() -> str:
-    if _CPU_INFO.is_file():
-        for line in _CPU_INFO.read_text().splitlines():
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

@@ -17,15 +17,12 @@ class Table:
     align: str
 
     def markdown(self) -> str:
-        """Return the table as Markdown. Raises `ValueError` where a row, or `align`, is not as long as the header."""
+        """Return the table as Markdown: see `markdown_table`."""
         return markdown_table(self.header, self.rows, self.align)
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
-    """Return a Markdown table; `align` has a letter per column: `l`, left, for words and `r`, right, for numbers.
-
-    Raises `ValueError` where a row, or `align`, is not as long as the header.
-    """
+    """Return a Markdown table. Raises `ValueError` where a row, or `align`, is not as long as the header."""
     if len(align) != len(header) or set(align) - set("lr"):
         raise ValueError(f"align is {align!r}; it must be {len(header)} letters, l or r, one per column")
     for row in rows:

@@ -31,7 +31,7 @@ class Section(BaseModel):
 def read_params_file(path: Path = PARAMS_FILE) -> dict[str, Any]:
     """Return the file as plain dictionaries, as it stands there; `resolve` gives what it means.
 
-    A file is parsed once per process while it does not change. Raises `FileNotFoundError` where there is none, and
+    A file is parsed once per process while it does not change. Raises `FileNotFoundError` where there is none,
     `ValueError` where it is not a YAML mapping.
     """
     if not path.is_file():
@@ -40,7 +40,10 @@ def read_params_file(path: Path = PARAMS_FILE) -> dict[str, Any]:
     try:
         content = _parse(path.absolute(), status.st_mtime_ns, status.st_size)
     except YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {_yaml_problem(error)}") from error
+        problem = str(error)
+        if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
+            problem = f"{error.problem}, line {error.problem_mark.line + 1}"
+        raise ValueError(f"{path} is not valid YAML: {problem}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold `name: value` pairs, not {type(content).__name__}")
     return copy.deepcopy(content)
@@ -128,9 +131,8 @@ def load_section(schema: type[Model], name: str, path: Path = PARAMS_FILE) -> Mo
     Raises `ValueError` where the section is missing or its values are not allowed.
     """
     content = read_params_file(path)
-    parents = _keys(content, name)
     section = _find(resolve(content), name, path)
-    return _validate(schema, section, f"{path}, section {name!r}", content, parents)
+    return _validate(schema, section, f"{path}, section {name!r}", content, _keys(content, name))
 
 
 def load_value(kind: type[Value], name: str, path: Path = PARAMS_FILE) -> Value:
@@ -156,12 +158,6 @@ def _find(content: dict[str, Any], name: str, path: Path) -> Any:
     return found
 
 
-def _yaml_problem(error: YAMLError) -> str:
-    if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
-        return f"{error.problem}, line {error.problem_mark.line + 1}"
-    return str(error)
-
-
 def _describe(error: ValidationError, schema: type[BaseModel], content: object, parents: tuple[str, ...]) -> str:
     lines = []
     for problem in error.errors(include_url=False):
@@ -175,10 +171,9 @@ def _describe(error: ValidationError, schema: type[BaseModel], content: object, 
             hint = f"; did you mean {near[0]!r}?" if near else "."
             lines.append(f"  {field}: unknown name{hint} Allowed here: {', '.join(allowed)}")
         elif problem["type"] == "missing":
-            shared = SHARED in whole[2:-1] and whole[0] == "recipes"
-            lines.append(
-                f"  {field}: missing" + (f", here and in the section {SHARED} for all recipes" if shared else "")
-            )
+            inherits = whole[0] == "recipes" and SHARED in whole[2:-1]
+            also = f", here and in the section {SHARED} of all recipes" if inherits else ""
+            lines.append(f"  {field}: missing{also}")
         elif problem["loc"]:
             lines.append(f"  {field}: {problem['input']!r} is not allowed: {message}")
         else:

@@ -15,9 +15,6 @@ from pathlib import Path
 
 import torch
 
-_SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-_OPERATORS = ("nms", "qnms")
-
 
 def _extension_loads(package_dir: Path) -> bool:
     """Whether torchvision's compiled extension loads beside the torch that is installed."""
@@ -47,6 +44,6 @@ def ensure_torchvision_imports() -> torch.library.Library | None:
     if spec is None or spec.origin is None or _extension_loads(Path(spec.origin).parent):
         return None
     library = torch.library.Library("torchvision", "DEF")
-    for operator in _OPERATORS:
-        library.define(operator + _SCHEMA)
+    for operator in ("nms", "qnms"):
+        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     return library

@@ -93,17 +93,8 @@ def _check(model: str, gate: Gate, measurement: Measurement) -> GateResult:
         status = "pass" if _HOLDS[gate.direction](measured, gate.threshold) else "fail"
     else:
         status = "fail" if measurement.undefined else "not measurable here"
-    return GateResult(
-        model=model,
-        name=gate.name,
-        measured=measured,
-        direction=gate.direction,
-        threshold=gate.threshold,
-        unit=gate.unit,
-        status=status,
-        note=measurement.note,
-        repeatable=gate.repeatable,
-    )
+    note, asked = measurement.note, (gate.direction, gate.threshold, gate.unit)
+    return GateResult(model, gate.name, measured, *asked, status, note, gate.repeatable)
 
 
 def measure_accuracy(metrics: Mapping[str, float], predictions: pd.DataFrame) -> dict[str, Measurement]:

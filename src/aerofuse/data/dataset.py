@@ -169,13 +169,9 @@ class EpochBatches(Sampler[list[Draw]]):
     """
 
     def __init__(self, num_samples: int, batch_size: int, seed: int, *, rank: int = 0, num_processes: int = 1) -> None:
-        self._num_samples = num_samples
-        self._batch_size = batch_size
-        self._seed = seed
-        self._rank = rank
-        self._num_processes = num_processes
-        self._epoch = 1
-        self._first = 0
+        self._num_samples, self._batch_size, self._seed = num_samples, batch_size, seed
+        self._rank, self._num_processes = rank, num_processes
+        self.go_to(epoch=1)
 
     def go_to(self, epoch: int, batch: int = 0) -> None:
         """Let the next iteration be of that epoch, without the batches before `batch`."""

@@ -21,9 +21,6 @@ IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".t
 PADDING_COLOUR = (124, 116, 104)  # ImageNet's mean, which is 0 once it is normalised
 _ORIENTATION = 0x0112  # in EXIF data
 _TIFF_BITS, _TIFF_PLANES = 258, 284
-_TIFF_MARKS = (b"II*\0", b"MM\0*")
-_REDUCIBLE_MODES = ("L", "RGB", "RGBA", "CMYK")
-_DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +86,10 @@ def open_photo(
             warnings.simplefilter("ignore")  # of odd metadata, and of sizes, which are checked here
             return _read(file, side_px, banner_px, large_at_a_time or nullcontext())
     except UnidentifiedImageError:
-        raise UnreadablePhotoError(_unknown(path)) from None
+        with path.open("rb") as stream:
+            is_tiff = stream.read(4) in (b"II*\0", b"MM\0*")
+        tiff = "a TIFF of a kind that cannot be read; save it with 8 or 16 bits a channel, without floats"
+        raise UnreadablePhotoError(tiff if is_tiff else "not an image") from None
     except Image.DecompressionBombError:
         raise UnreadablePhotoError(f"more than {MAX_PIXELS:,} pixels: a decompression bomb?") from None
     except (OSError, SyntaxError, ValueError, IndexError, EOFError, struct.error) as error:
@@ -125,14 +125,6 @@ def _missing(path: Path) -> str:
         if near:
             return f"no such file; there is {near[0]}"
     return "no such file"
-
-
-def _unknown(path: Path) -> str:
-    with path.open("rb") as file:
-        is_tiff = file.read(4) in _TIFF_MARKS
-    if is_tiff:
-        return "a TIFF of a kind that cannot be read; save it with 8 or 16 bits a channel, without floats"
-    return "not an image"
 
 
 def _read(
@@ -182,11 +174,11 @@ def _refuse_deep_planes(file: Image.Image) -> None:
 def _reduced(file: Image.Image, side_px: int) -> Image.Image:
     """A large image, as a mean over squares of pixels, with at least four times `side_px` on its short side."""
     factor = min(file.size) // (4 * side_px)
-    return file.reduce(factor) if factor > 1 and file.mode in _REDUCIBLE_MODES else file
+    return file.reduce(factor) if factor > 1 and file.mode in ("L", "RGB", "RGBA", "CMYK") else file
 
 
 def _as_rgb(image: Image.Image, remarks: list[str]) -> Image.Image:
-    if image.mode in _DEEP_MODES or image.mode == "F":
+    if image.mode in ("I;16", "I;16L", "I;16B", "I;16N", "I", "F"):
         remarks.append("more than 8 bits a channel")
         return Image.fromarray(_in_8_bits(np.asarray(image))).convert("RGB")
     if image.mode == "CMYK":

@@ -33,7 +33,6 @@ _SCHEMA = pa.schema(
     ]
 )
 LABEL_COLUMNS = tuple(name for name in _SCHEMA.names if name != "image")
-_BATCH_ROWS = 256
 
 # Visually lossless and without chroma subsampling, so that the clarity labels stay true.
 JPEG_QUALITY = 95
@@ -52,7 +51,7 @@ def write_photos(path: Path, photos: Iterable[Photo]) -> None:
         for photo in photos
     )
     with pa.ipc.new_file(path, _SCHEMA) as writer:
-        while batch := list(islice(rows, _BATCH_ROWS)):
+        while batch := list(islice(rows, 256)):
             writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=_SCHEMA))
 
 

@@ -38,16 +38,10 @@ def make_augmentation(params: AugmentationParams, seed: int) -> Augmentation:
     if params.horizontal_flip:
         steps.append(albumentations.HorizontalFlip(p=0.5))
     if params.color_jitter > 0:
-        jitter = params.color_jitter
-        steps.append(
-            albumentations.ColorJitter(
-                brightness=(1 - jitter, 1 + jitter),
-                contrast=(1 - jitter, 1 + jitter),
-                saturation=(1 - jitter, 1 + jitter),
-                hue=(0, 0),  # liveries are told by their hues
-                p=0.8,
-            )
-        )
+        change = (1 - params.color_jitter, 1 + params.color_jitter)
+        # Liveries are told by their hues.
+        jitter = albumentations.ColorJitter(brightness=change, contrast=change, saturation=change, hue=(0, 0), p=0.8)
+        steps.append(jitter)
     pipeline = albumentations.Compose(steps)
 
     def augment(image: Image, numbers: Sequence[int]) -> Image:

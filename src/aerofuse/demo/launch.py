@@ -14,9 +14,6 @@ from aerofuse.data.store import open_table
 from aerofuse.demo.fragments import STYLES, PhotoAnswers
 
 _ADDRESS = "127.0.0.1"
-_LARGEST_UPLOAD_BYTES = 20 * 2**20
-_SETTINGS = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
-_EXAMPLES = 6
 
 
 def run_demo(model: Path, prepared: Path, port: int, is_ready: Callable[[str], object]) -> None:
@@ -28,7 +25,8 @@ def run_demo(model: Path, prepared: Path, port: int, is_ready: Callable[[str], o
         raise ValueError("the page needs Gradio: pip install 'aerofuse[demo]'")
     _check_free(port)
     answers = PhotoAnswers(model)
-    os.environ.update(_SETTINGS)  # before Gradio is imported
+    # Before Gradio is imported.
+    os.environ.update({"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"})
     gradio = importlib.import_module("gradio")
     page = importlib.import_module("aerofuse.demo.page")
     with tempfile.TemporaryDirectory(prefix="aerofuse-demo-") as folder:
@@ -43,7 +41,7 @@ def run_demo(model: Path, prepared: Path, port: int, is_ready: Callable[[str], o
             run_history=False,
             footer_links=[],
             allowed_paths=[folder],
-            max_file_size=_LARGEST_UPLOAD_BYTES,
+            max_file_size=20 * 2**20,
             css_paths=STYLES,
             # The machine's own fonts; others would come from the network.
             theme=gradio.themes.Default(
@@ -66,7 +64,7 @@ def write_examples(prepared: Path, folder: Path) -> list[tuple[Path, str]]:
     types = table["typename"].to_pylist()
     first = {name: number for number, name in reversed(list(enumerate(types))) if name is not None}
     examples = []
-    for name, number in sorted(first.items())[:_EXAMPLES]:
+    for name, number in sorted(first.items())[:6]:
         file = folder / f"{number}.jpg"
         file.write_bytes(table["image"][number].as_buffer())
         examples.append((file, name))

@@ -19,10 +19,6 @@ from aerofuse.plotting.plan import draw_plan
 from aerofuse.training.step_question import StepAnswer, StepQuestion
 
 NO_BACKBONE = "none"
-_LARGEST_IMAGE_PX = 1024
-_LARGEST_BATCH = 4096
-_LARGEST_MEMORY_GIB = 1024
-_BYTES_PER_GIB = 2**30
 _KEPT_S = 3600  # how long dropped photos stay in Gradio's folder of temporary files
 _NOTE = '<p class="af-note">{}</p>'
 _WAITING = _NOTE.format("The answer appears here.")
@@ -102,10 +98,10 @@ def plan_step(
 ) -> str:
     """Return the page's answer to a question as HTML; a question that makes no sense gets the reason."""
     try:
-        memory_bytes = int(_BYTES_PER_GIB * _within("memory", memory_gib, 0.001, _LARGEST_MEMORY_GIB))
+        memory_bytes = int(2**30 * _within("memory", memory_gib, 0.001, 1024))
         backbones = (first,) if second == NO_BACKBONE else (first, second)
-        size = int(_within("image size", image_size_px, 1, _LARGEST_IMAGE_PX))
-        question = StepQuestion(backbones, size, int(_within("batch", batch_size, 1, _LARGEST_BATCH)), precision)
+        size = int(_within("image size", image_size_px, 1, 1024))
+        question = StepQuestion(backbones, size, int(_within("batch", batch_size, 1, 4096)), precision)
         progress(0.1, desc="counting the step, and planning it")
         answer = _answer(question)
         if not answer.fits(memory_bytes):

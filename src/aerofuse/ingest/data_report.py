@@ -14,7 +14,6 @@ from aerofuse.plotting.data import draw_data, split_table
 from aerofuse.plotting.images import draw_contact_sheet
 
 _SHOWN = 50  # rows of a list on the page; report.json has all
-_SHEET_OF = "test"
 _PICTURES = {"balance.png": "Photos of each class", "labels.png": "Clarity and block"}
 
 
@@ -25,7 +24,7 @@ def write_data_report(summary: DataSummary, prepared: Path, folder: Path) -> Non
     is missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    draw_contact_sheet(prepared / f"{_SHEET_OF}.arrow", folder / "contact_sheet.png")
+    draw_contact_sheet(prepared / "test.arrow", folder / "contact_sheet.png")
     data = asdict(summary)
     write_json(folder / "report.json", data)
     pictures = draw_data(data, folder)
@@ -40,7 +39,7 @@ def _page(summary: DataSummary, pictures: Sequence[str]) -> str:
         f"{total} photos are used, {len(summary.dropped)} were left out.",
         split_table(asdict(summary)).markdown(),
         "A label that is missing is left out of the loss and of every metric.",
-        f"Photos of the {_SHEET_OF} split, evenly over the types, with their labels:",
+        "Photos of the test split, evenly over the types, with their labels:",
         "![Photos with their labels](contact_sheet.png)",
         *(f"![{_PICTURES[name]}]({name})" for name in pictures),
         *_merged(summary),
@@ -115,6 +114,5 @@ def _left_out(summary: DataSummary) -> Iterator[str]:
         yield f"{len(summary.unlisted)} image files are not in the table and were not read, such as {examples}."
     if summary.remarks:
         yield "Read with a remark:"
-        yield markdown_table(
-            ["remark", "photos"], [[name, str(count)] for name, count in summary.remarks.items()], "lr"
-        )
+        rows = [[name, str(count)] for name, count in summary.remarks.items()]
+        yield markdown_table(["remark", "photos"], rows, "lr")

@@ -6,20 +6,19 @@ import json
 import logging
 import shutil
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 from tqdm.auto import tqdm
 
 from aerofuse.ingest.file_source import Listing
+from aerofuse.ingest.label_table import BOX_COLUMNS
 from aerofuse.ingest.splits import SPLITS
 
 logger = logging.getLogger(__name__)
 
 BANNER_PX = 20  # the copyright line at the bottom of every photo
 _OFFICIAL = dict(zip(("train", "val", "test"), SPLITS, strict=True))
-_RECORD = "extracted.json"
 _SHOWN = 5
 
 
@@ -48,7 +47,8 @@ def extract_archive(archive: Path, folder: Path) -> Path:
     """
     stat = archive.stat()
     record = {"archive": str(archive.resolve()), "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
-    if (folder / _RECORD).is_file() and json.loads((folder / _RECORD).read_text()) == record:
+    known = folder / "extracted.json"
+    if known.is_file() and json.loads(known.read_text()) == record:
         return folder
     shutil.rmtree(folder, ignore_errors=True)
     unfinished = folder.with_name(f"{folder.name}.partial")
@@ -65,7 +65,7 @@ def extract_archive(archive: Path, folder: Path) -> Path:
         raise ValueError(f"{archive} is not safe to unpack: {error}") from None
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
         raise ValueError(f"{archive} cannot be unpacked: {error}; download it again") from None
-    (unfinished / _RECORD).write_text(json.dumps(record))
+    (unfinished / known.name).write_text(json.dumps(record))
     unfinished.replace(folder)
     return folder
 
@@ -82,17 +82,15 @@ def _data_folder(root: Path) -> Path:
 
 
 def _read_split(data: Path, level: str, official: str, split: str) -> pd.DataFrame:
-    rows = list(_read_list(data / f"images_{level}_{official}.txt"))
-    return pd.DataFrame(rows, columns=["row", "id", "typename"]).assign(split=split)
-
-
-def _read_list(path: Path) -> Iterator[tuple[int, str, str]]:
     """Line number, photo and class: `0034309 707-320`."""
+    path = data / f"images_{level}_{official}.txt"
+    rows = []
     for number, line in enumerate(_lines(path), start=1):
         photo, _, name = line.partition(" ")
         if not name.strip():
             raise ValueError(f"{path}, line {number}: {line!r} is not a photo and its class")
-        yield number, photo, name.strip()
+        rows.append((number, photo, name.strip()))
+    return pd.DataFrame(rows, columns=["row", "id", "typename"]).assign(split=split)
 
 
 def _lines(path: Path) -> list[str]:
@@ -124,7 +122,7 @@ def _check_splits(table: pd.DataFrame, level: str) -> None:
 
 def _read_boxes(path: Path) -> dict[str, dict[str, float]]:
     """Edges by column and photo, in pixels as `Box` counts them; the file counts from 1."""
-    boxes: dict[str, dict[str, float]] = {"xmin": {}, "ymin": {}, "xmax": {}, "ymax": {}}
+    boxes: dict[str, dict[str, float]] = {name: {} for name in BOX_COLUMNS}
     if not path.is_file():
         return boxes
     for number, line in enumerate(_lines(path), start=1):

@@ -15,12 +15,12 @@ from aerofuse.data.photo import Box, Photo, photos_below
 from aerofuse.data.store import LABEL_COLUMNS
 from aerofuse.ingest.duplicates import joined_groups, near_duplicates
 from aerofuse.ingest.intake import Intake, IntakeSettings, PhotoFile
-from aerofuse.ingest.label_table import read_label_table
+from aerofuse.ingest.label_table import BOX_COLUMNS, read_label_table
 from aerofuse.ingest.splits import SPLITS
 
 logger = logging.getLogger(__name__)
 
-_SHOWN, _EXAMPLES = 10, 3
+_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -84,17 +84,17 @@ class FileSource:
                 "data.crop.to_box is true, and no photo has a box; give xmin, ymin, xmax and ymax, or set it to false"
             )
         self._numbers = np.flatnonzero(usable).tolist()
-        index = table[usable].reset_index(drop=True).drop(columns="path")
         known = facts[usable].reset_index(drop=True)
+        self._index: pd.DataFrame = table[usable].reset_index(drop=True).drop(columns="path")
+        index = self._index
         index[["width", "height", "remarks"]] = known[["width", "height", "remarks"]]
         _refuse_unlearned(index)
         index["near_duplicates"] = near_duplicates(known["fingerprint"].tolist(), duplicate_bits)
         index["group"] = joined_groups(index["registration"], index["near_duplicates"])
-        self._index: pd.DataFrame = index
         _warn_of_lost_classes(listing, index)
         self.types, self.airlines, self.unlisted = listing.types, listing.airlines, listing.unlisted
         if self.unlisted:
-            examples = ", ".join(self.unlisted[:_EXAMPLES])
+            examples = ", ".join(self.unlisted[:3])
             logger.warning("%d image files are not in the table, such as %s", len(self.unlisted), examples)
 
     def index(self) -> pd.DataFrame:
@@ -114,7 +114,7 @@ class FileSource:
 def _boxes(table: pd.DataFrame) -> list[Box | None]:
     if "xmin" not in table:
         return [None] * len(table)
-    edges = table[["xmin", "ymin", "xmax", "ymax"]].itertuples(index=False)
+    edges = table[list(BOX_COLUMNS)].itertuples(index=False)
     return [None if edge[0] is None or pd.isna(edge[0]) else Box(*map(float, edge)) for edge in edges]
 
 
@@ -141,14 +141,12 @@ def _refuse_unlearned(index: pd.DataFrame) -> None:
 
 
 def _refuse_too_many(dropped: pd.DataFrame, table: pd.DataFrame, max_bad_fraction: float) -> None:
-    count = len(table)
-    share = len(dropped) / count
     if dropped.empty:
         return
+    count, share = len(table), len(dropped) / len(table)
     if share <= max_bad_fraction and len(dropped) < count:
-        logger.warning(
-            "%d of %d photos cannot be used and are left out; the data report lists them", len(dropped), count
-        )
+        message = "%d of %d photos cannot be used and are left out; the data report lists them"
+        logger.warning(message, len(dropped), count)
         return
     # A row of the table, or a line of the list of the photo's split.
     lists = table["split"] + ", line" if "split" in table else pd.Series("row", index=table.index)

@@ -18,7 +18,7 @@ import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -87,7 +87,9 @@ class Intake:
         """Read what `folder` does not hold yet, and remove what it holds of other files or settings."""
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob("*.partial"):
-            if not _is_written(left):
+            # Another process may be writing it.
+            process = left.stem.partition(".")[2]
+            if not (process.isdecimal() and psutil.pid_exists(int(process))):
                 left.unlink(missing_ok=True)
         shards = _deal(files, settings)
         wanted = {name: folder / f"{name}.arrow" for name in shards}
@@ -149,11 +151,10 @@ def _deal(files: Sequence[PhotoFile], settings: IntakeSettings) -> dict[str, lis
 
 
 def _described(file: PhotoFile) -> list[Any]:
-    try:
+    state: list[int] = []
+    with suppress(OSError):
         stat = file.path.stat()
-        state: list[Any] = [stat.st_size, stat.st_mtime_ns]
-    except OSError:
-        state = []
+        state = [stat.st_size, stat.st_mtime_ns]
     return [str(file.path), state, None if file.box is None else asdict(file.box)]
 
 
@@ -196,12 +197,6 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _is_written(partial_path: Path) -> bool:
-    """Whether the process that began this file is still running."""
-    process = partial_path.stem.partition(".")[2]
-    return process.isdecimal() and psutil.pid_exists(int(process))
-
-
 def _write_shard(settings: IntakeSettings, work: _Work) -> int:
     files, path = work
     rows = [_row(file, settings) for file in files]
@@ -217,12 +212,8 @@ def _row(file: PhotoFile, settings: IntakeSettings) -> dict[str, Any]:
     cropping = settings.crop_padding is not None and file.box is not None
     try:
         # The box may be a small part of the photo, so a crop needs more pixels.
-        photo = open_photo(
-            file.path,
-            settings.side_px * (4 if cropping else 1),
-            banner_px=settings.banner_px,
-            large_at_a_time=_large_at_a_time,
-        )
+        side_px = settings.side_px * (4 if cropping else 1)
+        photo = open_photo(file.path, side_px, banner_px=settings.banner_px, large_at_a_time=_large_at_a_time)
         cropped = None
         if file.box is not None:
             part = crop_to_box(photo, file.box, settings.crop_padding or 0.0)

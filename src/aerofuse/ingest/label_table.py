@@ -24,7 +24,6 @@ _WORDS_FOR_NOTHING = frozenset(("na", "n/a", "#n/a", "nan", "nil", "none", "null
 _SHOWN = 10  # faults of one kind in a message; the rest is counted
 _ROWS_AT_A_TIME = 5000  # a row takes two kilobytes as objects
 _FIRST_ROW = 2  # as a spreadsheet counts: the header is row 1
-_NAMED = (("typename", "typeid"), ("airlinename", "airlineid"))
 
 
 def _number(text: object) -> object:
@@ -139,8 +138,8 @@ def read_label_table(path: Path) -> LabelTable:
     checked = pd.concat([rows for rows, _ in parts], ignore_index=True)
     checked.insert(0, "row", frame["row"].to_numpy())
     _refuse(path, [*_repeated_files(checked), *_confusable_names(checked)])
-    types, airlines = (_class_list(path, checked, name, number) for name, number in _NAMED)
-    return LabelTable(checked, types, airlines)
+    types = _class_list(path, checked, "typename", "typeid")
+    return LabelTable(checked, types, _class_list(path, checked, "airlinename", "airlineid"))
 
 
 def _read_text(path: Path) -> pd.DataFrame:
@@ -235,9 +234,7 @@ def _confusable_names(frame: pd.DataFrame) -> Iterator[str]:
         first_rows = frame.dropna(subset=column).drop_duplicates(column)
         for _, group in first_rows.groupby(first_rows[column].map(_folded), sort=False):
             if len(group) > 1:
-                found = ", ".join(
-                    f"{name!r} (row {row})" for name, row in zip(group[column], group["row"], strict=True)
-                )
+                found = ", ".join(f"{name!r} (row {row})" for row, name in _pairs(group, column))
                 yield f"{column}: {found} differ only in case or blanks; write one of them everywhere"
 
 
@@ -254,12 +251,12 @@ def _class_list(path: Path, frame: pd.DataFrame, column: str, number: str) -> tu
     numbered = named.dropna(subset=number)
     if numbered.empty:
         return tuple(names)
+    without = [name for name in names if name not in set(numbered[column])]
     faults = [
         *_not_one(numbered, column, number, "one name has one id"),
         *_not_one(numbered, number, column, "one id has one name"),
+        *(f"{column} {name!r}: no row gives its {number}, and other rows have one" for name in without),
     ]
-    without = [name for name in names if name not in set(numbered[column])]
-    faults += [f"{column} {name!r}: no row gives its {number}, and other rows have one" for name in without]
     _refuse(path, faults)
     by_id = dict(zip(numbered[number], numbered[column], strict=True))
     if sorted(by_id) != list(range(len(by_id))):

@@ -53,16 +53,11 @@ def prepare_photos(
             rows = np.flatnonzero(index["split"] == name).tolist()
             write_photos(folder / f"{name}.arrow", photos_of(name, rows))
             logger.info("%s: %d photos", name, len(rows))
-    _write_table(index, folder / "table.parquet")
-    return index
-
-
-def _write_table(index: pd.DataFrame, path: Path) -> None:
-    """Write what is known of each photo, columns of the user's own included."""
-    internal = [name for name in ("group", "near_duplicates", "remarks") if name in index]
-    table = pa.Table.from_pandas(index.drop(columns=internal), preserve_index=False)
+    known = index.drop(columns=["group", "near_duplicates", "remarks"], errors="ignore")
+    table = pa.Table.from_pandas(known, preserve_index=False)
     # The metadata that pandas adds names its version.
-    pq.write_table(table.replace_schema_metadata(None), path)
+    pq.write_table(table.replace_schema_metadata(None), folder / "table.parquet")
+    return index
 
 
 def _types(listed: tuple[str, ...], index: pd.DataFrame) -> tuple[str, ...]:

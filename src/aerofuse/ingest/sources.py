@@ -68,8 +68,7 @@ class SyntheticSource:
     """The built-in data: ten airliners in the liveries of twelve invented airlines. Every label is known."""
 
     def __init__(self, config: SyntheticParams, seed: int) -> None:
-        self._config = config
-        self._seed = seed
+        self._config, self._seed = config, seed
         self._fleet = built_in_fleet(config.num_airframes, seed)
         index = self.index()
         self.types = tuple(sorted(index["typename"].unique()))

@@ -18,9 +18,15 @@ def assign_splits(groups: pd.Series, strata: pd.Series, shares: dict[str, float]
 
     Raises `ValueError` naming the strata that have fewer groups than there are splits.
     """
-    _refuse_small(small_strata(groups, strata, len(shares)), list(shares))
-    rng = np.random.default_rng(seed)
     names = list(shares)
+    if small := small_strata(groups, strata, len(shares)):
+        found = ", ".join(f"{name!r} ({count})" for name, count in small.items())
+        raise ValueError(
+            f"types with too few separate airframes to fill {', '.join(names)} without showing one on two sides: "
+            f"{found}; add photos, leave them out, or set data.small_types to merge, which makes one class "
+            f"{OTHER!r} of them"
+        )
+    rng = np.random.default_rng(seed)
     split_of: dict[object, str] = {}
     stratum_of = _strata_of_groups(groups, strata)
     for _, members in groups.groupby(groups.map(stratum_of), sort=True):
@@ -59,13 +65,3 @@ def _strata_of_groups(groups: pd.Series, strata: pd.Series) -> pd.Series:
         .drop_duplicates("group")
         .set_index("group")["stratum"]
     )
-
-
-def _refuse_small(small: dict[str, int], names: list[str]) -> None:
-    if small:
-        found = ", ".join(f"{name!r} ({count})" for name, count in small.items())
-        raise ValueError(
-            f"types with too few separate airframes to fill {', '.join(names)} without showing one on two sides: "
-            f"{found}; add photos, leave them out, or set data.small_types to merge, which makes one class "
-            f"{OTHER!r} of them"
-        )

@@ -14,7 +14,6 @@ from aerofuse.data.labels import REGRESSION_TASKS
 from aerofuse.data.store import LABEL_COLUMNS, open_table
 from aerofuse.ingest.splits import SPLITS
 
-_BINS = 10
 _EXAMPLES = 10
 
 
@@ -94,17 +93,15 @@ def _summarise_split(split: Path) -> SplitSummary:
         types=_counts(frame["typename"]),
         airlines=_counts(frame["airlinename"]),
         labelled={task: int(frame[column].notna().sum()) for task, column in columns.items()},
-        histograms={task: _histogram(frame[task]) for task in REGRESSION_TASKS},
+        histograms={
+            task: np.histogram(frame[task].dropna().to_numpy(np.float64), bins=10, range=(0, 1))[0].tolist()
+            for task in REGRESSION_TASKS
+        },
     )
 
 
 def _counts(column: pd.Series) -> dict[str, int]:
     return {str(name): int(count) for name, count in column.value_counts().sort_index().items()}
-
-
-def _histogram(column: pd.Series) -> list[int]:
-    counts: list[int] = np.histogram(column.dropna().to_numpy(np.float64), bins=_BINS, range=(0, 1))[0].tolist()
-    return counts
 
 
 class _Groups:

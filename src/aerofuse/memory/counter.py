@@ -21,7 +21,7 @@ from aerofuse.memory.torch_private import LightDispatchMode
 
 
 @dataclass(slots=True)
-class _Entry:
+class _LiveStorage:
     reference: weakref.ref[UntypedStorage]
     kind: Kind
     num_bytes: int
@@ -34,7 +34,7 @@ class LiveStorages:
     """
 
     def __init__(self) -> None:
-        self._entries: dict[int, _Entry] = {}
+        self._entries: dict[int, _LiveStorage] = {}
         self._bytes = dict.fromkeys(Kind, 0)
 
     @property
@@ -59,7 +59,7 @@ class LiveStorages:
         entry = self._entries.get(id(storage))
         if entry is None:
             key = id(storage)
-            self._entries[key] = _Entry(weakref.ref(storage, partial(self._forget, key)), kind, num_bytes)
+            self._entries[key] = _LiveStorage(weakref.ref(storage, partial(self._forget, key)), kind, num_bytes)
             self._bytes[kind] += num_bytes
             return num_bytes > 0
         growth = num_bytes - entry.num_bytes

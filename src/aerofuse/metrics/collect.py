@@ -23,21 +23,17 @@ def collect_outputs(
     With several processes each gets the whole, without the samples that were repeated to fill the last batch.
     Raises `ValueError` where there is no batch.
     """
-    collected: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
+    collected: list[list[dict[str, Tensor]]] = []
     with evaluation_mode(model):
         bar = tqdm(loader, desc="evaluating", leave=False, disable=None if accelerator.is_main_process else True)
         for images, targets in bar:
             outputs = {task: output.float() for task, output in model(images).items()}
-            gathered_outputs, gathered_targets = accelerator.gather_for_metrics((outputs, targets))
-            collected.append((_to_cpu(gathered_outputs), _to_cpu(gathered_targets)))
+            gathered = accelerator.gather_for_metrics((outputs, targets))
+            collected.append([{task: tensor.cpu() for task, tensor in tensors.items()} for tensors in gathered])
     if not collected:
         raise ValueError("the split is empty: there is nothing to evaluate")
     all_outputs, all_targets = zip(*collected, strict=True)
     return _concatenate(all_outputs), _concatenate(all_targets)
-
-
-def _to_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {task: tensor.cpu() for task, tensor in tensors.items()}
 
 
 def _concatenate(parts: tuple[dict[str, Tensor], ...]) -> dict[str, Tensor]:

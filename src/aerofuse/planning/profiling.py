@@ -110,7 +110,7 @@ class ChainProfile:
 
 
 @dataclass(frozen=True)
-class _Kind:
+class _UnitKind:
     """What is known of one kind of unit."""
 
     profile: UnitProfile
@@ -125,8 +125,8 @@ def profile_chain(fake: Chain, real: Chain, inputs: TensorLike, stopwatch: Stopw
     `fake` is the chain of a copy on fake tensors, whose mode is on: bytes are counted on it, and times too where
     they are estimated. Where they are measured, that is done on copies of the units of `real`.
     """
-    kinds: dict[Hashable, _Kind] = {}
-    found: list[_Kind] = []
+    kinds: dict[Hashable, _UnitKind] = {}
+    found: list[_UnitKind] = []
     with statistics_untouched(modules_of(fake)):
         signatures = [_signature(unit) for unit in fake]
         repeated = {one for one, other in pairwise(signatures) if one == other}
@@ -139,7 +139,7 @@ def profile_chain(fake: Chain, real: Chain, inputs: TensorLike, stopwatch: Stopw
             found.append(kinds[key])
             inputs = kinds[key].output
     units: list[UnitProfile] = []
-    before: _Kind | None = None
+    before: _UnitKind | None = None
     for unit, kind in zip(fake, found, strict=True):
         gone = 0 if before is None or before.saves_output else before.profile.output_bytes
         policies = (
@@ -163,7 +163,7 @@ def _less(policy: UnitPolicy, input_bytes: int) -> UnitPolicy:
 
 def _profile_unit(
     unit: Unit, real: Unit, inputs: TensorLike, stopwatch: Stopwatch, autocast: Cast, *, linked: bool, count: int
-) -> _Kind:
+) -> _UnitKind:
     parameters = _parameters(unit.modules)
     buffers = [buffer for module in unit.modules for buffer in module.buffers()]
     count_bytes = partial(count_unit, parameters=parameters, buffers=buffers, inputs=inputs, autocast=autocast)
@@ -210,7 +210,7 @@ def _profile_unit(
         policies=tuple(_worthwhile(list(counts))),
     )
     frees_input = frozenset(policy for policy, counted in counts.items() if not counted.input_is_saved)
-    return _Kind(profile, output, whole.output_is_saved, frees_input)
+    return _UnitKind(profile, output, whole.output_is_saved, frees_input)
 
 
 def _run_recomputed(unit: Unit, x: Tensor) -> Tensor:

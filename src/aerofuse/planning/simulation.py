@@ -86,12 +86,12 @@ def simulate(profile: ChainProfile, plan: ChainPlan) -> PlanCost:
     """Follow a plan forward and backward. Raises `ValueError` where it is for another number of units or policies."""
     if plan.num_units != len(profile.units):
         raise ValueError(f"a plan for {plan.num_units} units has no cost on a chain of {len(profile.units)}")
-    run = _Run(profile.units)
+    run = _Simulation(profile.units)
     run.range(plan.steps, alive=0, waiting=0, gradients=0)
     return PlanCost(run.activation_bytes, run.total_bytes, run.replay_seconds, run.fixed_seconds)
 
 
-class _Run:
+class _Simulation:
     def __init__(self, units: Sequence[UnitProfile]) -> None:
         self._units = units
         self.activation_bytes = self.total_bytes = 0

@@ -78,7 +78,7 @@ class Solution:
         """Plans from the least memory to the least time; each is faster than those before and takes more."""
         points = [FrontierPoint(self._save_all, self.baseline)]
         for ceiling in _CEILINGS:
-            table = _Table(self.profile, self.count_gradients, ceiling * self._peak(self.baseline), self._levels)
+            table = _CostTable(self.profile, self.count_gradients, ceiling * self._peak(self.baseline), self._levels)
             points += [FrontierPoint(plan, simulate(self.profile, plan)) for plan in table.plans()]
         best: list[FrontierPoint] = []
         for point in sorted(points, key=lambda point: (self._peak(point.cost), point.cost.replay_seconds)):
@@ -97,7 +97,7 @@ class Solution:
         return self._peak(point.cost)
 
 
-class _Table:
+class _CostTable:
     """The program's table for budgets up to `most_bytes`, in so many levels."""
 
     def __init__(self, profile: ChainProfile, count_gradients: bool, most_bytes: float, levels: int) -> None:

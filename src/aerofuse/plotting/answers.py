@@ -12,19 +12,9 @@ import pandas as pd
 from aerofuse.data.labels import CLASSIFICATION_TASKS, REGRESSION_TASKS
 from aerofuse.metrics.confusion import confused_pairs, confusion_counts
 from aerofuse.metrics.reliability import mean_over_images, reliability_bins
-from aerofuse.plotting.chart import (
-    ON_DEEP,
-    ON_PALE,
-    QUIET,
-    SECOND_PALETTE,
-    Chart,
-    finish,
-    rows,
-    write_picture,
-)
+from aerofuse.plotting.chart import ON_DEEP, ON_PALE, QUIET, SECOND_PALETTE, Chart, finish, write_picture
 from aerofuse.plotting.wording import MODELS, write_value
 
-_MOST_CLASSES_WITH_NUMBERS = 20
 _POINTS = 3000  # of a scatter plot; more would hide each other
 _PAIR_WIDTH_PX = 720  # of two charts in a row
 _ENDS = {"clarity": "0 blurred, 1 sharp", "block": "0 fully visible, 1 fully hidden"}
@@ -65,10 +55,10 @@ def confusion_chart(predictions: pd.DataFrame, names: Sequence[str], model: str)
             "share": counts[true, predicted] / images[true],
         }
     )
-    few = len(names) <= _MOST_CLASSES_WITH_NUMBERS
+    few = len(names) <= 20
     cell = 30 if few else 11
     labels = alt.Axis(labelLimit=130, labelOverlap=False, labelFontSize=12 if few else 9, ticks=False, domain=False)
-    base = alt.Chart(rows(table)).encode(
+    base = alt.Chart(table.round(4)).encode(
         x=alt.X("predicted:N", sort=names, scale=alt.Scale(domain=names), axis=labels, title="predicted type"),
         y=alt.Y("true:N", sort=names, scale=alt.Scale(domain=names), axis=labels, title="true type"),
     )
@@ -97,7 +87,7 @@ def confusion_chart(predictions: pd.DataFrame, names: Sequence[str], model: str)
         shown = ", in % of the images of each true type" if few else ""
         title = f"{MODELS[model]}: {np.trace(counts) / total:.1%} of {total} types right{shown}"
         pairs = "; ".join(
-            f"{one} and {other} {times}" for one, other, times, *_ in confused_pairs(predictions).rows[:3]
+            f"{one} and {other} {count}" for one, other, count, *_ in confused_pairs(predictions).rows[:3]
         )
         described = (
             f"Confusion matrix of the {MODELS[model]} model over {len(names)} types. Confused most often: {pairs}."
@@ -122,7 +112,7 @@ def reliability_chart(predictions: pd.DataFrame, task: str, model: str, metrics:
     kinds = list(bins["kind"].unique())
     x = alt.Scale(domain=[0, 1])
     legend = alt.Legend(orient="top", title=None)
-    base = alt.Chart(rows(bins)).encode(
+    base = alt.Chart(bins.round(4)).encode(
         x=alt.X("confidence:Q", scale=x, title="mean confidence", axis=alt.Axis(format=".0%", tickCount=5)),
         y=alt.Y("accuracy:Q", scale=x, title="share that is right", axis=alt.Axis(format=".0%", tickCount=5)),
         color=alt.Color("kind:N", scale=alt.Scale(domain=kinds, range=SECOND_PALETTE), legend=legend),
@@ -177,7 +167,7 @@ def regression_chart(predictions: pd.DataFrame, task: str, model: str, metrics: 
     )
     domain = alt.Scale(domain=[0, 1])
     points = (
-        alt.Chart(rows(table, 3))
+        alt.Chart(table.round(3))
         .mark_point(style=model, filled=True, size=22, opacity=min(0.8, max(0.25, 400 / max(1, len(table)))))
         .encode(
             x=alt.X("true:Q", scale=domain, title=f"true {task} ({_ENDS[task]})"),
@@ -189,8 +179,7 @@ def regression_chart(predictions: pd.DataFrame, task: str, model: str, metrics: 
     errors = [f"MAE {write_value(metrics.get(f'{task}_mae'), '')}"]
     for name, word in ((f"{task}_mae_constant", "of the constant predictor"), (f"{task}_plcc", "PLCC")):
         if name in metrics:
-            value = write_value(metrics[name], "")
-            errors.append(f"{word} {value}")
+            errors.append(f"{word} {write_value(metrics[name], '')}")
     return finish(
         f"regression-{task}-{model}",
         f"{MODELS[model]}, {task}{some}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections import ChainMap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -11,22 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import altair as alt
-import pandas as pd
 from PIL import Image
 
 from aerofuse.plotting.wording import MODELS
 
 AnyChart = alt.Chart | alt.LayerChart | alt.FacetChart
 
-VEGA_LITE = 6  # the major version for which altair writes
 _STYLE: dict[str, Any] = json.loads(Path(__file__).with_name("style.json").read_text(encoding="utf-8"))
-# vl-convert brings this font along, so a picture looks the same on every machine.
-_PICTURE_FONT = "Liberation Sans"
 _SCALE = 2  # pixels of a picture per pixel of a chart, for screens with fine pixels and for paper
 _ROW_WIDTH_PX, _GAP_PX = 640, 40
 _MAX_BYTES = 150_000
-_COLOURS_TO_TRY = (256, 64)
-_LEAST_SIDE_PX = 16
 
 # Fixed, so that a model has its colour and shape also in a chart without the others.
 MODEL_COLOUR = alt.Color("model:N", scale=alt.Scale(domain=list(MODELS.values())), legend=None)
@@ -78,11 +73,6 @@ def finish(
     return Chart(name, title, description, spec, least_width_px, on_canvas, subtitle)
 
 
-def rows(table: pd.DataFrame, digits: int = 4) -> pd.DataFrame:
-    """Return a table with no more digits than are read."""
-    return table.round(digits)
-
-
 def chart_style() -> dict[str, Any]:
     """Return Vega-Lite's configuration, in which a colour is the name of one of the page's, such as `--hybrid`."""
     style: dict[str, Any] = _STYLE["config"]
@@ -96,7 +86,8 @@ def page_colours(scheme: str) -> dict[str, str]:
 
 def picture_style() -> dict[str, Any]:
     """Return the configuration for PNG files: the light colours, and a font that is there on every machine."""
-    text = json.dumps(chart_style() | {"font": _PICTURE_FONT})
+    # vl-convert brings this font along.
+    text = json.dumps(chart_style() | {"font": "Liberation Sans"})
     for name, colour in page_colours("light").items():
         text = text.replace(f'"{name}"', f'"{colour}"')
     style: dict[str, Any] = json.loads(text)
@@ -119,27 +110,21 @@ def write_picture(
     """
     import vl_convert
 
-    datasets: dict[str, Any] = {}
-    concatenated = []
     longest = max(map(len, rows_of_charts))
     width = (width_px - _GAP_PX * (longest - 1)) // longest
-    for row in rows_of_charts:
-        concatenated.append({"hconcat": [_panel(chart, width) for chart in row], "spacing": _GAP_PX})
-        for chart in row:
-            datasets |= chart.spec.get("datasets", {})
-    kind = "shared" if shared_legend else "independent"
+    resolve = {"scale": dict.fromkeys(("color", "shape"), "shared" if shared_legend else "independent")}
     spec = {
         "title": {"text": title, "fontSize": 16, "fontWeight": "bold"} if title else None,
-        "vconcat": concatenated,
+        "vconcat": [
+            {"hconcat": [_panel(chart, width) for chart in row], "spacing": _GAP_PX, "resolve": resolve}
+            for row in rows_of_charts
+        ],
         "spacing": 24,
-        "datasets": datasets,
-        "resolve": {"scale": dict.fromkeys(("color", "shape"), kind)},
+        "datasets": dict(ChainMap(*(chart.spec.get("datasets", {}) for row in rows_of_charts for chart in row))),
+        "resolve": resolve,
         "padding": 10,
     }
-    for row_spec in concatenated:
-        row_spec["resolve"] = spec["resolve"]
-    version = vega_lite_version(VEGA_LITE)
-    png = vl_convert.vegalite_to_png(spec, vl_version=version, config=picture_style(), scale=_SCALE)
+    png = vl_convert.vegalite_to_png(spec, vl_version=vega_lite_version(), config=picture_style(), scale=_SCALE)
     save_png(Image.open(io.BytesIO(png)), path)
 
 
@@ -162,8 +147,8 @@ def save_png(image: Image.Image, path: Path, max_bytes: int = _MAX_BYTES) -> Non
     """
     image = image.convert("RGB")
     path.parent.mkdir(parents=True, exist_ok=True)
-    while min(image.size) >= _LEAST_SIDE_PX:
-        for candidate in (image, *(image.quantize(colours, dither=Image.Dither.NONE) for colours in _COLOURS_TO_TRY)):
+    while min(image.size) >= 16:
+        for candidate in (image, *(image.quantize(colours, dither=Image.Dither.NONE) for colours in (256, 64))):
             buffer = io.BytesIO()
             candidate.save(buffer, format="PNG", optimize=True)
             size = buffer.tell()
@@ -176,21 +161,21 @@ def save_png(image: Image.Image, path: Path, max_bytes: int = _MAX_BYTES) -> Non
 
 
 @cache
-def vega_lite_version(major: int) -> str:
-    """Return the newest Vega-Lite of a major version, such as `6.4`."""
+def vega_lite_version() -> str:
+    """Return the newest Vega-Lite 6, such as `6.4`; altair writes for that major version."""
     import vl_convert
 
     versions = [tuple(map(int, version.split("."))) for version in vl_convert.get_vegalite_versions()]
-    return ".".join(map(str, max(version for version in versions if version[0] == major)))
+    return ".".join(map(str, max(version for version in versions if version[0] == 6)))
 
 
 @cache
-def vega_bundle(major: int, script: str) -> str:
-    """Return Vega, the newest Vega-Lite of a major version, vega-embed and then `script`, for inside a script tag.
+def vega_bundle(script: str) -> str:
+    """Return Vega, the newest Vega-Lite 6, vega-embed and then `script`, for inside a script tag.
 
     `script` may use `vega`, `vegaLite` and `vegaEmbed`; the page loads nothing from outside.
     """
     import vl_convert
 
-    bundle = vl_convert.javascript_bundle(script, vl_version=vega_lite_version(major))
+    bundle = vl_convert.javascript_bundle(script, vl_version=vega_lite_version())
     return str(bundle).replace("</script", "<\\/script")

@@ -13,7 +13,7 @@ import pandas as pd
 
 from aerofuse.common.markdown import Table
 from aerofuse.data.labels import REGRESSION_TASKS, TASKS
-from aerofuse.plotting.chart import SECOND_PALETTE, Chart, finish, rows, write_picture
+from aerofuse.plotting.chart import SECOND_PALETTE, Chart, finish, write_picture
 
 _BARS = 60  # classes in a chart
 
@@ -103,7 +103,7 @@ def _histogram(data: Mapping[str, Any], task: str) -> Chart:
         part = {"at": edges, "share": np.append(shares, shares[-1]), "photos": np.append(counts, counts[-1])}
         parts.append(pd.DataFrame(part).assign(split=split))
     chart = (
-        alt.Chart(rows(pd.concat(parts)))
+        alt.Chart(pd.concat(parts).round(4))
         .mark_line(interpolate="step-after", strokeWidth=2)
         .encode(
             x=alt.X("at:Q", title=f"label of {task}", scale=alt.Scale(domain=[0, 1])),

@@ -22,13 +22,9 @@ from aerofuse.plotting.chart import QUIET, finish, write_picture
 
 Pixels = npt.NDArray[np.uint8]
 
-_COLUMNS = 6
-_PHOTOS = 24
 _CAPTION_CHARACTERS = 22
 _CELL_PX, _CAPTION_PX = 128, 56
 _LARGEST_SIDE_PX = 160
-_LARGEST_OPACITY = 0.8
-_QUALITIES = (88, 75, 60, 45)
 
 
 def draw_contact_sheet(split: Path, path: Path) -> None:
@@ -36,7 +32,7 @@ def draw_contact_sheet(split: Path, path: Path) -> None:
     table = open_table(split)
     labels = table.select(list(LABEL_COLUMNS)).to_pylist()
     by_type = sorted(range(len(labels)), key=lambda row: (labels[row]["typename"] or "", row))
-    shown = min(_PHOTOS, len(by_type))
+    shown = min(24, len(by_type))
     indices = [by_type[i * len(by_type) // shown] for i in range(shown)]
     draw_photos(read_images(table, indices), [labels[row] for row in indices], path)
 
@@ -49,7 +45,7 @@ def draw_photos(images: Sequence[Pixels], labels: Sequence[Mapping[str, Any]], p
     """
     if not images or len(images) != len(labels):
         raise ValueError(f"{len(images)} photos with {len(labels)} labels; there must be as many, and at least one")
-    columns = min(_COLUMNS, len(images))
+    columns = min(6, len(images))
     grid_rows = math.ceil(len(images) / columns)
     cell_height = _CELL_PX + _CAPTION_PX
     table = pd.DataFrame(
@@ -68,12 +64,11 @@ def draw_photos(images: Sequence[Pixels], labels: Sequence[Mapping[str, Any]], p
         x=alt.X("x:Q", axis=None, scale=alt.Scale(domain=[0, width], nice=False)),
         y=alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[grid_rows * cell_height, 0], nice=False)),
     )
-    below = _CELL_PX / 2
     layers: list[alt.Chart] = [
         base.mark_image(width=_CELL_PX, height=_CELL_PX).encode(url="uri:N"),
-        base.mark_text(dy=-below - 10, fontSize=11).encode(text="type:N"),
-        base.mark_text(dy=below + 9, fontSize=10, style=QUIET).encode(text="airline:N"),
-        base.mark_text(dy=below + 21, fontSize=10, style=QUIET).encode(text="values:N"),
+        base.mark_text(dy=-_CELL_PX / 2 - 10, fontSize=11).encode(text="type:N"),
+        base.mark_text(dy=_CELL_PX / 2 + 9, fontSize=10, style=QUIET).encode(text="airline:N"),
+        base.mark_text(dy=_CELL_PX / 2 + 21, fontSize=10, style=QUIET).encode(text="values:N"),
     ]
     sheet = finish("photos", "", "Photos with their labels.", alt.layer(*layers), height=grid_rows * cell_height)
     write_picture(path, [[sheet]], width_px=width)
@@ -94,7 +89,7 @@ def _data_uri(image: Pixels) -> str:
 def overlay(image: Pixels, heat: npt.NDArray[np.float32]) -> Pixels:
     """Return the image `[H, W, 3]` in grey, coloured where the map `[H, W]`, in 0..1, is high."""
     grey = image.mean(axis=2, keepdims=True).repeat(3, axis=2)
-    opacity = (_LARGEST_OPACITY * heat)[..., np.newaxis]
+    opacity = (0.8 * heat)[..., np.newaxis]
     levels = np.asarray((255 * heat).round().clip(0, 255), dtype=np.uint8)
     colours = cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[..., ::-1]
     mixed = (1 - opacity) * grey + opacity * colours
@@ -107,7 +102,7 @@ def write_jpegs(images: Mapping[str, Pixels], folder: Path, max_bytes: int) -> N
     Large images are made smaller; where they are still too much, all lose quality alike. The same images give the same
     bytes. Raises `ValueError` where even that does not do.
     """
-    for quality in _QUALITIES:
+    for quality in (88, 75, 60, 45):
         encoded = {name: _encode(pixels, quality) for name, pixels in images.items()}
         size = sum(map(len, encoded.values()))
         if size <= max_bytes:

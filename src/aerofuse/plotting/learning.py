@@ -17,7 +17,6 @@ from aerofuse.plotting.chart import (
     Chart,
     finish,
     in_rows,
-    rows,
     write_picture,
 )
 
@@ -29,7 +28,6 @@ _CURVES = {
     "clarity_mae": "validation clarity MAE",
     "block_mae": "validation block MAE",
 }
-_ROW_WIDTH_PX = 900
 
 
 def draw_learning_curves(histories: Mapping[str, pd.DataFrame], model: str, path: Path, *, title: str) -> None:
@@ -38,9 +36,7 @@ def draw_learning_curves(histories: Mapping[str, pd.DataFrame], model: str, path
     `model` is a name of `MODELS`. Raises `ValueError` where there is no epoch at all.
     """
     charts = learning_charts({model: histories})
-    write_picture(
-        path, in_rows(charts, 3), title=f"{title}: learning curves, large: best epoch", width_px=_ROW_WIDTH_PX
-    )
+    write_picture(path, in_rows(charts, 3), title=f"{title}: learning curves, large: best epoch", width_px=900)
 
 
 def learning_charts(models: Mapping[str, Mapping[str, pd.DataFrame]]) -> list[Chart]:
@@ -98,7 +94,7 @@ def _learning_chart(table: pd.DataFrame, phases: pd.DataFrame | None, name: str,
     last = int(table["at"].max())
     shown = known[["model", "phase", "at", "epoch", "best", name]].rename(columns={name: "value"})
     epochs = alt.Axis(values=list(range(1, last + 1, max(1, math.ceil(last / 10)))), format="d", grid=False)
-    base = alt.Chart(rows(shown)).encode(
+    base = alt.Chart(shown.round(4)).encode(
         x=alt.X(
             "at:Q",
             title="epoch" if phases is None else "epoch, over all phases",

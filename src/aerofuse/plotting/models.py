@@ -23,7 +23,6 @@ from aerofuse.plotting.chart import (
     finish,
     in_rows,
     page_colours,
-    rows,
     write_picture,
 )
 from aerofuse.plotting.wording import (
@@ -40,7 +39,6 @@ from aerofuse.plotting.wording import (
 
 _STATUS_SHAPES = {"pass": "circle", "fail": "cross", "not measurable here": "square"}
 _WIDTH_PX = 1000
-_ROW_PX = 32
 # column: (where it stands, alignment)
 _COLUMNS: Mapping[str, tuple[int, Literal["left", "right"]]] = {
     "status": (24, "left"),
@@ -49,16 +47,14 @@ _COLUMNS: Mapping[str, tuple[int, Literal["left", "right"]]] = {
     "threshold": (520, "left"),
     "note": (620, "left"),
 }
-_NOTE_CHARACTERS = 66  # of a line
 
 
 def draw_comparison(comparison: Comparison, path: Path) -> None:
     """Write the picture: above, the models with their intervals per main metric; below, the hybrid's gates."""
-    intervals = interval_charts(comparison)
     gates = gates_chart([gate for gate in comparison.gates if gate.model == "hybrid"])
     level = f"{comparison.settings.confidence_level:.0%}"
     title = f"Three models on {comparison.test_images} test images, with {level} confidence intervals"
-    write_picture(path, [*in_rows(intervals, 2), [gates]], title=title, width_px=_WIDTH_PX)
+    write_picture(path, [*in_rows(interval_charts(comparison), 2), [gates]], title=title, width_px=_WIDTH_PX)
 
 
 def interval_charts(comparison: Comparison) -> list[Chart]:
@@ -85,7 +81,7 @@ def _interval_chart(comparison: Comparison, metric: str) -> Chart:
         }
         for row in found
     )
-    base = alt.Chart(rows(table)).encode(
+    base = alt.Chart(table.round(4)).encode(
         y=alt.Y("model:N", sort=list(MODELS.values()), title=None),
         color=MODEL_COLOUR,
         tooltip=[alt.Tooltip("model:N"), alt.Tooltip("written:N", title=name), alt.Tooltip("interval:N")],
@@ -101,7 +97,7 @@ def _interval_chart(comparison: Comparison, metric: str) -> Chart:
     constant = found[-1].metrics.get(f"{metric}_constant")
     if constant is not None:
         line = pd.DataFrame({"constant": [constant], "written": [f"constant predictor {constant:.3f}"]})
-        rule = alt.Chart(rows(line)).mark_rule(style=QUIET, strokeDash=[5, 3])
+        rule = alt.Chart(line.round(4)).mark_rule(style=QUIET, strokeDash=[5, 3])
         layers.append(rule.encode(x="constant:Q", tooltip=alt.Tooltip("written:N", title=" ")))
         said += f"; a constant predictor {constant:.4f}"
         title += "; dashed: a constant"
@@ -129,7 +125,7 @@ def gates_chart(gates: Sequence[GateResult]) -> Chart:
             "gate": gate.name,
             "measured": write_value(gate.measured, gate.unit, signed=gate.unit == "points"),
             "threshold": f"{gate.direction} {write_threshold(gate.threshold, gate.unit)}",
-            "note": textwrap.wrap(gate.note, _NOTE_CHARACTERS, max_lines=2, placeholder=" ...") or [""],
+            "note": textwrap.wrap(gate.note, 66, max_lines=2, placeholder=" ...") or [""],
         }
         for number, gate in enumerate(gates, start=1)
     )
@@ -153,23 +149,30 @@ def gates_chart(gates: Sequence[GateResult]) -> Chart:
             text = text.encode(color=colour)
         layers.append(text)
     said = "; ".join(f"{gate.name} {gate.status}" for gate in gates)
-    height = _ROW_PX * (len(gates) + 1)
-    chart = alt.layer(*layers)
+    height = 32 * (len(gates) + 1)
     title = "Gates of the hybrid"
-    return finish("gates", title, f"{title}: {said}.", chart, height=height, least_width_px=_WIDTH_PX)
+    return finish("gates", title, f"{title}: {said}.", alt.layer(*layers), height=height, least_width_px=_WIDTH_PX)
 
 
 def cost_charts(
     training: Mapping[str, TrainingTimes], memory: Mapping[str, MemoryRecord | None], comparison: Comparison
 ) -> list[Chart]:
     """Return recorded memory, training time and speed per stage, and latency and parameters per model."""
-    durations = {stage: (times.seconds / 60, write_duration(times.seconds)) for stage, times in training.items()}
-    speeds = {stage: (times.images_per_second, f"{times.images_per_second:.0f}") for stage, times in training.items()}
+    models = {MODELS[row.model]: row.times for row in comparison.rows}
+    latency = "latency at batch 1, ms: median, and 95th percentile as a line"
+    medians = {
+        model: (times.latency_ms, f"{times.latency_ms:.1f}, {times.latency_p95_ms:.1f}")
+        for model, times in models.items()
+    }
+    millions = {model: times.parameters / 1e6 for model, times in models.items()}
+    durations = {STAGES[stage]: (one.seconds / 60, write_duration(one.seconds)) for stage, one in training.items()}
+    speeds = {STAGES[stage]: (one.images_per_second, f"{one.images_per_second:.0f}") for stage, one in training.items()}
     return [
         *_memory_chart(memory),
-        _stage_bars("training-time", "training time, minutes", durations),
-        _stage_bars("training-speed", "images trained per second", speeds),
-        *_model_bars(comparison),
+        _bars("training-time", "training time, minutes", durations),
+        _bars("training-speed", "images trained per second", speeds),
+        _bars("latency", latency, medians, [times.latency_p95_ms for times in models.values()]),
+        _bars("parameters", "parameters, millions", {m: (value, f"{value:.2f}") for m, value in millions.items()}),
     ]
 
 
@@ -182,7 +185,7 @@ def _memory_chart(memory: Mapping[str, MemoryRecord | None]) -> list[Chart]:
     table = pd.DataFrame(
         {
             "stage": STAGES[stage],
-            "model": _model_of(stage),
+            "model": STAGES[stage].partition(",")[0],
             "peak": None if record.peak_bytes is None else record.peak_bytes / per_unit,
             "predicted": record.predicted_peak_bytes / per_unit,
             "end": peaks[stage] / per_unit,
@@ -193,7 +196,7 @@ def _memory_chart(memory: Mapping[str, MemoryRecord | None]) -> list[Chart]:
         }
         for stage, record in known.items()
     )
-    base = alt.Chart(rows(table, 3)).encode(
+    base = alt.Chart(table.round(3)).encode(
         y=alt.Y("stage:N", sort=list(STAGES.values()), title=None, axis=alt.Axis(labelLimit=130)),
         tooltip=[
             alt.Tooltip("stage:N"),
@@ -214,50 +217,16 @@ def _memory_chart(memory: Mapping[str, MemoryRecord | None]) -> list[Chart]:
     return [finish("memory", title, f"{title}. {said}.", alt.layer(*layers), height=34 * len(table))]
 
 
-def _model_of(stage: str) -> str:
-    return STAGES[stage].partition(",")[0]
-
-
-def _stage_bars(name: str, title: str, values: dict[str, tuple[float, str]]) -> Chart:
+def _bars(name: str, title: str, bars: Mapping[str, tuple[float, str]], lines: Sequence[float] | None = None) -> Chart:
+    """Return a bar for each model or stage, of a length and with that text behind it; `lines` stand beyond the bars."""
     table = pd.DataFrame(
-        {"label": STAGES[stage], "model": _model_of(stage), "value": value, "end": value, "written": written}
-        for stage, (value, written) in values.items()
+        {"label": label, "model": label.partition(",")[0], "value": value, "end": value, "written": written}
+        for label, (value, written) in bars.items()
     )
-    return _bars(name, title, table, list(STAGES.values()))
-
-
-def _model_bars(comparison: Comparison) -> list[Chart]:
-    def table(values: Mapping[str, tuple[float, float, str]]) -> pd.DataFrame:
-        return pd.DataFrame(
-            {"label": MODELS[model], "model": MODELS[model], "value": value, "end": end, "written": written}
-            for model, (value, end, written) in values.items()
-        )
-
-    times = {row.model: row.times for row in comparison.rows}
-    latency = table(
-        {
-            model: (of.latency_ms, of.latency_p95_ms, f"{of.latency_ms:.1f}, {of.latency_p95_ms:.1f}")
-            for model, of in times.items()
-        }
-    )
-    millions = {model: of.parameters / 1e6 for model, of in times.items()}
-    parameters = table({model: (number, number, f"{number:.2f}") for model, number in millions.items()})
-    order = list(MODELS.values())
-    return [
-        _bars(
-            "latency",
-            "latency at batch 1, ms: median, and 95th percentile as a line",
-            latency.assign(high=latency["end"]),
-            order,
-        ),
-        _bars("parameters", "parameters, millions", parameters, order),
-    ]
-
-
-def _bars(name: str, title: str, table: pd.DataFrame, order: list[str]) -> Chart:
-    """Return a bar per row; `end` is where its number stands, `high`, if there is one, a line beyond it."""
-    base = alt.Chart(rows(table, 3)).encode(
-        y=alt.Y("label:N", sort=order, title=None, axis=alt.Axis(labelLimit=130)),
+    if lines is not None:
+        table = table.assign(end=lines, high=lines)
+    base = alt.Chart(table.round(3)).encode(
+        y=alt.Y("label:N", sort=list(bars), title=None, axis=alt.Axis(labelLimit=130)),
         tooltip=[alt.Tooltip("label:N", title=" "), alt.Tooltip("written:N", title=title.partition(":")[0])],
     )
     x = alt.Scale(domain=[0, 1.5 * table["end"].max()], nice=False)
@@ -265,7 +234,7 @@ def _bars(name: str, title: str, table: pd.DataFrame, order: list[str]) -> Chart
         base.mark_bar().encode(x=alt.X("value:Q", title=None, scale=x), color=MODEL_COLOUR),
         base.mark_text(align="left", dx=6).encode(x="end:Q", text="written:N"),
     ]
-    if "high" in table:
+    if lines is not None:
         layers.append(base.mark_tick(style=CONTRAST, thickness=3, size=26).encode(x="high:Q"))
     said = "; ".join(f"{row.label} {row.written}" for row in table.itertuples())
     return finish(name, title, f"{title}: {said}.", alt.layer(*layers), height=34 * len(table))

@@ -12,28 +12,20 @@ from aerofuse.checkpointing.plan import CheckpointingPlan, StepPrediction
 from aerofuse.checkpointing.steps import Recompute, SaveAll, Step, units_of
 from aerofuse.plotting.chart import BLUE, GREY, INK, ORANGE, VERMILLION, Chart, finish, write_picture
 
-_BYTES_PER_GIB = 2**30
 # From all that is saved to nothing but the input, and to that computed once for each use.
 _COLOURS = {"saves all": BLUE, "saves some": "#8CC6E8", "saves its input": ORANGE, "no cache": VERMILLION}
-_UNIT_NAMES = 12  # at most so many of a chain's units are named
-_WIDTH_PX = 760
 
 
 def draw_plan(plan: CheckpointingPlan, path: Path) -> None:
-    """Write the charts of a plan as PNG, below each other."""
-    charts = [[chart] for chart in plan_charts(plan)]
-    write_picture(path, charts, title=plan.summary(), width_px=_WIDTH_PX)
-
-
-def plan_charts(plan: CheckpointingPlan) -> list[Chart]:
-    """Return a row of units per chain, with the ranges that are computed again below it, and the curve."""
-    chains = [_chain_chart(name, plan.units[name], part.plan.steps) for name, part in plan.parts.items()]
-    return [*chains, _curve_chart(plan)]
+    """Write a PNG: a row of units per chain, with the ranges that are computed again below it, and the curve."""
+    charts = [_chain_chart(name, plan.units[name], part.plan.steps) for name, part in plan.parts.items()]
+    charts.append(_curve_chart(plan))
+    write_picture(path, [[chart] for chart in charts], title=plan.summary(), width_px=760)
 
 
 def _chain_chart(name: str, units: Sequence[str], steps: Sequence[Step]) -> Chart:
     # Linked units are one bar.
-    bars = [(list(units_of([step])), _what_is_saved(step)) for step, _ in _single_steps(steps, 0)]
+    bars = [(list(units_of([step])), _what_is_saved(step)) for step in _single_steps(steps)]
     table = pd.DataFrame(
         {"first": indices[0] + 0.05, "end": indices[-1] + 0.95, "saves": saves, "low": 0, "high": 1}
         for indices, saves in bars
@@ -43,22 +35,16 @@ def _chain_chart(name: str, units: Sequence[str], steps: Sequence[Step]) -> Char
         columns=["first", "end", "depth"],
     )
     lowest = min(ranges["depth"], default=0) - 0.35
-    named = range(0, len(units), -(-len(units) // _UNIT_NAMES))
+    named = range(0, len(units), -(-len(units) // 12))  # at most 12 units
     axis = alt.Axis(values=[unit + 0.5 for unit in named], labelExpr="datum.value - 0.5", grid=False)
     x = alt.X("first:Q", title=None, scale=alt.Scale(domain=[0, len(units)], nice=False), axis=axis)
     scale = alt.Scale(domain=list(_COLOURS), range=list(_COLOURS.values()))
-    legend = alt.Legend(orient="top", title=None)
+    colour = alt.Color("saves:N", scale=scale, legend=alt.Legend(orient="top", title=None))
     y = alt.Scale(domain=[lowest, 1.1], nice=False)
     layers: list[alt.Chart] = [
         alt.Chart(table)
         .mark_rect()
-        .encode(
-            x=x,
-            x2="end:Q",
-            y=alt.Y("low:Q", axis=None, scale=y),
-            y2="high:Q",
-            color=alt.Color("saves:N", scale=scale, legend=legend),
-        ),
+        .encode(x=x, x2="end:Q", y=alt.Y("low:Q", axis=None, scale=y), y2="high:Q", color=colour),
         alt.Chart(ranges).mark_rule(strokeWidth=2, color=INK).encode(x=x, x2="end:Q", y=alt.Y("depth:Q", scale=y)),
     ]
     title = f"{name + ': ' if name else ''}units {units[0]} to {units[-1]}; lines: ranges that are computed again"
@@ -75,16 +61,16 @@ def _what_is_saved(step: Step) -> str:
     return "saves its input" if step.save == () else "saves some"
 
 
-def _single_steps(steps: Sequence[Step], depth: int) -> Iterator[tuple[Step, int]]:
+def _single_steps(steps: Sequence[Step]) -> Iterator[Step]:
     for step in steps:
         if isinstance(step, Recompute):
-            yield from _single_steps(step.steps, depth + 1)
+            yield from _single_steps(step.steps)
         else:
-            yield step, depth
+            yield step
 
 
 def _ranges(steps: Sequence[Step], depth: int) -> Iterator[tuple[int, int, int]]:
-    """First unit, end and depth of every range, those inside of others too."""
+    """Yield first unit, end and depth of every range, those inside of others too."""
     for step in steps:
         if isinstance(step, Recompute):
             indices = list(units_of(step.steps))
@@ -100,12 +86,11 @@ def _curve_chart(plan: CheckpointingPlan) -> Chart:
     names = alt.Scale(domain=["this plan", "no checkpointing"], range=[VERMILLION, INK])
     x = alt.X("peak:Q", title="peak of the whole step, GiB", scale=alt.Scale(zero=False, padding=40))
     y = alt.Y("time:Q", title="time, ratio", scale=alt.Scale(zero=False, padding=24))
-    line = alt.Chart(pd.DataFrame(map(_place, curve))).mark_line(color=GREY, strokeWidth=1.5).encode(x=x, y=y)
     points = alt.Chart(pd.DataFrame({"name": name} | _place(point) for name, point in marked.items())).encode(
         x=x, y=y, color=alt.Color("name:N", scale=names, legend=None)
     )
     layers: list[alt.Chart] = [
-        line,
+        alt.Chart(pd.DataFrame(map(_place, curve))).mark_line(color=GREY, strokeWidth=1.5).encode(x=x, y=y),
         points.mark_point(filled=True, size=70, opacity=1),
         points.mark_text(dy=-14).encode(text="name:N"),
     ]
@@ -114,4 +99,4 @@ def _curve_chart(plan: CheckpointingPlan) -> Chart:
 
 
 def _place(point: StepPrediction) -> dict[str, float]:
-    return {"peak": point.peak_bytes / _BYTES_PER_GIB, "time": point.time_ratio}
+    return {"peak": point.peak_bytes / 2**30, "time": point.time_ratio}

@@ -9,15 +9,13 @@ from typing import Any
 from aerofuse.common.markdown import Table, markdown_table
 from aerofuse.plotting.wording import NONE, write_value
 
-_BYTES_PER_MB = 1e6
-
 
 def export_page(export: Mapping[str, Any], files: Mapping[str, Path], versions: Mapping[str, str]) -> str:
     """Return a Markdown page; `export` is `reports/export.json`, `files` are those that were checked, by format."""
     parity = [
         [
             f"`{path.name}`",
-            f"{path.stat().st_size / _BYTES_PER_MB:.1f} MB",
+            f"{path.stat().st_size / 1e6:.1f} MB",
             str(export["parity"][name]["images"]),
             write_value(export["parity"][name]["same_top1"], "%"),
             f"{export['parity'][name]['max_difference']:.1e}",

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from aerofuse.plotting.chart import VEGA_LITE, Chart, chart_style, page_colours, vega_bundle
+from aerofuse.plotting.chart import Chart, chart_style, page_colours, vega_bundle
 from aerofuse.plotting.learning import learning_charts
 from aerofuse.plotting.models import interval_charts
 from aerofuse.plotting.wording import MODELS
@@ -92,7 +92,7 @@ def _render(sources: PageSources) -> tuple[str, list[Chart]]:
         # `<` only occurs inside strings, where it may be written so; a script tag then cannot end in one.
         specs=Markup(specs.replace("<", "\\u003c")),
         chart_style=Markup(json.dumps(chart_style(), separators=(",", ":"))),
-        script=Markup(vega_bundle(VEGA_LITE, script)),
+        script=Markup(vega_bundle(script)),
     )
     return text, list(charts.values())
 

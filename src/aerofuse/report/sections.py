@@ -29,18 +29,15 @@ from aerofuse.plotting.wording import (
     write_value,
 )
 from aerofuse.report.export_page import export_table
-from aerofuse.report.sources import PageSources, Picture, Section, data_uri, without_head, without_label
+from aerofuse.report.sources import PageSection, PageSources, Picture, data_uri, without_head, without_label
 
 _FILES = {"onnx": "The ONNX file", "torch": "The torch program"}
-# The model that a section shows; the others are folded away.
-_SHOWN = "hybrid"
 
 
 @dataclass(frozen=True)
 class ModelPart:
     """What a section has of one model."""
 
-    model: str
     name: str
     charts: list[Chart]
     table: Table | None = None
@@ -65,7 +62,7 @@ def confusion_section(sources: PageSources) -> AnswerSection:
             charts = [confusion_chart(predictions, type_names(predictions), model)]
             pairs = confused_pairs(predictions)
             notes = [] if pairs.rows else ["It takes no type for another."]
-            parts.append(ModelPart(model, MODELS[model], charts, pairs if pairs.rows else None, notes))
+            parts.append(ModelPart(MODELS[model], charts, pairs if pairs.rows else None, notes))
     return _divided(parts, [] if parts else [without_label("type")])
 
 
@@ -84,7 +81,7 @@ def calibration_section(sources: PageSources) -> AnswerSection:
             values = [write_value(value, "%") for value in (*shares, *errors)]
             lines.append([MODELS[model], task, str(bins["images"].sum()), *values])
         if charts:
-            parts.append(ModelPart(model, MODELS[model], charts))
+            parts.append(ModelPart(MODELS[model], charts))
     header = ["model", "head", "images", "right", "mean confidence", "ECE", "ECE before calibration"]
     table = Table(header, lines, "llrrrrr") if lines else None
     return _divided(parts, _missing(sources, CLASSIFICATION_TASKS), table)
@@ -98,7 +95,7 @@ def regression_section(sources: PageSources) -> AnswerSection:
         if tasks:
             metrics = sources.metrics_of(model)
             charts = [regression_chart(predictions, task, model, metrics) for task in tasks]
-            parts.append(ModelPart(model, MODELS[model], charts, notes=[_errors(metrics, task) for task in tasks]))
+            parts.append(ModelPart(MODELS[model], charts, notes=[_errors(metrics, task) for task in tasks]))
     return _divided(parts, _missing(sources, REGRESSION_TASKS))
 
 
@@ -129,11 +126,11 @@ def _missing(sources: PageSources, tasks: tuple[str, ...]) -> list[str]:
 
 
 def _divided(parts: list[ModelPart], notes: list[str], table: Table | None = None) -> AnswerSection:
-    shown = next((part for part in parts if part.model == _SHOWN), None)
+    shown = next((part for part in parts if part.name == MODELS["hybrid"]), None)
     return AnswerSection(shown, [part for part in parts if part is not shown], notes, table)
 
 
-def cost_section(sources: PageSources) -> Section:
+def cost_section(sources: PageSources) -> PageSection:
     """Return memory and time."""
     lines = []
     for stage, times in sources.training.items():
@@ -152,7 +149,7 @@ def cost_section(sources: PageSources) -> Section:
         )
     charts = cost_charts(sources.training, sources.memory, sources.comparison)
     header = ["stage", "time", "epochs", "images / s", "batch", "peak, predicted", "peak", "how measured"]
-    return Section(Table(header, lines, "lrrrrrrl"), _remarks_on_memory(sources), charts)
+    return PageSection(Table(header, lines, "lrrrrrrl"), _remarks_on_memory(sources), charts)
 
 
 def _remarks_on_memory(sources: PageSources) -> list[str]:
@@ -169,7 +166,7 @@ def _remarks_on_memory(sources: PageSources) -> list[str]:
     return notes
 
 
-def export_section(export: Mapping[str, Any]) -> Section:
+def export_section(export: Mapping[str, Any]) -> PageSection:
     """Return the exported model, as `aerofuse.inference.export_check` found it."""
     notes = [f"Fastest for a batch of {batch}: {way}." for batch, way in export["fastest_by_latency"].items()]
     notes += [f"{way} does not run here: {reason}" for way, reason in export["failed"].items()]
@@ -179,10 +176,10 @@ def export_section(export: Mapping[str, Any]) -> Section:
         f"answer is {found['max_difference']:.1e}."
         for name, found in export["parity"].items()
     ]
-    return Section(export_table(export), notes)
+    return PageSection(export_table(export), notes)
 
 
-def data_section(sources: PageSources) -> Section:
+def data_section(sources: PageSources) -> PageSection:
     """Return the data report, shortened."""
     data = sources.data
     photos = sum(split["photos"] for split in data["splits"].values())
@@ -210,7 +207,7 @@ def data_section(sources: PageSources) -> Section:
     if sources.contact_sheet.is_file():
         alt = "Photos of the test split, evenly over the types, each with its type, airline, clarity and block"
         sheet = Picture(data_uri(sources.contact_sheet), alt, "Photos of the test split with their labels")
-    return Section(split_table(data), notes, class_charts(data) + label_charts(data), sheet)
+    return PageSection(split_table(data), notes, class_charts(data) + label_charts(data), sheet)
 
 
 def devices_table(sources: PageSources) -> Table:

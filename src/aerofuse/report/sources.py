@@ -85,7 +85,7 @@ def data_uri(path: Path) -> str:
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """A section of the page: its table, sentences in which backticks mark code, charts, and a picture."""
 
     table: Table

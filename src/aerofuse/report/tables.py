@@ -93,7 +93,9 @@ def models_table(comparison: Comparison) -> Table:
         if any(metric in row.metrics for row in comparison.rows):
             constant = comparison.rows[-1].metrics.get(f"{metric}_constant")
             values = [_value_with_interval(row, metric, unit) for row in comparison.rows]
-            lines.append([name, *values, write_value(constant, unit), str(_labelled_images(comparison, metric))])
+            counted = f"{metric.partition('_')[0]}_labelled"  # the same for every model
+            images = next(int(row.metrics[counted]) for row in comparison.rows if counted in row.metrics)
+            lines.append([name, *values, write_value(constant, unit), str(images)])
     measured: dict[str, Callable[[ModelRow], str]] = {
         "parameters": lambda row: f"{row.times.parameters / 1e6:.2f} M",
         "latency, batch 1": lambda row: f"{row.times.latency_ms:.1f} ms",
@@ -106,12 +108,6 @@ def models_table(comparison: Comparison) -> Table:
     for name, write in measured.items():
         lines.append([name, *(write(row) for row in comparison.rows), "", ""])
     return Table(header, lines, "l" + "r" * (len(header) - 1))
-
-
-def _labelled_images(comparison: Comparison, metric: str) -> int:
-    """Return how many test images have the label that a metric is of: the same for every model."""
-    counted = f"{metric.partition('_')[0]}_labelled"
-    return next(int(row.metrics[counted]) for row in comparison.rows if counted in row.metrics)
 
 
 def _value_with_interval(row: ModelRow, metric: str, unit: str) -> str:

@@ -16,8 +16,6 @@ from aerofuse.plotting.wording import (
     write_value,
 )
 
-_TASK_WORDS = {"type_top1": "type", "airline_top1": "airline", "clarity_mae": "clarity", "block_mae": "block"}
-
 
 @dataclass(frozen=True)
 class Lead:
@@ -50,13 +48,8 @@ def _lead(comparison: Comparison, metric: str) -> Lead:
     differences = [_advantage(comparison, best, other, metric, sign) for other in others]
     gain_unit = "points" if unit == "%" else unit
     written = tuple(
-        " ".join(
-            [
-                write_value(estimate, gain_unit, signed=True),
-                write_interval(interval.low, interval.high, gain_unit, signed=True),
-                f"over {MODELS[other.model]}",
-            ]
-        )
+        f"{write_value(estimate, gain_unit, signed=True)} "
+        f"{write_interval(interval.low, interval.high, gain_unit, signed=True)} over {MODELS[other.model]}"
         for other, (estimate, interval) in zip(others, differences, strict=True)
     )
     return Lead(
@@ -91,10 +84,10 @@ def headline(comparison: Comparison) -> str:
         return "The test images have no labels, so no model can be called better."
     sentences = []
     for model in MODELS:
-        tasks = [_TASK_WORDS[lead.metric] for lead in found if lead.model == model and lead.clear]
+        tasks = [lead.metric.partition("_")[0] for lead in found if lead.model == model and lead.clear]
         if tasks:
             sentences.append(f"The {MODELS[model]} model is best at {write_list(tasks)}.")
-    tied = [_TASK_WORDS[lead.metric] for lead in found if not lead.clear]
+    tied = [lead.metric.partition("_")[0] for lead in found if not lead.clear]
     if tied:
         sentences.append(f"At {write_list(tied)} these test images do not tell the best models apart.")
     return " ".join(sentences)

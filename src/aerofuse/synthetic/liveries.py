@@ -1,4 +1,4 @@
-"""Liveries: those of twelve invented airlines, random ones for pretraining, and the motifs on their tails.
+"""Liveries: those of twelve invented airlines, and the motifs on their tails.
 
 Three airlines wear each palette, so colour alone does not tell the airline. The layout of fuselage, belly, cheat
 line, tail motif, engines and titles does.
@@ -6,9 +6,8 @@ line, tail motif, engines and titles does.
 
 from __future__ import annotations
 
-import colorsys
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -20,8 +19,6 @@ Motif = Literal[
     "disc", "ring", "bars", "diagonal", "chevron", "star", "wave", "split", "bird", "checker", "sun", "leaf"
 ]  # fmt: skip
 Title = Literal["none", "small", "large"]
-STRIPES: tuple[Stripe, ...] = get_args(Stripe)
-MOTIFS: tuple[Motif, ...] = get_args(Motif)
 
 # Places in a palette.
 BASE, PRIMARY, SECONDARY, GREY = 0, 1, 2, 3
@@ -54,20 +51,16 @@ class Livery:
     title: Title
     title_colour: int
 
-    @property
-    def layout(self) -> tuple[object, ...]:
-        """The livery without its colours."""
-        return (self.upper, self.belly, self.stripe, self.motif, self.rear_sweep, self.title)
 
-
-def _palette(base: Colour, primary: Colour, secondary: Colour) -> tuple[Colour, Colour, Colour, Colour]:
+def make_palette(base: Colour, primary: Colour, secondary: Colour) -> tuple[Colour, Colour, Colour, Colour]:
+    """Return the palette with the grey that all share."""
     return (base, primary, secondary, _LIGHT_GREY)
 
 
-_NAVY = _palette((244, 245, 247), (24, 44, 104), (206, 34, 46))
-_GREEN = _palette((243, 241, 232), (16, 98, 66), (226, 168, 40))
-_SKY = _palette((246, 247, 248), (38, 128, 196), (240, 116, 30))
-_WINE = _palette((240, 240, 243), (120, 22, 56), (28, 146, 148))
+_NAVY = make_palette((244, 245, 247), (24, 44, 104), (206, 34, 46))
+_GREEN = make_palette((243, 241, 232), (16, 98, 66), (226, 168, 40))
+_SKY = make_palette((246, 247, 248), (38, 128, 196), (240, 116, 30))
+_WINE = make_palette((240, 240, 243), (120, 22, 56), (28, 146, 148))
 
 BUILT_IN_LIVERIES: tuple[Livery, ...] = (
     Livery("Northlark", _NAVY, BASE, GREY, 0.30, "single", PRIMARY, PRIMARY, "disc", SECONDARY, False,
@@ -95,40 +88,6 @@ BUILT_IN_LIVERIES: tuple[Livery, ...] = (
     Livery("Brindavia", _WINE, BASE, SECONDARY, 0.36, "broad", SECONDARY, SECONDARY, "wave", PRIMARY, True,
            SECONDARY, PRIMARY, "none", PRIMARY),
 )  # fmt: skip
-
-
-def random_livery(rng: np.random.Generator, name: str) -> Livery:
-    """Draw an invented airline for pretraining.
-
-    Its colours are free, so some share a hue with a built-in airline. Its layout is none of the twelve.
-    """
-    taken = {livery.layout for livery in BUILT_IN_LIVERIES}
-    while True:
-        hue = rng.random()
-        primary = _rgb(hue, rng.uniform(0.6, 0.95), rng.uniform(0.3, 0.75))
-        secondary = _rgb(hue + rng.uniform(0.2, 0.8), rng.uniform(0.6, 0.95), rng.uniform(0.45, 0.95))
-        light = int(rng.integers(225, 250))
-        fin = int(rng.choice([BASE, PRIMARY, SECONDARY], p=[0.2, 0.5, 0.3]))
-        upper = int(rng.choice([BASE, PRIMARY, SECONDARY, GREY], p=[0.6, 0.2, 0.1, 0.1]))
-        livery = Livery(
-            name=name,
-            palette=_palette((light, light, light), primary, secondary),
-            upper=upper,
-            belly=int(rng.integers(4)),
-            belly_level=float(rng.uniform(0.28, 0.52)),
-            stripe=STRIPES[int(rng.integers(len(STRIPES)))],
-            stripe_colour=_other(rng, upper),
-            fin=fin,
-            motif=MOTIFS[int(rng.integers(len(MOTIFS)))],
-            motif_colour=_other(rng, fin),
-            rear_sweep=bool(rng.random() < 0.5),
-            engine=int(rng.integers(4)),
-            winglet=int(rng.integers(1, 3)),
-            title=("none", "small", "large")[int(rng.integers(3))],
-            title_colour=_other(rng, upper),
-        )
-        if livery.layout not in taken:
-            return livery
 
 
 def draw_motif(fin: npt.NDArray[np.uint8], motif: Motif, colour: Colour, ground: Colour) -> None:
@@ -183,16 +142,6 @@ def draw_motif(fin: npt.NDArray[np.uint8], motif: Motif, colour: Colour, ground:
         cv2.line(fin, (round(_along(0.14)), 112), (round(_along(0.9)), 14), ground, 5, cv2.LINE_AA)
     else:
         raise ValueError(f"unknown tail motif {motif!r}")
-
-
-def _other(rng: np.random.Generator, colour: int) -> int:
-    """A place in the palette that shows on another."""
-    return int(rng.choice([place for place in (BASE, PRIMARY, SECONDARY) if place != colour]))
-
-
-def _rgb(hue: float, saturation: float, value: float) -> Colour:
-    red, green, blue = colorsys.hsv_to_rgb(float(hue) % 1.0, float(saturation), float(value))
-    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def _along(up: float) -> float:

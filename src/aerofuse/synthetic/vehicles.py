@@ -45,9 +45,7 @@ VEHICLES: dict[str, Vehicle] = {
             ("pylon", (-2.0, -0.9, 3.1), (1.5, 0.9, 3.4)),
         ),
         panes=((-6.0, 6.0, 3.0, 1.35, 2.5, 8),),
-        axles=(-4.2, 4.0),
-        track=2.7,
-        wheel_radius=0.5,
+        axles=(-4.2, 4.0), track=2.7, wheel_radius=0.5,
     ),
     "tanker": Vehicle(
         boxes=(
@@ -57,9 +55,7 @@ VEHICLES: dict[str, Vehicle] = {
         ),
         panes=((-5.2, -3.9, 2.5, 1.8, 2.5, 1),),
         tank=(-3.2, 5.4, 1.25, 2.35),
-        axles=(-4.4, 1.6, 2.9, 4.2),
-        track=2.4,
-        wheel_radius=0.52,
+        axles=(-4.4, 1.6, 2.9, 4.2), track=2.4, wheel_radius=0.52,
     ),
     "caterer": Vehicle(
         boxes=(
@@ -72,9 +68,7 @@ VEHICLES: dict[str, Vehicle] = {
             ("strut", (2.6, -0.9, 1.0), (3.0, 0.9, 2.9)),
         ),
         panes=((-3.9, -2.7, 2.4, 1.8, 2.5, 1),),
-        axles=(-3.2, 2.6),
-        track=2.3,
-        wheel_radius=0.5,
+        axles=(-3.2, 2.6), track=2.3, wheel_radius=0.5,
     ),
     "van": Vehicle(
         boxes=(
@@ -84,9 +78,7 @@ VEHICLES: dict[str, Vehicle] = {
             ("spinner", (-0.5, -0.3, 2.15), (-0.1, 0.3, 2.4)),
         ),
         panes=((-1.5, 1.8, 1.9, 1.32, 1.95, 3),),
-        axles=(-1.7, 1.7),
-        track=1.8,
-        wheel_radius=0.36,
+        axles=(-1.7, 1.7), track=1.8, wheel_radius=0.36,
     ),
     "tug": Vehicle(
         boxes=(
@@ -95,9 +87,7 @@ VEHICLES: dict[str, Vehicle] = {
             ("tyre", (-2.74, -1.3, 0.4), (-2.6, 1.3, 0.7)),
         ),
         panes=((-1.2, 0.2, 1.8, 1.3, 1.85, 1),),
-        axles=(-1.7, 1.7),
-        track=2.4,
-        wheel_radius=0.55,
+        axles=(-1.7, 1.7), track=2.4, wheel_radius=0.55,
     ),
     "stairs": Vehicle(
         boxes=(
@@ -107,11 +97,9 @@ VEHICLES: dict[str, Vehicle] = {
             ("strut", (2.6, -0.8, 0.6), (3.0, 0.8, 3.5)),
             ("pylon", (-2.6, -1.0, 0.35), (3.6, 1.0, 0.7)),
         ),
-        axles=(-1.6, 2.6),
-        track=1.9,
-        wheel_radius=0.4,
+        axles=(-1.6, 2.6), track=1.9, wheel_radius=0.4,
     ),
-}
+}  # fmt: skip
 # Tunnel in two widths, cab, legs; the cab touches y = 0, its floor 3.4 m up.
 _BRIDGE: tuple[Box, ...] = (
     ("fairing", (-1.7, -3.2, 3.4), (1.7, 0.0, 6.4)),

@@ -6,8 +6,6 @@ import os
 import re
 from pathlib import Path
 
-_NOT_ADMITTED = {"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED"}  # MLflow's names for 401 and 403
-
 _EXTRAS = {"psycopg2": "postgresql"}  # what a store needs: the extra that has it
 
 
@@ -40,6 +38,7 @@ def summary(error: BaseException) -> str:
     text = "".join(hide_password(word) if "://" in word else word for word in words)[:300]
     if isinstance(first, ModuleNotFoundError) and first.name in _EXTRAS:
         return f"{text}: pip install 'aerofuse[{_EXTRAS[first.name]}]'"
-    if getattr(error, "error_code", None) in _NOT_ADMITTED:
+    # MLflow's names for 401 and 403.
+    if getattr(error, "error_code", None) in {"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED"}:
         return f"this user or password is not admitted ({text})"
     return text

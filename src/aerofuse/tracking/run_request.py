@@ -15,9 +15,6 @@ from pydantic import BaseModel, ConfigDict
 
 from aerofuse.tracking.addresses import hide_password
 
-# Whose changes make a run dirty: what it follows from, not dvc.lock and metrics, which the pipeline itself writes.
-_SOURCES = ("src", "stages", "dvc.yaml", "params.yaml")
-
 
 class RunRequest(BaseModel):
     """One run of a stage, under the parent run that groups one execution of the pipeline; a journal's first line."""
@@ -71,11 +68,15 @@ def _execution(tags: Mapping[str, str]) -> tuple[str, str]:
 
 def _tags() -> dict[str, str]:
     """Return what a run comes from: commit, whether there are changes on top, experiment, device."""
+    import torch
+
+    # What a run follows from; dvc.lock and metrics are written by the pipeline itself.
+    changes = _git("status", "--porcelain", "--", "src", "stages", "dvc.yaml", "params.yaml")
     tags = {
         "mlflow.source.git.commit": _git("rev-parse", "HEAD"),
-        "git_dirty": "true" if _git("status", "--porcelain", "--", *_SOURCES) else "false",
+        "git_dirty": "true" if changes else "false",
         "dvc_exp_name": os.environ.get("DVC_EXP_NAME", ""),
-        "device": _device(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }
     return {name: value for name, value in tags.items() if value}
 
@@ -86,9 +87,3 @@ def _git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""
-
-
-def _device() -> str:
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"

@@ -28,11 +28,8 @@ _DEFAULTS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
-_CONNECT_TIMEOUT_S = 5
-_LOCK_TIMEOUT_S = 120  # the first run of all creates the database
 _EXECUTION_TAG = "execution"  # on parents only
 _KEY_TAG = "run_key"  # on runs of stages, which are found again by it
-_OLDEST_FIRST = ("attributes.start_time ASC",)
 
 
 class AwayError(Exception):
@@ -70,7 +67,7 @@ class Store:
     def __init__(self, uri: str, root: Path) -> None:
         self._uri = uri
         # Processes that start together would each migrate a new database, and each make a parent.
-        self._one_process_at_a_time = FileLock(root / "mlflow.db.lock", timeout=_LOCK_TIMEOUT_S)
+        self._one_process_at_a_time = FileLock(root / "mlflow.db.lock", timeout=120)
         self._connected: Any = None
 
     def find(self, request: RunRequest, *, running: bool) -> RunIds:
@@ -80,24 +77,20 @@ class Store:
         """
         with self._refusals(), self._one_process_at_a_time:
             experiment_id = self._experiment(request)
+            tags = {**request.tags, _EXECUTION_TAG: request.execution}
             parent_id = self._find_or_create(
-                experiment_id,
-                request,
-                request.execution_name,
-                {**request.tags, _EXECUTION_TAG: request.execution},
-                found_by=_EXECUTION_TAG,
+                experiment_id, request, request.execution_name, tags, found_by=_EXECUTION_TAG
             )
             if running:
                 self._client.update_run(parent_id, status="RUNNING")
-            own = {
+            tags = {
+                **request.tags,
                 "mlflow.parentRunId": parent_id,
                 "mlflow.source.name": f"stages/{request.stage}.py",
                 "dvc_stage": request.dvc_stage,
                 _KEY_TAG: request.key,
             }
-            run_id = self._find_or_create(
-                experiment_id, request, request.stage, {**request.tags, **own}, found_by=_KEY_TAG
-            )
+            run_id = self._find_or_create(experiment_id, request, request.stage, tags, found_by=_KEY_TAG)
             return RunIds(run_id, parent_id)
 
     def send(self, ids: RunIds, entry: Entry, folder: Path) -> None:
@@ -151,7 +144,9 @@ class Store:
         self, experiment_id: str, request: RunRequest, name: str, tags: dict[str, str], *, found_by: str
     ) -> str:
         filter_ = f"tags.{found_by} = '{tags[found_by]}'"
-        found = self._client.search_runs([experiment_id], filter_, max_results=1, order_by=_OLDEST_FIRST)
+        found = self._client.search_runs(
+            [experiment_id], filter_, max_results=1, order_by=["attributes.start_time ASC"]
+        )
         run = found[0] if found else self._client.create_run(experiment_id, request.start_ms, tags, name)
         return str(run.info.run_id)
 
@@ -171,6 +166,6 @@ def _knock(uri: str) -> None:
     from sqlalchemy import create_engine
 
     timeout = "timeout" if uri.startswith("sqlite") else "connect_timeout"
-    engine = create_engine(uri, connect_args={timeout: _CONNECT_TIMEOUT_S})
+    engine = create_engine(uri, connect_args={timeout: 5})  # seconds
     engine.connect().close()
     engine.dispose()

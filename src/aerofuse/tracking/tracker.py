@@ -42,9 +42,6 @@ _FINISH_S = 10.0
 _FINISH_EARLY_S = 3.0  # after an error or a signal
 _FINISH_LOCAL_S = 120.0  # SQLite: processes that start together queue up while the first makes the database
 
-_SAMPLE_INTERVAL_S = 5  # MLflow's own 10 s leaves a short run with a point or two
-_STOP_S = 1  # a meter that hangs is not waited for any longer
-
 
 class Tracker:
     """What a training stage sees of its run. This one keeps nothing: tracking is off, or MLflow is not installed."""
@@ -179,11 +176,12 @@ class MachineMonitor:
     def stop(self) -> None:
         """Take no more samples."""
         self._stop.set()
-        self._thread.join(_STOP_S)
+        self._thread.join(1)  # second; a meter that hangs is not waited for any longer
 
     def _run(self) -> None:
         try:
-            interval_s = float(os.environ.get("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", _SAMPLE_INTERVAL_S))
+            # MLflow's own 10 s leaves a short run with a point or two.
+            interval_s = float(os.environ.get("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", 5))
             meters = _meters()
             for sample in count():
                 for meter in meters:

@@ -12,12 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_state_dict,
-    set_state_dict,
-)
+from torch.distributed.checkpoint import state_dict
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.optim import Optimizer
 
@@ -27,9 +22,7 @@ from aerofuse.training.params import LaunchParams
 
 logger = logging.getLogger(__name__)
 
-# torchrun, and `accelerate launch` through it, sets this variable in each process that it starts.
-_RANK = "LOCAL_RANK"
-_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+_WHOLE = state_dict.StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 def launch(stage: Callable[[], object], *command: str) -> None:
@@ -39,7 +32,8 @@ def launch(stage: Callable[[], object], *command: str) -> None:
     `torchrun --nnodes 2 --nproc-per-node 4 ... -m stages.train train_stage_c`.
     """
     processes = load_section(LaunchParams, "launch").processes
-    if _RANK in os.environ or processes == 1:
+    # torchrun, and `accelerate launch` through it, sets this variable in each process that it starts.
+    if "LOCAL_RANK" in os.environ or processes == 1:
         stage()
         return
     from torch.distributed.run import main as torchrun
@@ -70,7 +64,7 @@ def whole_state(model: nn.Module, optimizer: Optimizer) -> tuple[dict[str, Any],
     """Return both states. All processes call it; of a sharded model only the first process gets them."""
     if not is_sharded(model):
         return model.state_dict(), optimizer.state_dict()
-    weights, state = get_state_dict(model, optimizer, options=_WHOLE)
+    weights, state = state_dict.get_state_dict(model, optimizer, options=_WHOLE)
     return weights, dict(state)
 
 
@@ -78,7 +72,7 @@ def whole_weights(model: nn.Module) -> Mapping[str, Tensor]:
     """Return the weights. All processes call it; of a sharded model only the first process gets them."""
     if not is_sharded(model):
         return model.state_dict()
-    weights: dict[str, Any] = get_model_state_dict(model, options=_WHOLE)
+    weights: dict[str, Any] = state_dict.get_model_state_dict(model, options=_WHOLE)
     return weights
 
 
@@ -90,10 +84,7 @@ def load_whole_state(
         model.load_state_dict(weights, strict=True)
         optimizer.load_state_dict(optimizer_state)
         return
-    set_state_dict(
-        model,
-        optimizer,
-        model_state_dict=weights,
-        optim_state_dict=optimizer_state,
-        options=StateDictOptions(full_state_dict=True, strict=True),
+    options = state_dict.StateDictOptions(full_state_dict=True, strict=True)
+    state_dict.set_state_dict(
+        model, optimizer, model_state_dict=weights, optim_state_dict=optimizer_state, options=options
     )

@@ -17,11 +17,9 @@ from aerofuse.training.step_memory import StepMemory, unless_out_of_memory
 
 logger = logging.getLogger(__name__)
 
-# How far below the largest batch that fits the one found may be. Planning takes seconds, counting one.
-_TOLERANCE_PLANNED = 0.02
-_TOLERANCE_COUNTED = 0.0
+# How far below the largest batch that fits a planned one may be. Planning takes seconds, counting one.
+_TOLERANCE = 0.02
 _MOST_ATTEMPTS = 4  # real steps; where the device has no room, the next one is for a tenth less
-_VALIDATION_BATCHES = (4, 2, 1)  # of the training batch: without gradients there is room for more at once
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,6 @@ class _Fitting:
     def confirmed(self) -> Fit:
         """Return the best within the device's memory, after a real step of it."""
         limit_bytes = min(self._available_bytes, self._budget.num_bytes or self._available_bytes)
-        device = self._step.device
         for _ in range(_MOST_ATTEMPTS):
             fit = unless_out_of_memory(partial(self._best, limit_bytes))
             report = fit and unless_out_of_memory(partial(self._step.run, fit.batch_size))
@@ -119,8 +116,8 @@ class _Fitting:
             limit_bytes = round(0.9 * (min(limit_bytes, fit.predicted_peak_bytes) if fit else limit_bytes))
             logger.warning("no room for %s; trying again within %s", tried, format_bytes(limit_bytes))
         raise ValueError(
-            f"{device_name(device)} has no room for what was planned, {_MOST_ATTEMPTS} times in turn, though "
-            f"{format_bytes(self._available_bytes)} are free; something else takes memory there. Within "
+            f"{device_name(self._step.device)} has no room for what was planned, {_MOST_ATTEMPTS} times in turn, "
+            f"though {format_bytes(self._available_bytes)} are free; something else takes memory there. Within "
             f"{format_bytes(limit_bytes)} it may fit: set that as gradient_checkpointing.budget, raise memory_reserve "
             "or give a batch_size"
         )
@@ -133,17 +130,16 @@ class _Fitting:
                 device = device_name(self._step.device)
                 raise ValueError(f"{device} has {format_bytes(limit_bytes)} for a training step; {error}") from None
         batch_size = self._largest_batch(limit_bytes)
-        lower_by = _TOLERANCE_PLANNED
+        lower_by = _TOLERANCE
         while True:
             # Plans with real times may take a little more than those of the search.
             try:
                 fit = self._fit(batch_size, limit_bytes)
+                if fit.predicted_peak_bytes <= limit_bytes or batch_size == 1:
+                    return fit
             except ValueError:
                 if batch_size == 1:
                     raise
-            else:
-                if fit.predicted_peak_bytes <= limit_bytes or batch_size == 1:
-                    return fit
             batch_size = max(1, batch_size - max(1, round(lower_by * batch_size)))
             lower_by *= 2
 
@@ -154,14 +150,8 @@ class _Fitting:
             self._step.model.disable_gradient_checkpointing()
         if plan is not None:
             self._step.model.enable_gradient_checkpointing(policy=plan)
-        return Fit(
-            batch_size,
-            self._validation_batch(batch_size, limit_bytes),
-            predicted_peak_bytes,
-            self._available_bytes,
-            self._in_words(plan),
-            plan,
-        )
+        validation_batch, policy = self._validation_batch(batch_size, limit_bytes), self._in_words(plan)
+        return Fit(batch_size, validation_batch, predicted_peak_bytes, self._available_bytes, policy, plan)
 
     def _plan(self, batch_size: int, limit_bytes: int | None) -> tuple[int, CheckpointingPlan | None]:
         """Return the peak of a step, and the plan that it takes, if any."""
@@ -178,11 +168,11 @@ class _Fitting:
         return self._step.planned(batch_size, plan.predicted), plan
 
     def _largest_batch(self, limit_bytes: int) -> int:
-        peak_of, tolerance = cache(self._step.count), _TOLERANCE_COUNTED
+        peak_of, tolerance = cache(self._step.count), 0.0
         if self._plans:
             if self._budget.share is None and self._step.count_baseline(self._most) <= limit_bytes:
                 return self._most
-            peak_of, tolerance = cache(self._planned_peak), _TOLERANCE_PLANNED
+            peak_of, tolerance = cache(self._planned_peak), _TOLERANCE
         found = largest_that_fits(peak_of, limit_bytes, self._most, self._step.fixed_bytes, tolerance)
         if found == 0:
             raise ValueError(self._nothing_fits(1, peak_of(1), limit_bytes))
@@ -199,7 +189,7 @@ class _Fitting:
 
     def _validation_batch(self, batch_size: int, limit_bytes: int | None) -> int:
         """Four times the training batch, or less where that would take more than a training step may."""
-        sizes = [times * batch_size for times in _VALIDATION_BATCHES]
+        sizes = [4 * batch_size, 2 * batch_size, batch_size]  # without gradients there is room for more at once
         if not self.seeks or limit_bytes is None:
             return sizes[0]
         return next((size for size in sizes if self._step.count_evaluation(size) <= limit_bytes), sizes[-1])
@@ -227,11 +217,11 @@ class _Fitting:
             remedies.insert(0, "gradient_checkpointing: {policy: budget, budget: auto}")
         if self._params.mixed_precision == "no":
             remedies.insert(0, "mixed_precision: bf16")
-        device = device_name(self._step.device)
+        fixed = format_bytes(self._step.fixed_bytes)
         return (
-            f"a batch of {batch_size} does not fit into {format_bytes(limit_bytes)} on {device}: the least is "
-            f"{format_bytes(least_bytes)}, {format_bytes(self._step.fixed_bytes)} of it for parameters and the like; "
-            f"{', '.join(remedies)} would help"
+            f"a batch of {batch_size} does not fit into {format_bytes(limit_bytes)} on "
+            f"{device_name(self._step.device)}: the least is {format_bytes(least_bytes)}, "
+            f"{fixed} of it for parameters and the like; {', '.join(remedies)} would help"
         )
 
 
@@ -243,8 +233,7 @@ def largest_that_fits(
     Peaks are nearly affine in the batch, so that the straight line between one that fits and one that does not, the
     first of them the `fixed_bytes` of no image at all, leads there in a few evaluations of `peak_of`.
     """
-    fits, fits_bytes = 0, fixed_bytes
-    fails, fails_bytes = most, peak_of(most)
+    fits, fits_bytes, fails, fails_bytes = 0, fixed_bytes, most, peak_of(most)
     if fails_bytes <= limit_bytes:
         return most
     while fails - fits > max(1, int(tolerance * fits)):

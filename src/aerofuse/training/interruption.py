@@ -13,8 +13,6 @@ from typing import NoReturn
 
 logger = logging.getLogger(__name__)
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
 
 class InterruptedTraining(SystemExit):  # not an error: the sender of the signal wanted it
     """A signal asked the training to stop; the process ends with the status that shells use for that signal."""
@@ -55,7 +53,7 @@ class Interruption:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield
         finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
@@ -18,6 +17,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
+from aerofuse.common.files import write_json
 from aerofuse.common.torchvision_pairing import ensure_torchvision_imports
 from aerofuse.data.dataset import TrainingLoader
 from aerofuse.models.aircraft_model import AircraftModel
@@ -152,13 +152,9 @@ class _TrainingLoop:
         self._progress.report.resumed += 1
         epoch, updates = self._saved = self._progress.epoch, self._progress.totals.updates
         if self.accelerator.is_main_process:
-            logger.info(
-                "going on in epoch %d of %d, after %d of its %d updates",
-                epoch,
-                self.phase.epochs,
-                updates,
-                math.ceil(len(self.loader) / self.phase.accumulation_steps),
-            )
+            of_epoch = math.ceil(len(self.loader) / self.phase.accumulation_steps)
+            message = "going on in epoch %d of %d, after %d of its %d updates"
+            logger.info(message, epoch, self.phase.epochs, updates, of_epoch)
             # The resumed run's log has none of the earlier epochs.
             for judged in self._progress.report.history:
                 self.hooks.on_epoch(int(judged["epoch"]), {name: judged[name] for name in judged if name != "epoch"})
@@ -208,8 +204,8 @@ class _TrainingLoop:
 
     def _judge_epoch(self, epoch: int) -> None:
         report = self._progress.report
-        judged = {name: float(value) for name, value in self.hooks.evaluate(self.model).items()}
-        metrics = self._progress.totals.of_all(self.accelerator).means() | judged
+        metrics = self._progress.totals.of_all(self.accelerator).means()
+        metrics |= {name: float(value) for name, value in self.hooks.evaluate(self.model).items()}
         report.history.append({"epoch": epoch, **metrics})
         if self.accelerator.is_main_process:
             logger.info("epoch %d: %s", epoch, "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
@@ -233,8 +229,7 @@ class _TrainingLoop:
         where = ""
         if self.states is not None and self.accelerator.is_main_process:
             path = self.states.path / "not_finite.json"
-            content = {"epoch": epoch, "batch": batch, "photos": names}
-            path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            write_json(path, {"epoch": epoch, "batch": batch, "photos": names})
             where = f"; all of them in {path}"
         return (
             f"{error} in epoch {epoch}, batch {batch}; lower the learning rate, or look at these photos: "

@@ -54,9 +54,8 @@ def advise(outlook: Outlook) -> str:
         sentences.append(f"checkpointing could be off: batch {outlook.batch_size} fits without it")
     elif outlook.checkpointing:
         # Of a smaller batch the gradients are as large, which a line through the fixed bytes alone would forget.
-        smaller = _rounded(
-            _batch_within(outlook, outlook.baseline_peak_bytes, outlook.gradient_bytes), outlook.batch_size
-        )
+        within = _batch_within(outlook, outlook.baseline_peak_bytes, outlook.gradient_bytes)
+        smaller = _rounded(within, outlook.batch_size)
         if smaller >= max(1, _HARDLY_SMALLER * outlook.batch_size):
             sentences.append(f"checkpointing could be off at batch {smaller}")
     return "; ".join(sentences)
@@ -71,14 +70,10 @@ def _batch_within(outlook: Outlook, peak_bytes: int, gradient_bytes: int) -> int
 
 def _rounded(batch_size: int, largest: int) -> int:
     """Return a batch of at most `largest`, which itself needs no rounding."""
-    if batch_size >= largest:
-        return largest
-    return batch_size // _ROUND * _ROUND or batch_size
+    return largest if batch_size >= largest else batch_size // _ROUND * _ROUND or batch_size
 
 
 logger = logging.getLogger(__name__)
-
-_KNOWN_LATER = ("peak_bytes", "measured")  # than before the training
 
 
 class MemoryMeter:
@@ -173,16 +168,11 @@ class MemoryWatch:
     def announce(self, tracker: Tracker) -> None:
         """Say what is predicted, before training."""
         fit = self._fit
-        logger.info(
-            "memory: batch %d, %s; predicted peak %s, %s free for it",
-            fit.batch_size,
-            fit.policy,
-            format_bytes(fit.predicted_peak_bytes),
-            format_bytes(fit.available_bytes),
-        )
+        peak, free = format_bytes(fit.predicted_peak_bytes), format_bytes(fit.available_bytes)
+        logger.info("memory: batch %d, %s; predicted peak %s, %s free for it", fit.batch_size, fit.policy, peak, free)
         if self._advice:
             logger.info("memory: %s", self._advice)
-        known = {name: value for name, value in self.record().items() if name not in _KNOWN_LATER}
+        known = {name: value for name, value in self.record().items() if name not in ("peak_bytes", "measured")}
         tracker.log_params({"memory": known})
         tracker.log_metrics({"memory/predicted_peak_bytes": fit.predicted_peak_bytes}, step=0)
 

@@ -14,8 +14,6 @@ from aerofuse.training.params import OnOutOfMemory
 
 logger = logging.getLogger(__name__)
 
-_TRIALS = 2
-
 Batch = tuple[Tensor, dict[str, Tensor]]
 
 
@@ -36,7 +34,7 @@ class MicroBatches:
         self._raised = False
         self.size: int | None = None  # samples of a part; `None` is the whole batch
         # Updates until it is known that the parts fit: in the second one the optimiser has its state.
-        self.trials = _TRIALS
+        self.trials = 2
 
     def parts(self, batch: Batch) -> Iterator[Batch]:
         """Yield the parts of a batch, equal but for the last."""
@@ -63,10 +61,8 @@ class MicroBatches:
                 "out of memory with a single image; from now on every unit of the backbones is computed again"
             )
         else:
-            raise MemoryError(
-                f"no room for {size} image{'s' if size > 1 else ''} at once ({reason.splitlines()[0]}); "
-                f"{self._advice()}"
-            )
+            images = f"{size} image{'s' if size > 1 else ''}"
+            raise MemoryError(f"no room for {images} at once ({reason.splitlines()[0]}); {self._advice()}")
 
     def state(self) -> dict[str, Any]:
         """Return what was found, for `restore`."""
@@ -74,11 +70,9 @@ class MicroBatches:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on with what was found before."""
-        self.size = state["size"]
         if state["raised"]:
             self._raise_checkpointing()
-            self.size = state["size"]
-        self.trials = state["trials"]
+        self.size, self.trials = state["size"], state["trials"]
 
     def _raise_checkpointing(self) -> None:
         self._model.enable_gradient_checkpointing()

@@ -94,8 +94,7 @@ class TrainingParams(Section):
         description="updates after which the state to resume from is saved, besides every epoch's end",
     )
     parallelism: Parallelism = Field(
-        default="ddp",
-        description="of several processes each holds the whole model (DDP), or its share of it (FSDP2)",
+        default="ddp", description="of several processes each holds the whole model (DDP), or its share of it (FSDP2)"
     )
     num_workers: int = Field(ge=0)
 

@@ -64,14 +64,9 @@ def start_model(
     dropout = load_section(HeadDropoutParams, "recipes.{recipe}.head_dropout")
     image_size_px = load_value(int, "recipes.{recipe}.image_size")
     if phase.model == "hybrid":
+        names, fusion_method = (backbones.cnn, backbones.transformer), load_value(str, "fusion_method")
         architecture = hybrid_architecture(
-            backbones.cnn,
-            backbones.transformer,
-            load_value(str, "fusion_method"),
-            dropout.hybrid,
-            backbones.drop_path,
-            image_size_px,
-            labelled_tasks,
+            *names, fusion_method, dropout.hybrid, backbones.drop_path, image_size_px, labelled_tasks
         )
     else:
         tasks = labelled_tasks if phase.model == "multi_task" else ("type",)

@@ -7,15 +7,17 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
 
 from aerofuse.checkpointing.budget import format_bytes
+from aerofuse.common.files import write_json
 from aerofuse.common.hardware import device_name
 from aerofuse.common.params import load_section, load_value
 from aerofuse.data.dataset import PreparedSplit, Sample, TrainingLoader, make_loader
@@ -25,16 +27,16 @@ from aerofuse.metrics.calibration import fit_temperatures
 from aerofuse.metrics.collect import Batch, collect_outputs
 from aerofuse.metrics.metrics import compute_metrics, validation_score
 from aerofuse.models.aircraft_model import AircraftModel
-from aerofuse.models.architecture import Architecture
 from aerofuse.models.files import ModelRecord, load_model, read_record, save_model, write_record
+from aerofuse.plotting.learning import draw_learning_curves
+from aerofuse.plotting.wording import STAGES
 from aerofuse.tracking.tracker import Tracker, TrackingParams, track_run
 from aerofuse.training.distributed import whole_weights
 from aerofuse.training.fitting import fit_training
 from aerofuse.training.loop import Hooks, train
 from aerofuse.training.memory_watch import MemoryWatch
 from aerofuse.training.params import AUTO, PhaseParams, TrainingParams
-from aerofuse.training.phases import PHASES, TrainingPhase, start_model
-from aerofuse.training.records import write_records
+from aerofuse.training.phases import PHASES, start_model
 from aerofuse.training.state import TrainingReport
 from aerofuse.training.state_folder import StateFolder, training_key
 from aerofuse.training.step_memory import StepMemory
@@ -62,7 +64,7 @@ def train_stage(stage: str) -> TrainingReport:
     The model folder `models/<output>`, `metrics/train/<stage>.json`, `plots/history/<stage>.csv` and `.png`, and
     `reports/times/<stage>.json`. A training that was stopped, by whatever, goes on where it was: see `StateFolder`.
     """
-    training = _Training.prepare(stage)
+    training = _Training(stage)
     with training.writing_alone() as tracker:
         tracker.log_params(training.described())
         training.watch.announce(tracker)
@@ -76,64 +78,49 @@ def train_stage(stage: str) -> TrainingReport:
     return report
 
 
-@dataclass(frozen=True)
 class _Training:
     """A training that is ready to begin: which model, on what, in which steps, and where its states are."""
 
-    stage: str
-    phase: TrainingPhase
-    phase_params: PhaseParams
-    params: TrainingParams
-    seed: int
-    classes: ClassLists
-    model: AircraftModel
-    architecture: Architecture
-    accelerator: Accelerator
-    step: StepMemory
-    watch: MemoryWatch
-    loader: TrainingLoader
-    validation: DataLoader[Sample]
-    states: StateFolder
-
-    @classmethod
-    def prepare(cls, stage: str) -> _Training:
+    def __init__(self, stage: str) -> None:
         """Read the parameters and the data, build the model, and find what fits."""
-        phase = PHASES[stage]
-        phase_params = load_section(PhaseParams, f"recipes.{{recipe}}.{stage}")
-        params = load_section(TrainingParams, "recipes.{recipe}.training")
-        seed = load_value(int, "seed")
+        self.stage, self.phase = stage, PHASES[stage]
+        self.phase_params = phase_params = load_section(PhaseParams, f"recipes.{{recipe}}.{stage}")
+        self.params = params = load_section(TrainingParams, "recipes.{recipe}.training")
+        self.seed = seed = load_value(int, "seed")
         set_seed(seed)
         torch.use_deterministic_algorithms(True, warn_only=True)
-        classes = ClassLists.load(PREPARED_FOLDER)
-        splits = _open_splits(classes, params, seed)
-        model, architecture = start_model(phase, classes, splits[0].labelled_tasks)
-        model.train_only(phase.trains)
-        accelerator = Accelerator(mixed_precision=params.mixed_precision)
-        model.to(accelerator.device)  # where its steps are counted and planned for
-        processes = accelerator.num_processes
-        step = StepMemory(model, architecture.image_size_px, params, phase_params.accumulation_steps)
-        fit = fit_training(step, len(splits[0]), _share(phase_params, processes), params, processes)
-        watch = MemoryWatch(step, fit, min(params.largest_batch_size, len(splits[0])))
+        self.classes = ClassLists.load(PREPARED_FOLDER)
+        augment = make_augmentation(params.augmentation, seed)
+        split = PreparedSplit(PREPARED_FOLDER / "train.arrow", self.classes, augment)
+        self.model, self.architecture = start_model(self.phase, self.classes, split.labelled_tasks)
+        self.model.train_only(self.phase.trains)
+        self.accelerator = Accelerator(mixed_precision=params.mixed_precision)
+        self.model.to(self.accelerator.device)  # where its steps are counted and planned for
+        processes = self.accelerator.num_processes
+        self.step = StepMemory(self.model, self.architecture.image_size_px, params, phase_params.accumulation_steps)
+        fit = fit_training(self.step, len(split), _share(phase_params, processes), params, processes)
+        self.watch = MemoryWatch(self.step, fit, min(params.largest_batch_size, len(split)))
         batch_size = fit.batch_size if phase_params.batch_size == AUTO else int(phase_params.batch_size)
-        loader, validation = _make_loaders(splits, batch_size, fit.validation_batch_size, params, seed, accelerator)
-        # A batch size that was found on another device makes another training, and so do other parts of a batch.
-        settings = (seed, vars(architecture), phase_params.model_dump(), params.model_dump(), batch_size, processes)
-        return cls(
-            stage=stage,
-            phase=phase,
-            phase_params=phase_params,
-            params=params,
+        self.loader = TrainingLoader(
+            split,
+            batch_size=batch_size,
+            num_workers=params.num_workers,
             seed=seed,
-            classes=classes,
-            model=model,
-            architecture=architecture,
-            accelerator=accelerator,
-            step=step,
-            watch=watch,
-            loader=loader,
-            validation=accelerator.prepare(validation),
-            states=_open_states(stage, settings),
+            rank=self.accelerator.process_index,
+            num_processes=processes,
         )
+        validation = make_loader(
+            PreparedSplit(PREPARED_FOLDER / "validation.arrow", self.classes),
+            batch_size=fit.validation_batch_size,
+            num_workers=params.num_workers,
+        )
+        self.validation: DataLoader[Sample] = self.accelerator.prepare(validation)
+        # A batch size that was found on another device makes another training, and so do other parts of a batch.
+        settings = [self.described(), batch_size, processes]
+        key = training_key(settings, [PREPARED_FOLDER, *self.phase.start_files()])
+        self.states = StateFolder(Path(os.environ.get("DVC_ROOT", ".")) / RESUME_FOLDER / stage / key)
+        self.states.path.mkdir(parents=True, exist_ok=True)
+        self.states.forget_others()
 
     def described(self) -> dict[str, object]:
         """What the run is logged with."""
@@ -170,7 +157,7 @@ class _Training:
         shutil.copytree(self.states.best_model, output, dirs_exist_ok=True)
         write_record(output, replace(read_record(output), temperatures=dict(temperatures)))
         device = device_name(self.accelerator.device)
-        return write_records(self.stage, report, self.phase_params, device, self.watch.record())
+        return _write_records(self.stage, report, self.phase_params, device, self.watch.record())
 
     def _evaluate(self, current: AircraftModel) -> dict[str, float]:
         metrics = dict(compute_metrics(*collect_outputs(current, self.validation, self.accelerator)))
@@ -198,43 +185,30 @@ def _share(phase: PhaseParams, num_processes: int) -> PhaseParams:
     return phase.model_copy(update={"batch_size": math.ceil(phase.batch_size / num_processes)})
 
 
-def _open_splits(classes: ClassLists, params: TrainingParams, seed: int) -> tuple[PreparedSplit, PreparedSplit]:
-    """Augmented photos to train on, and photos to validate with as they are."""
-    augment = make_augmentation(params.augmentation, seed)
-    return (
-        PreparedSplit(PREPARED_FOLDER / "train.arrow", classes, augment),
-        PreparedSplit(PREPARED_FOLDER / "validation.arrow", classes),
-    )
-
-
-def _make_loaders(
-    splits: tuple[PreparedSplit, PreparedSplit],
-    batch_size: int,
-    validation_batch_size: int,
-    params: TrainingParams,
-    seed: int,
-    accelerator: Accelerator,
-) -> tuple[TrainingLoader, DataLoader[Sample]]:
-    """Training batches in a shuffled order, and validation batches in theirs."""
-    train_split, validation_split = splits
-    workers = params.num_workers
-    return (
-        TrainingLoader(
-            train_split,
-            batch_size=batch_size,
-            num_workers=workers,
-            seed=seed,
-            rank=accelerator.process_index,
-            num_processes=accelerator.num_processes,
-        ),
-        make_loader(validation_split, batch_size=validation_batch_size, num_workers=workers),
-    )
-
-
-def _open_states(stage: str, settings: object) -> StateFolder:
-    root = Path(os.environ.get("DVC_ROOT", "."))
-    key = training_key(settings, [PREPARED_FOLDER, *PHASES[stage].start_files()])
-    states = StateFolder(root / RESUME_FOLDER / stage / key)
-    states.path.mkdir(parents=True, exist_ok=True)
-    states.forget_others()
-    return states
+def _write_records(
+    stage: str, report: TrainingReport, phase: PhaseParams, device: str, memory: Mapping[str, object]
+) -> list[Path]:
+    """Write the best epoch, the history as a table and a picture, and times and memory; return the files."""
+    metrics = Path("metrics/train") / f"{stage}.json"
+    history = Path("plots/history") / f"{stage}.csv"
+    times = Path("reports/times") / f"{stage}.json"
+    # The history has all metrics of every epoch; here are two short columns for `dvc metrics diff`.
+    write_json(metrics, {stage: {"best_epoch": report.best_epoch, "score": round(report.best_metrics["score"], 6)}})
+    history.parent.mkdir(parents=True, exist_ok=True)
+    table = pd.DataFrame(report.history).round(6)
+    table.to_csv(history, index=False)
+    curves = history.with_suffix(".png")
+    draw_learning_curves({stage: table}, STAGES[stage].partition(",")[0], curves, title=STAGES[stage])
+    spent = {
+        "seconds": round(report.seconds, 1),
+        "epochs": phase.epochs,
+        "images": report.images,
+        "images_per_second": round(report.images_per_second, 1),
+        "device": device,
+        "peak_memory_bytes": report.peak_memory_bytes,
+        "seconds_saving_state": round(report.saving_seconds, 2),
+        "resumed": report.resumed,
+        "memory": memory,
+    }
+    write_json(times, spent)
+    return [metrics, history, curves, times]

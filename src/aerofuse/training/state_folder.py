@@ -16,7 +16,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,6 @@ from aerofuse.common.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
-_KEY_LENGTH = 16  # hexadecimal digits
-_OUR_PACKAGES = ("aerofuse", "stages")
 _KEPT_STATES = 2  # the latest, and the one before in case the latest is damaged
 _KEPT_TRAININGS = 3  # that have not ended, per stage: an interrupted sweep finds what it began
 _LOCK = "lock"
@@ -47,7 +45,7 @@ def training_key(settings: object, inputs: Iterable[Path]) -> str:
         digest.update(name.encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:_KEY_LENGTH]
+    return digest.hexdigest()[:16]
 
 
 def _files(inputs: Iterable[Path]) -> Iterator[tuple[str, Path]]:
@@ -61,7 +59,7 @@ def _files(inputs: Iterable[Path]) -> Iterator[tuple[str, Path]]:
 def _modules() -> Iterator[tuple[str, Path]]:
     """By name: an experiment imports the same modules from a copy of the repository."""
     for name, module in sorted(sys.modules.items()):
-        if name.partition(".")[0] in _OUR_PACKAGES and getattr(module, "__file__", None):
+        if name.partition(".")[0] in ("aerofuse", "stages") and getattr(module, "__file__", None):
             yield name, Path(str(module.__file__))
 
 
@@ -146,12 +144,8 @@ class StateFolder:
         for number, path in enumerate(others):
             if number < _KEPT_TRAININGS - 1 and not (path / _ENDED).exists():
                 continue
-            lock = FileLock(path / _LOCK)
-            try:
-                with lock.acquire(timeout=0):
-                    shutil.rmtree(path, ignore_errors=True)
-            except Timeout:
-                continue
+            with suppress(Timeout), FileLock(path / _LOCK, timeout=0):
+                shutil.rmtree(path, ignore_errors=True)
 
     def _files(self) -> list[Path]:
         return sorted(self.path.glob("state-*.pt"), key=_number)

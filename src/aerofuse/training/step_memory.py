@@ -23,7 +23,6 @@ from aerofuse.training.params import TrainingParams
 
 Result = TypeVar("Result")
 
-_INPUT_DTYPE = torch.uint8
 _MOMENTS_OF_ADAMW = 2
 
 
@@ -82,7 +81,7 @@ class StepMemory:
     def count_evaluation(self, batch_size: int) -> int:
         """Return the peak of a pass without gradients, while the optimiser's state waits."""
         with FakeCopy(self.model, mixed_precision=self.precision != "float32").active() as fake, torch.no_grad():
-            images = torch.zeros(self.input_shape(batch_size), dtype=_INPUT_DTYPE, device=self.device)
+            images = torch.zeros(self.input_shape(batch_size), dtype=torch.uint8, device=self.device)
             autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
             with LiveBytes(fake.eval(), None, [images]) as live, autocast:
                 fake(images)
@@ -90,13 +89,9 @@ class StepMemory:
 
     def planner(self, batch_size: int, stopwatch: Stopwatch | None = None) -> Planner:
         """Return all plans for one batch size. They know nothing of `waiting_bytes`."""
+        shape = self.input_shape(batch_size)
         return Planner(
-            self.model,
-            self.input_shape(batch_size),
-            optimizer="adamw",
-            precision=self.precision,
-            input_dtype=_INPUT_DTYPE,
-            stopwatch=stopwatch,
+            self.model, shape, optimizer="adamw", precision=self.precision, input_dtype=torch.uint8, stopwatch=stopwatch
         )
 
     def planned(self, batch_size: int, prediction: StepPrediction) -> int:
@@ -108,14 +103,8 @@ class StepMemory:
         return self._count(batch_size, fake=False)
 
     def _count(self, batch_size: int, *, fake: bool) -> MemoryReport:
-        return count_training_step(
-            self.model,
-            self.input_shape(batch_size),
-            optimizer="adamw",
-            precision=self.precision,
-            input_dtype=_INPUT_DTYPE,
-            fake=fake,
-        )
+        shape = self.input_shape(batch_size)
+        return count_training_step(self.model, shape, precision=self.precision, input_dtype=torch.uint8, fake=fake)
 
     def _peak(self, batch_size: int, peak_bytes: int, activation_bytes: int) -> int:
         if not self.waiting_bytes:

@@ -21,7 +21,6 @@ from aerofuse.planning.planner import Planner
 
 # Sizes of heads that make no difference here: FGVC-Aircraft's variants, and some airlines.
 _CLASSES = ClassLists(tuple(map(str, range(100))), tuple(map(str, range(12))))
-_SLOWER = (0.05, 0.10, 0.20)
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,13 @@ class StepQuestion:
         """Return the planner of this step, with times of a large GPU; nothing of the model's size is allocated."""
         is_hybrid = len(self.backbones) == 2
         with torch.device("meta"):
-            model = self._build_hybrid() if is_hybrid else self._build_backbone()
+            model: nn.Module
+            if is_hybrid:
+                cnn, transformer = self.backbones
+                architecture = hybrid_architecture(cnn, transformer, self.fusion_method, 0.3, 0.1, self.image_size_px)
+                model = architecture.build(_CLASSES)
+            else:
+                model = create_backbone(self.backbones[0], image_size_px=self.image_size_px, drop_path=0.1)
         return Planner(
             model.train(),
             self.input_shape,
@@ -70,13 +75,6 @@ class StepQuestion:
             input_dtype=torch.uint8 if is_hybrid else torch.float32,
             stopwatch=LARGE_GPU[self.precision],
         )
-
-    def _build_backbone(self) -> nn.Module:
-        return create_backbone(self.backbones[0], image_size_px=self.image_size_px, drop_path=0.1)
-
-    def _build_hybrid(self) -> nn.Module:
-        cnn, transformer = self.backbones
-        return hybrid_architecture(cnn, transformer, self.fusion_method, 0.3, 0.1, self.image_size_px).build(_CLASSES)
 
 
 def _takes_clips(backbone: str) -> bool:
@@ -100,7 +98,7 @@ class StepAnswer:
     def points(self) -> Mapping[str, StepPrediction]:
         """Name of a plan: what it is predicted to take; from the most memory to the least."""
         points = {"no checkpointing": self.baseline}
-        for slower in _SLOWER:
+        for slower in (0.05, 0.10, 0.20):
             fitting = [point for point in self._curve if 1 < point.time_ratio <= 1 + slower]
             if fitting:
                 points[f"at most {slower:.0%} slower"] = min(fitting, key=lambda point: point.peak_bytes)
@@ -113,11 +111,10 @@ class StepAnswer:
 
     def refusal(self, memory_bytes: int) -> str:
         """Return what to say where it does not fit."""
-        fixed_bytes = self._planner.fixed_bytes
         batch = self._largest_batch(memory_bytes, self.least)
         hint = f"a batch of about {batch} would" if batch >= 1 else "no batch would"
-        memory = format_bytes(memory_bytes)
-        return f"It does not fit into {memory}; {hint} (the model alone takes {format_bytes(fixed_bytes)})."
+        memory, fixed = format_bytes(memory_bytes), format_bytes(self._planner.fixed_bytes)
+        return f"It does not fit into {memory}; {hint} (the model alone takes {fixed})."
 
     def plan(self, memory_bytes: int) -> CheckpointingPlan:
         """Return the fastest plan for a memory that it fits into."""
@@ -131,13 +128,11 @@ class StepAnswer:
         else:
             peak, slower = format_bytes(plan.predicted.peak_bytes), plan.predicted.time_ratio - 1
             verdict = f"It fits into {memory} with a plan: peak {peak}, about {slower:.0%} slower."
-        batches = {"without checkpointing": self.baseline, "with the plan of the least memory": self.least}
+        without, least = (self._largest_batch(memory_bytes, point) for point in (self.baseline, self.least))
         return [
             verdict,
-            *(
-                f"Largest batch {name}: about {self._largest_batch(memory_bytes, point)}."
-                for name, point in batches.items()
-            ),
+            f"Largest batch without checkpointing: about {without}.",
+            f"Largest batch with the plan of the least memory: about {least}.",
             "Leave some room for the work space of kernels and for fragments: 5 to 10 % on a GPU.",
         ]
 

@@ -159,7 +159,7 @@ class Updater:
     def _exchange(self) -> None:
         """Average the gradients over the processes, as DDP does in its backward pass."""
         if self._anyone_failed(False):
-            raise _OtherProcessError
+            raise _OtherProcessError("out of memory in another process")
         for parameter in self.model.parameters():
             if parameter.grad is not None:
                 parameter.grad /= self.accelerator.num_processes
@@ -167,8 +167,7 @@ class Updater:
 
     def _anyone_failed(self, failed: bool) -> bool:
         flag = torch.tensor(int(failed), device=self.accelerator.device)
-        total: Tensor = self.accelerator.reduce(flag, "sum")
-        return bool(total)
+        return bool(self.accelerator.reduce(flag, "sum"))
 
 
 class NoRoomForOptimizerError(MemoryError):
@@ -206,9 +205,6 @@ def weighted_sum(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> 
 
 class _OtherProcessError(RuntimeError):
     """Memory ran out in another process."""
-
-    def __init__(self) -> None:
-        super().__init__("out of memory in another process")
 
 
 def _count_labels(targets: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from aerofuse.backbones.backbone import Backbone
 from aerofuse.backbones.families import FAMILIES
 from aerofuse.common.torchvision_pairing import ensure_torchvision_imports
 from aerofuse.planning.clocks import Estimated
-from tools.benchmarks.results import Machine, Planning, Results, Settings
+from tools.benchmarks.results import BenchmarkSettings, Machine, Planning, Results
 from tools.benchmarks.rows import (
     AT_HALF,
     AT_SEGMENTS,
@@ -49,7 +49,7 @@ WAYS = {
 }
 # The same plans on every machine.
 ESTIMATED = Estimated(flops_per_second=5e10, bytes_per_second=1e10)
-SETTINGS = Settings(count_batch=8, time_batch=2, rounds=3)
+SETTINGS = BenchmarkSettings(count_batch=8, time_batch=2, rounds=3)
 
 
 def row(family: str, way: str, precision: str = "float32", **changes: object) -> Row:

@@ -8,12 +8,12 @@ import pytest
 from aerofuse.backbones.families import FAMILIES
 from tests.tools.benchmarks.samples import ESTIMATED, WAYS, results, row, tiny_subject
 from tools.benchmarks import memory, side_by_side
-from tools.benchmarks.results import FOLDER, Results, Settings, newest_results
+from tools.benchmarks.results import FOLDER, BenchmarkSettings, Results, newest_results
 from tools.benchmarks.rows import AT_HALF, LEAST, PLANNED, RECOMPUTE_ALL, UNCHECKED, by_variant, is_known
 from tools.benchmarks.side_by_side import frontier, machine, measure
 from tools.benchmarks.subjects import Subject, middle_variant
 
-SETTINGS = Settings(image_size_px=64, count_batch=4, time_batch=2, rounds=1)
+SETTINGS = BenchmarkSettings(image_size_px=64, count_batch=4, time_batch=2, rounds=1)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_points_that_another_beats_are_no_frontier() -> None:
     assert frontier(points) == [(0.3, 1.2), (0.4, 1.05), (1.0, 1.0)]
 
 
-def fake_measure(subject: Subject, settings: Settings) -> Results:
+def fake_measure(subject: Subject, settings: BenchmarkSettings) -> Results:
     found = results(*(row(subject.family, way) for way in WAYS))
     return dataclasses.replace(found, machine=machine(subject.device), settings=settings, planning=None)
 
@@ -77,7 +77,7 @@ def test_the_table_grows_with_each_network(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     measured: list[str] = []
 
-    def measure_but_the_last(subject: Subject, settings: Settings) -> Results:
+    def measure_but_the_last(subject: Subject, settings: BenchmarkSettings) -> Results:
         if subject.variant == "mobilenetv3_small_100":
             raise KeyboardInterrupt
         measured.append(subject.variant)

@@ -18,7 +18,7 @@ from tests.imports import ROOT
 from tests.tools.benchmarks.samples import WAYS, results, row, tiny_subject
 from tools.benchmarks.goals import GOALS
 from tools.benchmarks.params import BENCHMARK_PARAMS_FILE
-from tools.benchmarks.results import QUICK_FOLDER, Planning, Results, Settings, newest_results
+from tools.benchmarks.results import QUICK_FOLDER, BenchmarkSettings, Planning, Results, newest_results
 from tools.benchmarks.subjects import Subject
 
 
@@ -33,7 +33,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copy(ROOT / BENCHMARK_PARAMS_FILE, tmp_path / BENCHMARK_PARAMS_FILE)
     monkeypatch.chdir(tmp_path)
 
-    def measure(subject: Subject, settings: Settings) -> Results:
+    def measure(subject: Subject, settings: BenchmarkSettings) -> Results:
         assert (settings.image_size_px, settings.count_batch) == (224, 32)
         found = results(*(row(subject.family, way, kind) for kind in settings.precisions for way in WAYS))
         return dataclasses.replace(found, settings=settings, planning=None)

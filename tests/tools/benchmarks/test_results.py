@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tests.tools.benchmarks.samples import results, row
-from tools.benchmarks.results import Machine, Results, Settings, newest_results
+from tools.benchmarks.results import BenchmarkSettings, Machine, Results, newest_results
 from tools.benchmarks.rows import SWITCH, UNCHECKED
 
 
@@ -73,4 +73,4 @@ def test_the_newest_of_each_device_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["image_size_px", "count_batch", "time_batch", "rounds"])
 def test_settings_that_measure_nothing_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} is 0; it must be at least"):
-        dataclasses.replace(Settings(), **{name: 0})  # type: ignore[arg-type]  # names of numbers
+        dataclasses.replace(BenchmarkSettings(), **{name: 0})  # type: ignore[arg-type]  # names of numbers

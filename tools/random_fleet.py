@@ -1,18 +1,49 @@
-"""Inventing plausible airliners, for pretraining."""
+"""Inventing plausible airliners and airlines, for pretraining."""
 
 from __future__ import annotations
 
+import colorsys
 from typing import get_args
 
 import numpy as np
 
 from aerofuse.synthetic.airframes import BUILT_IN_TYPES, AircraftType, Cockpit, EnginePlace, Tail, Winglet
+from aerofuse.synthetic.fleet import Fleet, make_airframes
+from aerofuse.synthetic.liveries import (
+    BASE,
+    BUILT_IN_LIVERIES,
+    GREY,
+    PRIMARY,
+    SECONDARY,
+    Colour,
+    Livery,
+    Motif,
+    Stripe,
+    Title,
+    make_palette,
+)
 from aerofuse.synthetic.mesh import Floats
 
 MIN_DISTANCE = 1.0
 _MAX_DRAWS = 2_000
 _WINGLETS: tuple[Winglet, ...] = get_args(Winglet)
 _COCKPITS: tuple[Cockpit, ...] = get_args(Cockpit)
+_STRIPES: tuple[Stripe, ...] = get_args(Stripe)
+_MOTIFS: tuple[Motif, ...] = get_args(Motif)
+_TITLES: tuple[Title, ...] = get_args(Title)
+
+
+def random_fleet(num_types: int, num_airlines: int, num_airframes: int, seed: int) -> Fleet:
+    """Return a fleet of invented types and airlines for pretraining. All differ from each other and from the built-in.
+
+    Raises `ValueError` where there is no room for so many types.
+    """
+    rng = np.random.default_rng([seed, 13])
+    types: tuple[AircraftType, ...] = ()
+    for k in range(num_types):
+        types += (random_type(rng, f"Type {k + 1:02d}", avoid=types),)
+    liveries = tuple(random_livery(rng, name) for name in _airline_names(rng, num_airlines))
+    return Fleet(types, liveries, make_airframes(num_types, num_airlines, num_airframes, rng))
 
 
 def shape_distance(first: AircraftType, second: AircraftType) -> float:
@@ -104,3 +135,67 @@ def _draw(rng: np.random.Generator, name: str) -> AircraftType:
         tail_rise=rng.uniform(1.0, 1.4), wing_flex_m=span * rng.uniform(0, 0.04) * (rng.random() < 0.5),
         main_axles=2 if wide else 1, body_legs=wide and count == 4,
     )  # fmt: skip
+
+
+def layout(livery: Livery) -> tuple[object, ...]:
+    """Return the livery without its colours."""
+    return (livery.upper, livery.belly, livery.stripe, livery.motif, livery.rear_sweep, livery.title)
+
+
+def random_livery(rng: np.random.Generator, name: str) -> Livery:
+    """Draw an invented airline for pretraining.
+
+    Its colours are free, so some share a hue with a built-in airline. Its layout is none of the twelve.
+    """
+    taken = {layout(livery) for livery in BUILT_IN_LIVERIES}
+    while True:
+        hue = rng.random()
+        primary = _rgb(hue, rng.uniform(0.6, 0.95), rng.uniform(0.3, 0.75))
+        secondary = _rgb(hue + rng.uniform(0.2, 0.8), rng.uniform(0.6, 0.95), rng.uniform(0.45, 0.95))
+        light = int(rng.integers(225, 250))
+        fin = int(rng.choice([BASE, PRIMARY, SECONDARY], p=[0.2, 0.5, 0.3]))
+        upper = int(rng.choice([BASE, PRIMARY, SECONDARY, GREY], p=[0.6, 0.2, 0.1, 0.1]))
+        livery = Livery(
+            name=name,
+            palette=make_palette((light, light, light), primary, secondary),
+            upper=upper,
+            belly=int(rng.integers(4)),
+            belly_level=float(rng.uniform(0.28, 0.52)),
+            stripe=_STRIPES[int(rng.integers(len(_STRIPES)))],
+            stripe_colour=_other(rng, upper),
+            fin=fin,
+            motif=_MOTIFS[int(rng.integers(len(_MOTIFS)))],
+            motif_colour=_other(rng, fin),
+            rear_sweep=bool(rng.random() < 0.5),
+            engine=int(rng.integers(4)),
+            winglet=int(rng.integers(1, 3)),
+            title=_TITLES[int(rng.integers(len(_TITLES)))],
+            title_colour=_other(rng, upper),
+        )
+        if layout(livery) not in taken:
+            return livery
+
+
+def _airline_names(rng: np.random.Generator, count: int) -> list[str]:
+    """Distinct made-up names; they are painted on the fuselage, so they differ in length and shape."""
+    starts, middles = ("Bra", "Cel", "Dor", "Fen", "Gli", "Jor", "Kel", "Lum", "Pel", "Sor"), ("a", "e", "i", "o", "u")
+    ends = ("dis", "mar", "nova", "rix", "sen", "tavia", "vek", "wyn", "zor")
+    taken = {livery.name for livery in BUILT_IN_LIVERIES}
+    names: list[str] = []
+    while len(names) < count:
+        parts = (starts, middles, ends) if len(taken) < 400 else (starts, middles, ends, ends)
+        name = "".join(part[int(rng.integers(len(part)))] for part in parts)
+        if name not in taken:
+            taken.add(name)
+            names.append(name)
+    return names
+
+
+def _other(rng: np.random.Generator, colour: int) -> int:
+    """A place in the palette that shows on another."""
+    return int(rng.choice([place for place in (BASE, PRIMARY, SECONDARY) if place != colour]))
+
+
+def _rgb(hue: float, saturation: float, value: float) -> Colour:
+    red, green, blue = colorsys.hsv_to_rgb(float(hue) % 1.0, float(saturation), float(value))
+    return round(255 * red), round(255 * green), round(255 * blue)
