@@ -1,4 +1,4 @@
-# `make repro` and `make test` are all a newcomer needs; `make help` lists the rest.
+# A newcomer needs only `make repro` and `make test`; `make help` lists the other targets.
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,7 +11,7 @@ export MLFLOW_DISABLE_TELEMETRY ?= true
 .PHONY: help setup setup-demo demo repro test test-long test-all lint mlflow pretrain seeds sweep chaos readme benchmark \
 	benchmark-quick initialisation
 
-help:  ## this list
+help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup: $(READY)  ## make .venv from requirements.lock
@@ -23,24 +23,24 @@ $(READY): pyproject.toml requirements.lock
 	python -m tools.dvc_plots_page
 	@touch $@
 
-# Gradio's latest release says that it wants an older Pillow and tomlkit than requirements.lock has, and works with these:
-# tests/demo opens its page in a browser. So it is added as it is, and moves nothing.
+# Gradio's latest release asks for an older Pillow and tomlkit than requirements.lock has, but works with these (tests/demo opens
+# its page in a browser). So it is installed without its dependencies, and no other package changes.
 setup-demo: $(DEMO_READY)
 
 $(DEMO_READY): $(READY) requirements-demo.lock
 	pip install --quiet --disable-pip-version-check --no-deps --requirement requirements-demo.lock
 	@touch $@
 
-repro: $(READY)  ## run the whole pipeline (what has not changed is not run again)
+repro: $(READY)  ## run the pipeline (a stage without a change does not run again)
 	dvc repro
 
 test: $(READY)  ## run the tests
 	pytest -n auto --dist loadfile --no-loadscope-reorder -m "not large"
 
-test-long: $(READY)  ## run the long ones: whole pipelines, killed ones, experiments, every command of the pages
+test-long: $(READY)  ## run the long tests: whole pipelines, killed ones, experiments, every command of the docs
 	pytest -n auto --dist loadfile --no-loadscope-reorder -m large --ignore=tests/backbones
 
-test-all: test test-long  ## all there are: those of every variant of the backbones take 10 GB a process
+test-all: test test-long  ## run all tests; those of every variant of the backbones take 10 GB per process
 	pytest -n auto --dist worksteal -m large tests/backbones
 
 lint: $(READY)  ## check style and types
@@ -48,35 +48,35 @@ lint: $(READY)  ## check style and types
 	ruff format --check .
 	mypy
 
-demo: $(DEMO_READY)  ## a page to try the model on, at http://127.0.0.1:7860
+demo: $(DEMO_READY)  ## serve a page to try the model, at http://127.0.0.1:7860
 	aerofuse demo
 
-mlflow: $(READY)  ## the tracking page over the runs just made, at http://127.0.0.1:5000
+mlflow: $(READY)  ## show the runs in MLflow, at http://127.0.0.1:5000
 	mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --port 5000
 
-pretrain: $(READY)  ## make the bundled weights again (about two hours on two cores)
+pretrain: $(READY)  ## train the bundled weights again (about two hours on two cores)
 	python -m tools.pretraining draw --photos easy full
 	python -m tools.pretraining convnext_thin & convnext=$$!; python -m tools.pretraining swin_thin && wait $$convnext
 
-seeds: $(READY)  ## the hybrid's gain over the multi-task baseline, for three seeds
+seeds: $(READY)  ## measure the hybrid's gain over the multi-task baseline with three seeds
 	python -m tools.studies.seeds 0 1 2
 
-sweep: $(READY)  ## fusion methods over seeds, in DVC's queue; options: make sweep SWEEP="--seeds 0 1 2"
+sweep: $(READY)  ## run every fusion method with several seeds in DVC's queue; options: make sweep SWEEP="--seeds 0 1 2"
 	python -m tools.studies.sweep $(SWEEP)
 
-chaos: $(READY)  ## kill the pipeline 20 times and compare what comes out, byte for byte
+chaos: $(READY)  ## kill the pipeline 20 times and compare the results byte for byte
 	python -m tools.studies.chaos
 
-readme: $(READY)  ## put the pipeline's numbers into README.md
+readme: $(READY)  ## write the measured numbers into the READMEs and docs
 	python -m tools.readme
 
-benchmark: $(READY)  ## what gradient checkpointing saves and costs, for every family, at full length
+benchmark: $(READY)  ## measure what gradient checkpointing saves and costs, for every family
 	python -m tools.benchmarks.memory
 	python -m tools.benchmarks.monet_line
 	python -m tools.benchmarks.page
 
-benchmark-quick: $(READY)  ## the same as a pipeline, in fewer rounds: only the families that a change concerns
+benchmark-quick: $(READY)  ## measure it in fewer rounds, only for the families that a change concerns
 	dvc repro benchmarks/dvc.yaml
 
-initialisation: $(READY)  ## what the bundled weights bring against random ones
+initialisation: $(READY)  ## compare the bundled weights with random ones
 	python -m tools.studies.initialisation

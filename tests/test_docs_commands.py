@@ -37,7 +37,7 @@ ELSEWHERE = {
 REMOTES = "test_remote.py"
 ARCHIVE = "fgvc-aircraft-2013b.tar.gz"
 # In place of what a reader has already.
-MODEL = "from aerofuse.backbones.backbone import create_backbone\nmodel = create_backbone('convnext_thin')\n"
+MODEL = "from aerofuse.backbones import create_backbone\nmodel = create_backbone('convnext_thin')\n"
 PREAMBLES = {"planner.md": f"from pathlib import Path\n{MODEL}"}
 
 
@@ -123,7 +123,7 @@ def _make(command: str, clone: Path) -> None:
     """Each program that the target starts knows the options that it is given."""
     (clone / ".venv/bin").mkdir(parents=True, exist_ok=True)
     lines = _run(command.replace("make ", "make --dry-run ", 1), clone).splitlines()
-    modules = [line for line in lines if line.startswith("python -m aerofuse.")]
+    modules = [line for line in lines if line.startswith("python -m tools.")]
     for line in modules:
         _module(line.partition(" &")[0], clone)
     assert modules or any(line.split()[0] in ("dvc", "pytest", "mlflow", "aerofuse") for line in lines if line), lines
@@ -210,7 +210,7 @@ def test_what_is_named_between_lines_exists(page: Path) -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     for command in re.findall(r"`aerofuse ([a-z]+)", text):
         assert command in COMMANDS
-    for module in re.findall(r"`python -m (aerofuse[\w.]*)", text):
-        assert (ROOT / "src" / module.replace(".", "/")).with_suffix(".py").is_file(), module
+    for module in re.findall(r"`python -m ([\w.]+)", text):
+        assert (ROOT / module.replace(".", "/")).with_suffix(".py").is_file(), module
     for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
         assert link.startswith("https://") or (page.parent / link).exists(), link
