@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from aerofuse.common.hardware import synchronise
 from aerofuse.memory.report import Kind, MemoryReport
 from aerofuse.memory.step import OptimizerName, Precision, count_training_step
-from tools.benchmarks.rows import SEGMENTS, UNCHECKED, Differences, PeakCheck, Peaks, Times
+from tools.benchmarks.rows import BASELINE, SEGMENTS, Differences, PeakCheck, Peaks, Times
 from tools.benchmarks.subjects import Subject
 from tools.benchmarks.ways import Way
 
@@ -49,19 +49,19 @@ def find_segments(ways: Mapping[str, Way], subject: Subject) -> None:
 
 
 def count_peaks(
-    way: Way, subject: Subject, batch: int, precision: Precision, report: MemoryReport, unchecked: Peaks | None
+    way: Way, subject: Subject, batch: int, precision: Precision, report: MemoryReport, baseline: Peaks | None
 ) -> Peaks:
-    """The peaks of a step with AdamW; `report` is of the same without. `unchecked` is what to compare with."""
+    """The peaks of a step with AdamW; `report` is of the same without. `baseline` is what to compare with."""
     whole = count(way, subject, batch, precision, optimizer="adamw")
     peak_bytes = report.peak_activation_bytes
-    if unchecked is None:
+    if baseline is None:
         peak_ratio, largest_batch = 1.0, batch
     else:
-        peak_ratio = peak_bytes / unchecked.peak_bytes
+        peak_ratio = peak_bytes / baseline.peak_bytes
         # Activations grow with the batch, and most else does not: about what fits, so that little is left to guess.
         near = max(batch + 1, round(batch / peak_ratio))
         per_sample = (count(way, subject, near, precision).peak_bytes - report.peak_bytes) / (near - batch)
-        largest_batch = max(0, int(batch + (unchecked.total_peak_bytes - whole.peak_bytes) / per_sample))
+        largest_batch = max(0, int(batch + (baseline.total_peak_bytes - whole.peak_bytes) / per_sample))
     by_kind = {f"{kind}_bytes": whole.at_peak[kind] for kind in Kind}
     return Peaks(peak_bytes, round(peak_ratio, 4), whole.peak_bytes, **by_kind, largest_batch=largest_batch)
 
@@ -84,7 +84,7 @@ class TimedStep:
     """Seconds of a step, and of one without checkpointing: the mean of those that ran before and after it."""
 
     seconds: float
-    unchecked_seconds: float
+    baseline_seconds: float
 
 
 def time_ways(
@@ -105,14 +105,14 @@ def time_ways(
             steps.update()
             return _seconds_of_step(ways[name].prepare(batch), inputs, precision)
 
-        unchecked = run(UNCHECKED)
+        baseline = run(BASELINE)
         for number in itertools.count():
             for name in ways:
                 # What slows the machine down for a while slows a step and its two neighbours.
-                before, elapsed, unchecked = unchecked, run(name), run(UNCHECKED)
+                before, elapsed, baseline = baseline, run(name), run(BASELINE)
                 if number:
-                    timed[name].append(TimedStep(elapsed, (before + unchecked) / 2))
-                    spent += elapsed + unchecked
+                    timed[name].append(TimedStep(elapsed, (before + baseline) / 2))
+                    spent += elapsed + baseline
             if number >= rounds and spent >= timing_s:
                 return timed
     raise AssertionError("counting has no end")
@@ -134,7 +134,7 @@ def compare_times(steps: Sequence[TimedStep], batch: int) -> Times:
     The standard error takes them to be normally distributed but for a few: 1.253 deviations over the root of how many
     there are (Kendall and Stuart, The Advanced Theory of Statistics, volume 1), the quartiles being 1.349 apart.
     """
-    ratios = [step.seconds / step.unchecked_seconds for step in steps]
+    ratios = [step.seconds / step.baseline_seconds for step in steps]
     low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
     error = 1.253 * (high - low) / 1.349 / math.sqrt(len(ratios)) if len(ratios) > 2 else None
     seconds = statistics.median(step.seconds for step in steps)
@@ -157,15 +157,15 @@ class StepOutcome:
     buffers: Sequence[Tensor]
     random_state: Tensor
 
-    def compare(self, unchecked: StepOutcome) -> Differences:
-        """How many tensors differ in any bit from those of the unchecked run."""
+    def compare(self, baseline: StepOutcome) -> Differences:
+        """How many tensors differ in any bit from those of the baseline run."""
         return Differences(
-            losses_that_differ=_count_different(self.losses, unchecked.losses),
+            losses_that_differ=_count_different(self.losses, baseline.losses),
             gradients=len(self.gradients),
-            gradients_that_differ=_count_different(self.gradients, unchecked.gradients),
+            gradients_that_differ=_count_different(self.gradients, baseline.gradients),
             buffers=len(self.buffers),
-            buffers_that_differ=_count_different(self.buffers, unchecked.buffers),
-            random_states_that_differ=_count_different([self.random_state], [unchecked.random_state]),
+            buffers_that_differ=_count_different(self.buffers, baseline.buffers),
+            random_states_that_differ=_count_different([self.random_state], [baseline.random_state]),
         )
 
 

@@ -20,7 +20,7 @@ from aerofuse.planning.planner import Planner
 from tools.benchmarks.allocator import keep_freed_memory
 from tools.benchmarks.measuring import compare_times, count, time_ways
 from tools.benchmarks.results import FOLDER, MONET
-from tools.benchmarks.rows import UNCHECKED
+from tools.benchmarks.rows import BASELINE
 from tools.benchmarks.side_by_side import machine
 from tools.benchmarks.subjects import Subject, backbone_subject
 from tools.benchmarks.ways import follow, plain_ways
@@ -43,7 +43,7 @@ class Point:
     published_time_ratio: float
     predicted_time_ratio: float
     time_ratio: float
-    unchecked_bytes: int
+    unchecked_bytes: int  # of the baseline; tables on disk have this name
     predicted_peak_bytes: int
     peak_bytes: int
     batch: int
@@ -53,9 +53,9 @@ class Point:
 def measure_line(subject: Subject, batch: int, time_batch: int, rounds: int) -> list[Point]:
     """Plan for each of MONeT's budgets, and run the plans. Raises `ValueError` for a budget below the least."""
     planner = Planner(subject.model, subject.input_shape(batch), stopwatch=Measured(batch=time_batch))
-    unchecked = planner.baseline.peak_bytes
-    plans = [planner.plan(round(memory_gb / _UNCHECKED_GB * unchecked)) for memory_gb, _ in _PUBLISHED]
-    ways = {UNCHECKED: plain_ways(subject.model)[UNCHECKED]}
+    baseline = planner.baseline.peak_bytes
+    plans = [planner.plan(round(memory_gb / _UNCHECKED_GB * baseline)) for memory_gb, _ in _PUBLISHED]
+    ways = {BASELINE: plain_ways(subject.model)[BASELINE]}
     names = [f"planned within MONeT's {memory_gb} GB" for memory_gb, _ in _PUBLISHED]
     ways |= {name: follow(plan, subject.model) for name, plan in zip(names, plans, strict=True)}
     timed = time_ways(ways, subject, time_batch, "float32", rounds)
@@ -66,7 +66,7 @@ def measure_line(subject: Subject, batch: int, time_batch: int, rounds: int) -> 
             published_time_ratio=published,
             predicted_time_ratio=round(planner.time_ratio(plan, time_batch), 4),
             time_ratio=compare_times(timed[name], time_batch).time_ratio,
-            unchecked_bytes=unchecked,
+            unchecked_bytes=baseline,
             predicted_peak_bytes=plan.predicted.peak_bytes,
             peak_bytes=count(ways[name], subject, batch, "float32", fake=not real).peak_bytes,
             batch=batch,

@@ -24,13 +24,13 @@ from aerofuse.plotting.chart import (
 from tools.benchmarks.rows import (
     AT_HALF,
     AT_SWITCH,
+    BASELINE,
     LEAST,
     PLANNED,
     PROMISED,
     RECOMPUTE_ALL,
     SEGMENTS,
     SWITCH,
-    UNCHECKED,
     Ways,
     by_variant,
 )
@@ -54,7 +54,7 @@ _KINDS = {
     "activations": BLUE,
     "temporaries": ORANGE,
 }
-_BARS = (UNCHECKED, SWITCH, AT_SWITCH, AT_HALF, LEAST)
+_BARS = (BASELINE, SWITCH, AT_SWITCH, AT_HALF, LEAST)
 
 
 def draw_frontiers(table: pd.DataFrame, curves: Mapping[str, Sequence[tuple[float, float]]], path: Path) -> None:
@@ -126,11 +126,11 @@ def _within(time: float) -> float:
 
 def draw_promises(table: pd.DataFrame, path: Path) -> None:
     """Write, per family, the saving that the replaced system promised as a bar, and those that were measured."""
-    networks = {name: ways for name, ways in by_variant(table).items() if ways[UNCHECKED]["family"] in PROMISED}
+    networks = {name: ways for name, ways in by_variant(table).items() if ways[BASELINE]["family"] in PROMISED}
     promised = pd.DataFrame(
         {"network": name, "low": low, "high": high}
         for name, ways in networks.items()
-        for low, high in [PROMISED[ways[UNCHECKED]["family"]]]
+        for low, high in [PROMISED[ways[BASELINE]["family"]]]
     )
     measured = pd.DataFrame(
         {"network": name, "group": _group_of(way), "saved": 1 - float(ways[way]["peak_ratio"])}
@@ -166,12 +166,12 @@ def draw_kinds(table: pd.DataFrame, path: Path) -> None:
         _kinds_chart(name, ways, named=number % _COLUMNS == 0)
         for number, (name, ways) in enumerate(by_variant(table).items())
     ]
-    _write(path, charts, f"What a step with AdamW holds at its peak ({UNCHECKED}: 100 %)")
+    _write(path, charts, f"What a step with AdamW holds at its peak ({BASELINE}: 100 %)")
 
 
 def _kinds_chart(name: str, ways: Ways, *, named: bool) -> Chart:
     """Return a bar per way, which are `named` in the first chart of a row."""
-    total = float(ways[UNCHECKED]["total_peak_bytes"])
+    total = float(ways[BASELINE]["total_peak_bytes"])
     table = pd.DataFrame(
         {
             "way": way,

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 # As the committed tables have them; `POLICY_WORDS` is how they are shown.
-UNCHECKED, SWITCH = "unchecked", "timm's switch"
+BASELINE, SWITCH = "unchecked", "timm's switch"
 SELECTIVE, RECOMPUTE_ALL, SEGMENTS = "keep_dear", "recompute_all", "segments=4"
 POLICY_WORDS = {SELECTIVE: "selective"}
 # Planned to hold no more than another way, half of what is held without checkpointing, or as little as possible.
@@ -92,7 +92,7 @@ class Times:
 
 @dataclass(frozen=True)
 class Differences:
-    """How many tensors differ in any bit from those of the unchecked run, after two steps from one random state.
+    """How many tensors differ in any bit from those of the baseline run, after two steps from one random state.
 
     `random_states_that_differ` is 0 or 1. `gradients` and `buffers` say how many there are.
     """
@@ -187,12 +187,12 @@ def largest_peak_error(ways: Ways) -> float | None:
 
 
 def largest_time_error(ways: Ways) -> float | None:
-    """By how much the time was off what the planner predicted, in shares of the unchecked step."""
+    """By how much the time was off what the planner predicted, in shares of the baseline step."""
     return largest(abs(row["predicted_time_ratio"] - row["time_ratio"]) for row in planned(ways))
 
 
 def largest_standard_error(ways: Ways) -> float | None:
-    """That of the times of planned ways, in shares of the unchecked step; `None` for tables older than it."""
+    """That of the times of planned ways, in shares of the baseline step; `None` for tables older than it."""
     return largest(row.get("time_ratio_error") for row in planned(ways))
 
 

@@ -25,7 +25,7 @@ from tools.benchmarks.measuring import (
     two_steps,
 )
 from tools.benchmarks.results import BenchmarkSettings, Machine, Results
-from tools.benchmarks.rows import LEAST, UNCHECKED, Differences, PeakCheck, Peaks, Promise, Row, Times, as_table
+from tools.benchmarks.rows import BASELINE, LEAST, Differences, PeakCheck, Peaks, Promise, Row, Times, as_table
 from tools.benchmarks.subjects import Subject
 from tools.benchmarks.ways import Way, plain_ways, planned_shares, planned_ways
 
@@ -106,18 +106,18 @@ class _Bench:
         return rows
 
     def curve(self) -> list[tuple[float, float]]:
-        """What plans promise: activations and times, both over those of the unchecked step, from the least memory on.
+        """What plans promise: activations and times, both over those of the baseline step, from the least memory on.
 
         `Planner.curve` is that of everything a step holds, and of the whole batch; here are activations alone, and the
         times of the batch that is timed.
         """
-        unchecked_bytes = self._planner.baseline.activation_bytes
-        least = self._planner.least(counts_everything=False).activation_bytes / unchecked_bytes
+        baseline_bytes = self._planner.baseline.activation_bytes
+        least = self._planner.least(counts_everything=False).activation_bytes / baseline_bytes
         shares = [least + number / _CURVE_PLANS * (1 - least) for number in range(1, _CURVE_PLANS)]
         more = planned_ways(self._subject.model, self._planner, {f"planned at {share:.1%}": share for share in shares})
         plans = [way.plan for way in (*self._ways.values(), *more.values()) if way.plan is not None]
         return frontier(
-            (plan.predicted.activation_bytes / unchecked_bytes, self._planner.time_ratio(plan, self._real_batch))
+            (plan.predicted.activation_bytes / baseline_bytes, self._planner.time_ratio(plan, self._real_batch))
             for plan in plans
         )
 
@@ -140,7 +140,7 @@ class _Bench:
         peaks: dict[str, Peaks] = {}
         for name, way in _progress(self._ways, "peaks counted"):
             peaks[name] = count_peaks(
-                way, self._subject, self._batch, self._precision, self._reports[name], peaks.get(UNCHECKED)
+                way, self._subject, self._batch, self._precision, self._reports[name], peaks.get(BASELINE)
             )
         return peaks
 
@@ -185,9 +185,9 @@ class _Bench:
         if not self._on_cpu or self._is_slow:
             return {}
         inputs = self._subject.inputs(min(_EXACT_BATCH, self._batch))
-        unchecked = two_steps(self._ways[UNCHECKED], self._subject, inputs)
+        baseline = two_steps(self._ways[BASELINE], self._subject, inputs)
         ways = _progress(self._ways, "compared bit by bit")
-        return {name: two_steps(way, self._subject, inputs).compare(unchecked) for name, way in ways}
+        return {name: two_steps(way, self._subject, inputs).compare(baseline) for name, way in ways}
 
 
 def _progress(ways: Mapping[str, Way], what: str) -> Iterable[tuple[str, Way]]:

@@ -14,6 +14,7 @@ from tools.benchmarks.goals import GoalResult, write
 from tools.benchmarks.rows import (
     AT_HALF,
     AT_SWITCH,
+    BASELINE,
     LEAST,
     PLANNED,
     POLICY_WORDS,
@@ -22,7 +23,6 @@ from tools.benchmarks.rows import (
     SEGMENTS,
     SELECTIVE,
     SWITCH,
-    UNCHECKED,
     Ways,
     by_variant,
     is_known,
@@ -57,7 +57,7 @@ def checkpointing_table(table: pd.DataFrame) -> str:
     ]
     rows = []
     for variant, ways in by_variant(table).items():
-        first = ways[UNCHECKED]
+        first = ways[BASELINE]
         cells = [first["family"], str(first["variants"]), f"`{variant}`", promised_range(first["family"])]
         rows.append([*cells, *(_saved_and_time(ways, way) for way in _WAYS), _batches(ways)])
     return markdown_table(header, rows, "lrl" + "r" * (len(header) - 3))
@@ -69,7 +69,7 @@ def _saved_and_time(ways: Ways, way: str) -> str:
 
 def _batches(ways: Ways) -> str:
     """Return the batch that was counted, and the one that the plan which holds the least fits into the same memory."""
-    batch = ways[UNCHECKED]["input_shape"].partition("x")[0]
+    batch = ways[BASELINE]["input_shape"].partition("x")[0]
     return f"{batch} to {ways[LEAST]['largest_batch']}" if LEAST in ways else NONE
 
 
@@ -79,7 +79,7 @@ def exactness_table(table: pd.DataFrame) -> str:
     header = ["measured on", "gradients", "buffers", *(f"differ, {name}" for name in shown)]
     rows = []
     for variant, ways in by_variant(table, "float32").items():
-        first = ways[UNCHECKED]
+        first = ways[BASELINE]
         if is_known(first["gradients"]):
             differ = [_what_differs([ways[way] for way in names if way in ways]) for names in shown.values()]
             rows.append([f"`{variant}`", str(first["gradients"]), str(first["buffers"]), *differ])

@@ -22,12 +22,12 @@ from tools.benchmarks.rows import (
     AT_HALF,
     AT_SEGMENTS,
     AT_SWITCH,
+    BASELINE,
     LEAST,
     RECOMPUTE_ALL,
     SEGMENTS,
     SELECTIVE,
     SWITCH,
-    UNCHECKED,
 )
 
 logger = logging.getLogger(__name__)
@@ -59,24 +59,24 @@ def plain_ways(model: nn.Module) -> dict[str, Way]:
             backbone.enable_gradient_checkpointing(**setting)
         return model
 
-    def unchecked(_batch: int) -> nn.Module:
+    def baseline(_batch: int) -> nn.Module:
         for backbone in backbones:
             backbone.disable_gradient_checkpointing()
         return model
 
     under_switch = switched(model)
     return {
-        UNCHECKED: Way(unchecked),
+        BASELINE: Way(baseline),
         SWITCH: Way(lambda _batch: under_switch),
         **{name: Way(partial(ours, setting)) for name, setting in _SETTINGS.items()},
     }
 
 
 def planned_shares(planner: Planner, peaks: Mapping[str, int]) -> dict[str, float]:
-    """The budgets of planned ways as shares of the unchecked peak; `peaks` are those of the ways without a plan."""
+    """The budgets of planned ways as shares of the baseline peak; `peaks` are those of the ways without a plan."""
     least = planner.least(counts_everything=False).activation_bytes
-    budgets = {AT_SWITCH: peaks[SWITCH], AT_SEGMENTS: peaks[SEGMENTS], AT_HALF: peaks[UNCHECKED] / 2, LEAST: least}
-    return {name: budget_bytes / peaks[UNCHECKED] for name, budget_bytes in budgets.items()}
+    budgets = {AT_SWITCH: peaks[SWITCH], AT_SEGMENTS: peaks[SEGMENTS], AT_HALF: peaks[BASELINE] / 2, LEAST: least}
+    return {name: budget_bytes / peaks[BASELINE] for name, budget_bytes in budgets.items()}
 
 
 def planned_ways(model: nn.Module, planner: Planner, shares: Mapping[str, float]) -> dict[str, Way]:

@@ -14,7 +14,7 @@ from tools.benchmarks.goals import check_goals
 from tools.benchmarks.page import main, picture_of, write_page
 from tools.benchmarks.pictures import draw_frontiers, draw_kinds, draw_promises
 from tools.benchmarks.results import FOLDER, HYBRID, MONET, QUICK_FOLDER
-from tools.benchmarks.rows import AT_SWITCH, LEAST, PLANNED, SWITCH, UNCHECKED
+from tools.benchmarks.rows import AT_SWITCH, BASELINE, LEAST, PLANNED, SWITCH
 from tools.benchmarks.subjects import middle_variant
 from tools.benchmarks.tables import checkpointing_table, exactness_table, goals_table, planned_table, promised_range
 from tools.readme import page_blocks, replace_blocks
@@ -38,7 +38,7 @@ def test_what_differs_is_counted_by_kind() -> None:
     table = exactness_table(results().table)
     assert cells(table, "`resnet50`") == ["`resnet50`", "160", "106", "nothing", "nothing", "nothing", "104 buffers"]
     assert len(table.splitlines()) == 2 + len(FAMILIES)
-    assert len(exactness_table(results(row("vit", UNCHECKED, "bf16")).table).splitlines()) == 2
+    assert len(exactness_table(results(row("vit", BASELINE, "bf16")).table).splitlines()) == 2
 
 
 def test_plans_stand_beside_timms_switch() -> None:
@@ -82,13 +82,13 @@ def test_pictures_are_small_and_the_same_each_time(networks: int, tmp_path: Path
     assert 5_000 < (tmp_path / "frontiers.png").stat().st_size < 150_000
     # A network whose curve is not known, and a way that takes very long.
     slow = dataclasses.replace(row("vit", LEAST).times, time_ratio=3.3)  # type: ignore[type-var]
-    table = results(*(row("vit", way) for way in (UNCHECKED, SWITCH)), row("vit", LEAST, times=slow)).table
+    table = results(*(row("vit", way) for way in (BASELINE, SWITCH)), row("vit", LEAST, times=slow)).table
     draw_frontiers(table, {}, tmp_path / "slow.png")
 
 
 def test_there_must_be_something_to_draw(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no network whose steps were timed"):
-        draw_frontiers(results(row("vit", UNCHECKED, "bf16")).table, {}, tmp_path / "none.png")
+        draw_frontiers(results(row("vit", BASELINE, "bf16")).table, {}, tmp_path / "none.png")
 
 
 def test_the_page_stands_beside_its_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

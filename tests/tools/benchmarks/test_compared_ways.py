@@ -12,7 +12,7 @@ from tests.tools.benchmarks.samples import ESTIMATED, tiny_subject
 from tools.benchmarks import hybrid
 from tools.benchmarks.hybrid import hybrid_subject
 from tools.benchmarks.measuring import count, find_segments
-from tools.benchmarks.rows import AT_HALF, AT_SEGMENTS, AT_SWITCH, LEAST, SEGMENTS, SWITCH, UNCHECKED
+from tools.benchmarks.rows import AT_HALF, AT_SEGMENTS, AT_SWITCH, BASELINE, LEAST, SEGMENTS, SWITCH
 from tools.benchmarks.subjects import Subject, backbone_subject, input_shape, middle_variant
 from tools.benchmarks.ways import plain_ways, planned_shares, planned_ways, switched
 
@@ -46,23 +46,23 @@ def test_under_the_switch_it_is_the_same_network(kind: str, monkeypatch: pytest.
     ways = plain_ways(subject.model)
     find_segments(ways, subject)
     held = {name: count(way, subject, 4, "float32").peak_activation_bytes for name, way in ways.items()}
-    assert held[SWITCH] < held[UNCHECKED]
-    assert held[SEGMENTS] < held[UNCHECKED]
+    assert held[SWITCH] < held[BASELINE]
+    assert held[SEGMENTS] < held[BASELINE]
 
 
 def test_a_network_without_a_switch_is_checkpointed_unit_by_unit() -> None:
     subject = backbone_subject("swin3d_t", 64)
     assert not hasattr(subject.model.model, "set_grad_checkpointing")
     ways = plain_ways(subject.model)
-    held = {name: count(ways[name], subject, 1, "float32").peak_activation_bytes for name in (UNCHECKED, SWITCH)}
-    assert held[SWITCH] < 0.6 * held[UNCHECKED]
+    held = {name: count(ways[name], subject, 1, "float32").peak_activation_bytes for name in (BASELINE, SWITCH)}
+    assert held[SWITCH] < 0.6 * held[BASELINE]
 
 
 def test_planned_ways_follow_other_peaks(caplog: pytest.LogCaptureFixture) -> None:
     subject = tiny_subject()
     planner = Planner(subject.model, subject.input_shape(4), stopwatch=ESTIMATED)
-    unchecked = planner.baseline.activation_bytes
-    shares = planned_shares(planner, {UNCHECKED: unchecked, SWITCH: unchecked // 2, SEGMENTS: unchecked * 3 // 4})
+    baseline = planner.baseline.activation_bytes
+    shares = planned_shares(planner, {BASELINE: baseline, SWITCH: baseline // 2, SEGMENTS: baseline * 3 // 4})
     assert shares[AT_SWITCH] == pytest.approx(shares[AT_HALF])
     assert shares[LEAST] < shares[AT_SWITCH] < shares[AT_SEGMENTS]
     ways = planned_ways(subject.model, planner, {AT_HALF: 0.5, "hopeless": 0.01})
@@ -71,7 +71,7 @@ def test_planned_ways_follow_other_peaks(caplog: pytest.LogCaptureFixture) -> No
     plan = ways[AT_HALF].plan
     assert plan is not None
     held = count(ways[AT_HALF], subject, 4, "float32").peak_activation_bytes
-    assert held == plan.predicted.activation_bytes <= 0.5 * unchecked
+    assert held == plan.predicted.activation_bytes <= 0.5 * baseline
     # The plan itself is for no more than 4; as a way it can be measured with more.
     assert held < count(ways[AT_HALF], subject, 9, "float32").peak_activation_bytes < 3 * held
     assert plan.scope.input_shape[0] == 4

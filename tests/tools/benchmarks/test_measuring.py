@@ -20,7 +20,7 @@ from tools.benchmarks.measuring import (
     time_ways,
     two_steps,
 )
-from tools.benchmarks.rows import RECOMPUTE_ALL, SEGMENTS, SWITCH, UNCHECKED, Differences
+from tools.benchmarks.rows import BASELINE, RECOMPUTE_ALL, SEGMENTS, SWITCH, Differences
 from tools.benchmarks.subjects import Subject, backbone_subject
 from tools.benchmarks.ways import Way, plain_ways
 
@@ -29,21 +29,21 @@ def test_the_largest_batch_holds_no_more() -> None:
     subject = tiny_subject()
     ways = plain_ways(subject.model)
     reports = {name: count(way, subject, 16, "float32") for name, way in ways.items()}
-    unchecked = count_peaks(ways[UNCHECKED], subject, 16, "float32", reports[UNCHECKED], None)
-    assert (unchecked.peak_ratio, unchecked.largest_batch) == (1, 16)
+    baseline = count_peaks(ways[BASELINE], subject, 16, "float32", reports[BASELINE], None)
+    assert (baseline.peak_ratio, baseline.largest_batch) == (1, 16)
     by_kind = ("parameters", "gradients", "optimizer_state", "inputs", "activations", "temporaries")
-    assert sum(getattr(unchecked, f"{kind}_bytes") for kind in by_kind) == unchecked.total_peak_bytes
+    assert sum(getattr(baseline, f"{kind}_bytes") for kind in by_kind) == baseline.total_peak_bytes
     for name in (SWITCH, RECOMPUTE_ALL):
-        peaks = count_peaks(ways[name], subject, 16, "float32", reports[name], unchecked)
+        peaks = count_peaks(ways[name], subject, 16, "float32", reports[name], baseline)
         assert peaks.largest_batch > 16
         fits, more = (
             count(ways[name], subject, batch, "float32", optimizer="adamw").peak_bytes
             for batch in (peaks.largest_batch, peaks.largest_batch + 2)
         )
-        assert fits <= 1.01 * unchecked.total_peak_bytes < 1.02 * more
+        assert fits <= 1.01 * baseline.total_peak_bytes < 1.02 * more
 
 
-@pytest.mark.parametrize("name", [UNCHECKED, SEGMENTS])
+@pytest.mark.parametrize("name", [BASELINE, SEGMENTS])
 def test_a_count_on_fake_tensors_foretells_the_real_peak(name: str) -> None:
     subject = tiny_subject()
     ways = plain_ways(subject.model)
@@ -68,10 +68,10 @@ def test_every_way_is_timed_once_a_round_between_two_steps_without_checkpointing
     ways = _two_ways(tiny_subject(32))
     timed = time_ways(ways, tiny_subject(32), 1, "float32", rounds=2)
     assert {name: [step.seconds for step in each] for name, each in timed.items()} == {
-        UNCHECKED: [6, 10],
+        BASELINE: [6, 10],
         SEGMENTS: [8, 12],
     }
-    assert all(step.unchecked_seconds == step.seconds for each in timed.values() for step in each)
+    assert all(step.baseline_seconds == step.seconds for each in timed.values() for step in each)
 
 
 def test_steps_that_are_timed_leave_no_gradients() -> None:
@@ -85,12 +85,12 @@ def test_short_steps_are_timed_in_more_rounds(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(measuring, "_seconds_of_step", lambda model, inputs, precision: 0.1)
     subject = tiny_subject(32)
     timed = time_ways(_two_ways(subject), subject, 1, "float32", rounds=1, timing_s=0.5)
-    assert sum(step.seconds + step.unchecked_seconds for each in timed.values() for step in each) >= 0.5
-    assert len(timed[UNCHECKED]) == len(timed[SEGMENTS]) == 2
+    assert sum(step.seconds + step.baseline_seconds for each in timed.values() for step in each) >= 0.5
+    assert len(timed[BASELINE]) == len(timed[SEGMENTS]) == 2
 
 
 def _two_ways(subject: Subject) -> dict[str, Way]:
-    return {name: way for name, way in plain_ways(subject.model).items() if name in (UNCHECKED, SEGMENTS)}
+    return {name: way for name, way in plain_ways(subject.model).items() if name in (BASELINE, SEGMENTS)}
 
 
 def test_times_are_compared_step_by_step() -> None:
@@ -116,11 +116,11 @@ def test_timms_switch_changes_the_statistics_of_batch_normalisation_and_ours_not
     ways, inputs = plain_ways(subject.model), subject.inputs(2)
     state = {name: tensor.clone() for name, tensor in subject.model.state_dict().items()}
     random_state = torch.get_rng_state()
-    unchecked = two_steps(ways[UNCHECKED], subject, inputs)
-    assert len(unchecked.losses) == 2
-    for name in (UNCHECKED, SEGMENTS, RECOMPUTE_ALL):
-        assert two_steps(ways[name], subject, inputs).compare(unchecked) == Differences(0, 60, 0, 60, 0, 0)
-    differences = two_steps(ways[SWITCH], subject, inputs).compare(unchecked)
+    baseline = two_steps(ways[BASELINE], subject, inputs)
+    assert len(baseline.losses) == 2
+    for name in (BASELINE, SEGMENTS, RECOMPUTE_ALL):
+        assert two_steps(ways[name], subject, inputs).compare(baseline) == Differences(0, 60, 0, 60, 0, 0)
+    differences = two_steps(ways[SWITCH], subject, inputs).compare(baseline)
     assert differences.gradients_that_differ == differences.losses_that_differ == 0
     assert differences.buffers_that_differ > 40
     # Nothing is left behind.

@@ -8,7 +8,7 @@ import pytest
 
 from tests.tools.benchmarks.samples import results, row
 from tools.benchmarks.results import BenchmarkSettings, Machine, Results, newest_results
-from tools.benchmarks.rows import SWITCH, UNCHECKED
+from tools.benchmarks.rows import BASELINE, SWITCH
 
 
 def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 
 def test_results_are_joined_only_where_they_were_made_alike() -> None:
-    first, second = results(row("vit", UNCHECKED)), results(row("swin", UNCHECKED), row("swin", SWITCH))
+    first, second = results(row("vit", BASELINE)), results(row("swin", BASELINE), row("swin", SWITCH))
     nothing = Results(first.machine, first.settings)
     both = nothing.joined(first).joined(second)
     assert both.variants == ["vit_base_patch16_224", "swin_small_patch4_window7_224"]

@@ -5,10 +5,10 @@ from tests.tools.benchmarks.samples import WAYS, results, row
 from tools.benchmarks.headlines import headlines
 from tools.benchmarks.rows import (
     AT_SWITCH,
+    BASELINE,
     PLANNED,
     PROMISED,
     SWITCH,
-    UNCHECKED,
     as_table,
     by_variant,
     is_known,
@@ -24,11 +24,11 @@ def test_every_family_has_its_promise() -> None:
 
 def test_what_was_not_measured_has_its_columns_too() -> None:
     measured = row("vit", AT_SWITCH).flat()
-    counted = row("vit", UNCHECKED, "bf16").flat()
+    counted = row("vit", BASELINE, "bf16").flat()
     assert list(measured) == list(counted)
     assert counted["time_ratio"] is counted["predicted_peak_bytes"] is counted["buffers_that_differ"] is None
     assert measured["peak_ratio"] == 0.3
-    table = as_table([row("vit", AT_SWITCH), row("vit", UNCHECKED, "bf16")])
+    table = as_table([row("vit", AT_SWITCH), row("vit", BASELINE, "bf16")])
     # Whole numbers, not 106.0, beside a gap.
     assert str(table["buffers"].iloc[0]) == "106"
     assert not is_known(table["buffers"].iloc[1])
@@ -40,7 +40,7 @@ def test_networks_are_read_by_way_in_the_precision_that_was_timed() -> None:
     assert list(networks["resnet50"]) == list(WAYS)
     assert networks["resnet50"][SWITCH]["precision"] == "float32"
     assert by_variant(as_table([])) == {}
-    assert by_variant(as_table([row("vit", UNCHECKED, "bf16")])) == {}
+    assert by_variant(as_table([row("vit", BASELINE, "bf16")])) == {}
 
 
 def test_what_is_taken_from_the_rows_of_a_network() -> None:
@@ -51,7 +51,7 @@ def test_what_is_taken_from_the_rows_of_a_network() -> None:
     assert share is not None
     assert round(share, 6) == 0.4
     # What is no slower than without checkpointing is noise.
-    assert share_of_the_switchs_time({AT_SWITCH: ways[AT_SWITCH], SWITCH: ways[UNCHECKED]}) is None
+    assert share_of_the_switchs_time({AT_SWITCH: ways[AT_SWITCH], SWITCH: ways[BASELINE]}) is None
 
 
 def test_headlines_are_numbers_by_short_names() -> None:
