@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from aerofuse.plotting.chart import vega_bundle
+import vl_convert
 
 # Below `.dvc`, from where DVC resolves the path. 0.9 MB and made from an installed package: not committed.
 TEMPLATE = Path("plots/offline.html")
@@ -45,8 +45,11 @@ _PAGE = """<!DOCTYPE html>
 
 def offline_template() -> str:
     """Return the page as HTML with DVC's placeholders; `vegaEmbed`, which DVC's plots call, is defined inside."""
-    # DVC writes its plots for Vega-Lite 5.
-    return _PAGE.replace("VEGA", vega_bundle(5, _GLOBALS))
+    # DVC writes its plots for Vega-Lite 5; the report's charts are of a newer one.
+    versions = [version for version in vl_convert.get_vegalite_versions() if version.startswith("5.")]
+    newest = max(versions, key=lambda version: tuple(map(int, version.split("."))))
+    bundle = str(vl_convert.javascript_bundle(_GLOBALS, vl_version=newest))
+    return _PAGE.replace("VEGA", bundle.replace("</script", "<\\/script"))
 
 
 def install_offline_template(repo: Path) -> Path:
