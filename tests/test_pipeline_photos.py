@@ -329,15 +329,17 @@ def test_one_changed_label_prepares_and_trains_again(on_table: Path, folder: Pho
     assert {path: path.stat().st_mtime_ns for path in (on_table / ".resume/prepare/photos").iterdir()} == shards
 
 
-def test_an_fgvc_archive_is_prepared_trained_on_and_evaluated(tmp_path: Path) -> None:
+def test_an_fgvc_archive_is_compared(tmp_path: Path) -> None:
     archive = pack(make_fgvc(tmp_path, photos=96, types=3), tmp_path / "fgvc-aircraft-2013b.tar.gz")
     shutil.rmtree(tmp_path / "fgvc-aircraft-2013b")
     data = {"source": "fgvc", "root": str(archive), "crop": {"to_box": True, "padding": 0.1}}
     clone = clone_on_a_shrunken_recipe(tmp_path / "aerofuse", data)
-    run_dvc(clone, "repro", "evaluate@multi_task")
-    metrics = json.loads((clone / "metrics/evaluate/multi_task.json").read_text())["multi_task"]
+    run_dvc(clone, "repro")
+    metrics = json.loads((clone / "metrics/evaluate/hybrid.json").read_text())["hybrid"]
     assert metrics["type_labelled"] == 24
     assert {name.partition("_")[0] for name in metrics} == {"type"}
     counts = {name: split["photos"] for name, split in _report(clone)["splits"].items()}
     assert counts == {"train": 48, "validation": 24, "test": 24}
-    assert "up to date" in run_dvc(clone, "repro", "evaluate@multi_task").stdout
+    assert "no test image has a label of airline" in (clone / "reports/comparison.md").read_text()
+    assert "No test image has a label of airline." in (clone / "reports/index.html").read_text()
+    assert "up to date" in run_dvc(clone, "repro").stdout
