@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 from aerofuse.backbones.backbone import Backbone, create_backbone
 from aerofuse.backbones.families import FAMILIES, family_of, list_backbones
 from aerofuse.checkpointing.policy import Policy, RecomputeAll, Segments, Selective
-from tests.backbones.conftest import SMALLEST, small_again, small_backbone, small_batch
+from tests.backbones.conftest import SMALLEST, shrunken_again, shrunken_backbone, small_batch
 
 POLICIES = (RecomputeAll(), Selective())
 
@@ -34,9 +34,9 @@ def gradients(backbone: nn.Module, images: Tensor) -> list[Tensor]:
 
 
 @functools.lru_cache(maxsize=1)
-def unchecked_gradients(variant: str) -> list[Tensor]:
-    """Of `small_backbone` on `small_batch`, without checkpointing."""
-    return gradients(small_backbone(variant), small_batch(variant))
+def unchecked_gradients(family: str) -> list[Tensor]:
+    """Of `shrunken_backbone` on `small_batch`, without checkpointing."""
+    return gradients(shrunken_backbone(family), small_batch(SMALLEST[family]))
 
 
 def saved_bytes(backbone: nn.Module, images: Tensor) -> int:
@@ -66,22 +66,22 @@ def test_every_family_of_the_specification_is_there() -> None:
     assert [len(variants) for variants in list_backbones().values()] == [5, 3, 5, 3, 7, 6, 4, 3, 3, 5]
 
 
-def test_a_backbone_saves_less_when_checkpointed(variant: str) -> None:
-    backbone, images = small_backbone(variant), small_batch(variant)
+def test_a_backbone_saves_less_when_checkpointed(family: str) -> None:
+    backbone, images = shrunken_backbone(family), small_batch(SMALLEST[family])
     unchecked = saved_bytes(backbone, images)
     backbone.enable_gradient_checkpointing()
     # Only this test's own hooks are replaced by inner ones: nothing passes them any more.
     assert saved_bytes(backbone, images) == 0 < unchecked
 
 
-def test_on_off_on(variant: str) -> None:
-    backbone, images = small_backbone(variant), small_batch(variant)
+def test_on_off_on(family: str) -> None:
+    backbone, images = shrunken_backbone(family), small_batch(SMALLEST[family])
     assert not backbone.is_gradient_checkpointing_enabled()
     on, off = backbone.enable_gradient_checkpointing, backbone.disable_gradient_checkpointing
     for switch in (on, off, on):
         switch()
         assert backbone.is_gradient_checkpointing_enabled() is (switch == on)
-        assert same(gradients(small_again(backbone), images), unchecked_gradients(variant))
+        assert same(gradients(shrunken_again(backbone), images), unchecked_gradients(family))
 
 
 def by_pickle(backbone: Backbone) -> Backbone:
@@ -105,9 +105,9 @@ def by_torch(backbone: Backbone) -> Backbone:
     ],
 )
 def test_a_copy_computes_with_its_own_weights(
-    variant: str, duplicate: Callable[[Backbone], Backbone], policy: Policy
+    family: str, duplicate: Callable[[Backbone], Backbone], policy: Policy
 ) -> None:
-    backbone, images = small_backbone(variant), small_batch(variant)
+    backbone, images = shrunken_backbone(family), small_batch(SMALLEST[family])
     backbone.enable_gradient_checkpointing(policy=policy)
     gradients(backbone, images)  # a copy after use, too
     twin = duplicate(backbone)
@@ -115,12 +115,12 @@ def test_a_copy_computes_with_its_own_weights(
     with torch.no_grad():
         for parameter in backbone.parameters():
             parameter.zero_()
-    assert same(gradients(small_again(twin), images), unchecked_gradients(variant))
+    assert same(gradients(shrunken_again(twin), images), unchecked_gradients(family))
     assert all(not parameter.any() for parameter in backbone.parameters())
 
 
-def test_an_average_of_weights_computes_with_its_own(variant: str) -> None:
-    backbone, images = small_backbone(variant).eval(), small_batch(variant)
+def test_an_average_of_weights_computes_with_its_own(family: str) -> None:
+    backbone, images = shrunken_backbone(family).eval(), small_batch(SMALLEST[family])
     backbone.enable_gradient_checkpointing()
     average = AveragedModel(backbone)
     average.update_parameters(backbone)
@@ -135,22 +135,22 @@ def test_an_average_of_weights_computes_with_its_own(variant: str) -> None:
         assert not torch.equal(average(images), backbone(images))
 
 
-def test_state_dict_with_the_switch_on_one_side(variant: str) -> None:
-    backbone = small_backbone(variant)
+def test_state_dict_with_the_switch_on_one_side(family: str) -> None:
+    backbone = shrunken_backbone(family)
     names = list(backbone.state_dict())
     backbone.enable_gradient_checkpointing()
     assert list(backbone.state_dict()) == names
-    other = small_backbone(variant)
+    other = shrunken_backbone(family)
     other.load_state_dict(backbone.state_dict(), strict=True)
     backbone.load_state_dict(other.state_dict(), strict=True)
 
 
-def test_accumulated_gradients(variant: str) -> None:
-    backbone, images = small_backbone(variant), small_batch(variant, batch=4)
+def test_accumulated_gradients(family: str) -> None:
+    backbone, images = shrunken_backbone(family), small_batch(SMALLEST[family], batch=4)
 
     def accumulated() -> list[Tensor]:
         torch.manual_seed(2)
-        small_again(backbone).zero_grad()
+        shrunken_again(backbone).zero_grad()
         for part in images.split(2):
             (backbone(part).square().mean() / 2).backward()
         return [parameter.grad for parameter in backbone.parameters() if parameter.grad is not None] + [
@@ -163,26 +163,26 @@ def test_accumulated_gradients(variant: str) -> None:
         assert same(accumulated(), expected)
 
 
-def test_a_frozen_backbone_saves_nothing(variant: str) -> None:
-    backbone, images = small_backbone(variant).requires_grad_(False), small_batch(variant)
+def test_a_frozen_backbone_saves_nothing(family: str) -> None:
+    backbone, images = shrunken_backbone(family).requires_grad_(False), small_batch(SMALLEST[family])
     for policy in POLICIES:
         backbone.enable_gradient_checkpointing(policy=policy)
         assert not backbone(images).requires_grad
         assert saved_bytes(backbone, images) == 0
 
 
-def test_a_half_frozen_backbone(variant: str) -> None:
-    backbone, images = small_backbone(variant), small_batch(variant)
+def test_a_half_frozen_backbone(family: str) -> None:
+    backbone, images = shrunken_backbone(family), small_batch(SMALLEST[family])
     for parameter in list(backbone.parameters())[::2]:
         parameter.requires_grad_(False)
     expected = [tensor.clone() for tensor in gradients(backbone, images)]
     for policy in POLICIES:
         backbone.enable_gradient_checkpointing(policy=policy)
-        assert same(gradients(small_again(backbone), images), expected)
+        assert same(gradients(shrunken_again(backbone), images), expected)
 
 
-def test_in_evaluation_mode_with_gradients_nothing_is_computed_again(variant: str) -> None:
-    backbone, images = small_backbone(variant).eval(), small_batch(variant)
+def test_in_evaluation_mode_with_gradients_nothing_is_computed_again(family: str) -> None:
+    backbone, images = shrunken_backbone(family).eval(), small_batch(SMALLEST[family])
     expected = [tensor.clone() for tensor in gradients(backbone, images)]
     unchecked = saved_bytes(backbone, images)
     backbone.enable_gradient_checkpointing()
@@ -190,8 +190,8 @@ def test_in_evaluation_mode_with_gradients_nothing_is_computed_again(variant: st
     assert saved_bytes(backbone, images) == unchecked
 
 
-def test_without_gradients(variant: str) -> None:
-    backbone, images = small_backbone(variant), small_batch(variant)
+def test_without_gradients(family: str) -> None:
+    backbone, images = shrunken_backbone(family), small_batch(SMALLEST[family])
     torch.manual_seed(2)
     expected = backbone(images).detach()
     backbone.enable_gradient_checkpointing()
@@ -202,8 +202,8 @@ def test_without_gradients(variant: str) -> None:
     assert output.grad_fn is None
 
 
-def test_gradients_of_the_images_alone(variant: str) -> None:
-    backbone, images = small_backbone(variant).requires_grad_(False), small_batch(variant).requires_grad_()
+def test_gradients_of_the_images_alone(family: str) -> None:
+    backbone, images = shrunken_backbone(family).requires_grad_(False), small_batch(SMALLEST[family]).requires_grad_()
     found = []
     for policy in (None, *POLICIES):
         backbone.checkpointing = policy
@@ -213,8 +213,8 @@ def test_gradients_of_the_images_alone(variant: str) -> None:
     assert torch.equal(found[0], found[2])
 
 
-def test_two_backward_passes_over_one_graph(variant: str) -> None:
-    backbone, images = small_backbone(variant), small_batch(variant)
+def test_two_backward_passes_over_one_graph(family: str) -> None:
+    backbone, images = shrunken_backbone(family), small_batch(SMALLEST[family])
     for policy in POLICIES:
         backbone.enable_gradient_checkpointing(policy=policy)
         loss = backbone(images).square().mean()
@@ -225,8 +225,8 @@ def test_two_backward_passes_over_one_graph(variant: str) -> None:
             assert one is other is None or torch.equal(one, other)
 
 
-def test_second_derivatives_are_refused(variant: str) -> None:
-    backbone, images = small_backbone(variant), small_batch(variant)
+def test_second_derivatives_are_refused(family: str) -> None:
+    backbone, images = shrunken_backbone(family), small_batch(SMALLEST[family])
     for policy in POLICIES:
         backbone.enable_gradient_checkpointing(policy=policy)
         with pytest.raises(RuntimeError, match=r"no second derivatives.*create_graph"):
@@ -237,12 +237,12 @@ def _distributed_gradients(rank: int, folder: str) -> None:
     """One of two processes: the gradients of each family, on against off, and this process's against the other's."""
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    for variant in SMALLEST.values():
-        images = small_batch(variant, batch=4)[rank::2]
+    for family in FAMILIES:
+        images = small_batch(SMALLEST[family], batch=4)[rank::2]
         answers: dict[str, bool] = {}
         expected: list[Tensor] = []
         for policy in (None, *POLICIES):
-            backbone = small_backbone(variant)
+            backbone = shrunken_backbone(family)
             backbone.checkpointing = policy
             found = gradients(DistributedDataParallel(backbone), images)
             if policy is None:
@@ -253,8 +253,8 @@ def _distributed_gradients(rank: int, folder: str) -> None:
                 expected = [*found, *backbone.buffers()]
             else:
                 answers[str(policy)] = same([*found, *backbone.buffers()], expected)
-        # Answers alone: the gradients of ten families are gigabytes.
-        Path(folder, f"{variant}-{rank}.json").write_text(json.dumps(answers))
+        # Answers alone: gradients of ten families are many.
+        Path(folder, f"{family}-{rank}.json").write_text(json.dumps(answers))
     distributed.destroy_process_group()
 
 
@@ -265,9 +265,9 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_two_processes_share_their_gradients(variant: str, two_processes: Path) -> None:
+def test_two_processes_share_their_gradients(family: str, two_processes: Path) -> None:
     for rank in (0, 1):
-        answers = json.loads((two_processes / f"{variant}-{rank}.json").read_text())
+        answers = json.loads((two_processes / f"{family}-{rank}.json").read_text())
         # Averaged over both: each has the same.
         assert answers == {"averaged": True} | dict.fromkeys(map(str, POLICIES), True)
 
@@ -283,8 +283,8 @@ def test_two_processes_share_their_gradients(variant: str, two_processes: Path) 
         (1000, r"segments is 1000; this chain has \d+ units"),
     ],
 )
-def test_impossible_segments(variant: str, segments: int, message: str) -> None:
-    backbone = small_backbone(variant)
+def test_impossible_segments(family: str, segments: int, message: str) -> None:
+    backbone = shrunken_backbone(family)
     backbone.enable_gradient_checkpointing(2)
     with pytest.raises(ValueError, match=message):
         backbone.enable_gradient_checkpointing(segments)
@@ -293,7 +293,7 @@ def test_impossible_segments(variant: str, segments: int, message: str) -> None:
 
 
 def test_unknown_policies_and_two_at_once() -> None:
-    backbone = small_backbone("resnet18")
+    backbone = shrunken_backbone("resnet")
     with pytest.raises(ValueError, match=r"unknown policy 'save_some'; known are recompute_all, selective, besides"):
         backbone.enable_gradient_checkpointing(policy="save_some")
     with pytest.raises(ValueError, match="give one of them"):
@@ -309,7 +309,7 @@ def test_an_unknown_variant_has_near_names() -> None:
     assert family_of("convnext_base.fb_in22k") == "convnext"
 
 
-def test_images_for_clips_and_the_reverse(variant: str) -> None:
-    wrong = torch.zeros(1, 3, 32, 32) if FAMILIES[family_of(variant)].input_dims == 5 else torch.zeros(1, 3, 2, 32, 32)
-    with pytest.raises(ValueError, match=rf"{variant} takes (images|clips) \[B, 3, .*\], not \[1, 3, "):
-        small_backbone(variant)(wrong)
+def test_images_for_clips_and_the_reverse(family: str) -> None:
+    wrong = torch.zeros(1, 3, 32, 32) if FAMILIES[family].input_dims == 5 else torch.zeros(1, 3, 2, 32, 32)
+    with pytest.raises(ValueError, match=rf"{SMALLEST[family]} takes (images|clips) \[B, 3, .*\], not \[1, 3, "):
+        shrunken_backbone(family)(wrong)

@@ -100,13 +100,13 @@ def write_picture(
     *,
     title: str = "",
     width_px: int = _ROW_WIDTH_PX,
+    scale: int = _SCALE,
     shared_legend: bool = False,
 ) -> None:
     """Write rows of charts, each under its title, as one PNG of at most 150 kB; the same charts give the same bytes.
 
-    The charts of the longest row share `width_px`, which does not count the labels of their axes. All charts are as
-    wide as those, or as their `least_width_px`. With `shared_legend` all charts have the same colours and shapes, and
-    one legend.
+    The charts of the longest row share `width_px`, without the labels of their axes; all are as wide as those, or as
+    their `least_width_px`. `scale` is the PNG's pixels per pixel. With `shared_legend` all have the same colours.
     """
     import vl_convert
 
@@ -124,7 +124,7 @@ def write_picture(
         "resolve": resolve,
         "padding": 10,
     }
-    png = vl_convert.vegalite_to_png(spec, vl_version=vega_lite_version(), config=picture_style(), scale=_SCALE)
+    png = vl_convert.vegalite_to_png(spec, vl_version=vega_lite_version(), config=picture_style(), scale=scale)
     save_png(Image.open(io.BytesIO(png)), path)
 
 
@@ -142,21 +142,23 @@ def _panel(chart: Chart, width_px: int) -> dict[str, Any]:
 def save_png(image: Image.Image, path: Path, max_bytes: int = _MAX_BYTES) -> None:
     """Write a PNG of at most `max_bytes`; the same image gives the same bytes.
 
-    An image that is too large loses colours first and then size. Raises `ValueError` where even an image of a few
-    pixels would be too large.
+    A large one loses colours first and then size. Raises `ValueError` where even a few pixels would be too large.
     """
     image = image.convert("RGB")
     path.parent.mkdir(parents=True, exist_ok=True)
+    colours: tuple[int | None, ...] = (None, 256, 64)
     while min(image.size) >= 16:
-        for candidate in (image, *(image.quantize(colours, dither=Image.Dither.NONE) for colours in (256, 64))):
+        for count in colours:
+            candidate = image.quantize(count, dither=Image.Dither.NONE) if count else image
             buffer = io.BytesIO()
             candidate.save(buffer, format="PNG", optimize=True)
             size = buffer.tell()
             if size <= max_bytes:
                 path.write_bytes(buffer.getvalue())
                 return
-        scale = min(0.9, (max_bytes / size) ** 0.5)
+        scale = min(0.9, 0.95 * (max_bytes / size) ** 0.5)
         image = image.resize((int(scale * image.width), int(scale * image.height)), Image.Resampling.LANCZOS)
+        colours = colours[-1:]  # the size was chosen for as many
     raise ValueError(f"{path} cannot be a PNG of {max_bytes} bytes; allow more")
 
 

@@ -71,7 +71,7 @@ def draw_photos(images: Sequence[Pixels], labels: Sequence[Mapping[str, Any]], p
         base.mark_text(dy=_CELL_PX / 2 + 21, fontSize=10, style=QUIET).encode(text="values:N"),
     ]
     sheet = finish("photos", "", "Photos with their labels.", alt.layer(*layers), height=grid_rows * cell_height)
-    write_picture(path, [[sheet]], width_px=width)
+    write_picture(path, [[sheet]], width_px=width, scale=1)  # of photos a larger one would not fit the file
 
 
 def _shortened(name: str) -> str:
