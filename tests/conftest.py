@@ -12,9 +12,11 @@ from aerofuse.data.labels import ClassLists
 from aerofuse.ingest.params import SplitParams
 from aerofuse.ingest.prepare import prepare_photos
 from aerofuse.ingest.sources import SyntheticSource
+from aerofuse.planning.clocks import Estimated
 from aerofuse.synthetic.params import SyntheticParams
 
 IMAGE_SIZE_PX = 96
+ESTIMATED = Estimated(flops_per_second=5e10, bytes_per_second=1e10)
 
 # In the background of a shell, processes are started deaf to Ctrl-C, and would start others so that are to hear it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -35,6 +37,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _one_thread() -> None:
     # The tests run side by side, one process a core.
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_timed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A planner that is given no stopwatch estimates; with the mark `timed` it measures, as it does for users."""
+    if request.node.get_closest_marker("timed") is None:
+        monkeypatch.setattr("aerofuse.planning.planner.Measured", lambda: ESTIMATED)
 
 
 @pytest.fixture(scope="session")

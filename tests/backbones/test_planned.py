@@ -109,6 +109,7 @@ def test_a_budget_is_planned_for_when_a_batch_is_seen() -> None:
     assert twin.checkpointing == backbone.checkpointing
 
 
+@pytest.mark.timed
 def test_planning_draws_no_random_number() -> None:
     backbone, images = shrunken_backbone("convnext"), torch.randn(4, 3, 64, 64)
     backbone.enable_gradient_checkpointing(budget=0.6)

@@ -185,6 +185,7 @@ def _random_states() -> tuple[list[int], object, str]:
     return torch.get_rng_state().tolist(), random.getstate(), str(np.random.get_state())
 
 
+@pytest.mark.timed
 def test_a_plan_for_what_is_free(room: Room, caplog: pytest.LogCaptureFixture) -> None:
     """While gradients are accumulated, which wait beside the next batch."""
     caplog.set_level(logging.INFO)

@@ -89,6 +89,11 @@ _NORMS = (
 )
 
 
+# By `mixed_precision`. What an operation gives does not depend on whose step it is in: a plan counts many steps.
+_KNOWN: dict[bool, dict[Hashable, _Fresh | _Known]] = {False: {}, True: {}}
+_MOST_KNOWN = 100_000  # some 50 MB
+
+
 class _RememberedOperations(LightDispatchMode):
     """Answers an operation on fake tensors from memory where it was seen with arguments of the same layouts.
 
@@ -103,7 +108,9 @@ class _RememberedOperations(LightDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]  # torch's constructor
         self._mode = mode
         self._mixed_precision = mixed_precision
-        self._known: dict[Hashable, _Fresh | _Known] = {}
+        self._known = _KNOWN[mixed_precision]
+        if len(self._known) > _MOST_KNOWN:
+            self._known.clear()
 
     def run(self, func: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         try:
