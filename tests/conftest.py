@@ -13,6 +13,7 @@ from aerofuse.ingest.params import SplitParams
 from aerofuse.ingest.prepare import prepare_photos
 from aerofuse.ingest.sources import SyntheticSource
 from aerofuse.synthetic.params import SyntheticParams
+from tests.pipeline import FinishedRun, finished_run
 
 IMAGE_SIZE_PX = 96
 
@@ -44,6 +45,11 @@ def prepared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = SyntheticSource(SyntheticParams(num_images=160, num_airframes=60), seed=0)
     prepare_photos(source, SplitParams(train=0.6, validation=0.2, test=0.2, seed=0), IMAGE_SIZE_PX, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    return finished_run(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

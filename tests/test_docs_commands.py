@@ -143,7 +143,11 @@ def _aerofuse(command: str, clone: Path) -> None:
 
 def _torchrun(command: str, clone: Path) -> None:
     """On one machine, with a stage that takes a second."""
-    here = {"--nnodes 2": "--nnodes 1", "--nproc-per-node 4": "--nproc-per-node 1", "stages.train train_stage_c": "stages.check_params"}
+    here = {
+        "--nnodes 2": "--nnodes 1",
+        "--nproc-per-node 4": "--nproc-per-node 1",
+        "stages.train train_stage_c": "stages.check_params",
+    }
     for there, replacement in here.items():
         assert there in command
         command = command.replace(there, replacement)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline import ENVIRONMENT, clone_on_a_shrunken_recipe, git, run_dvc
+from tests.pipeline import clone_on_a_shrunken_recipe, git, run_dvc_warm, warm_environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.large]
 
@@ -24,7 +24,7 @@ TIMES = f"reports/times/{STAGE}.json"
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = clone_on_a_shrunken_recipe(tmp_path_factory.mktemp("clone") / "aerofuse", epochs=3)
-    run_dvc(folder, "repro", "weights", "prepare")
+    run_dvc_warm(folder, "repro", "weights", "prepare")
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "--message", "prepared")
     return folder
@@ -38,7 +38,9 @@ def _states(clone: Path) -> set[str]:
 def _kill_after_an_update(clone: Path, command: list[str]) -> None:
     """Start `command`, and kill the process that trains, it alone, as soon as it has kept a state."""
     found = _states(clone)
-    process = subprocess.Popen(command, cwd=clone, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(
+        command, cwd=clone, env=warm_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
     deadline = time.monotonic() + 200
     while not (new := _states(clone) - found):
         assert process.poll() is None, process.communicate()[0].decode()
@@ -57,7 +59,7 @@ def _resumed(clone: Path, committed: str | None = None) -> int:
 def test_repro_goes_on(clone: Path) -> None:
     command = ["dvc", "repro", TARGET]
     _kill_after_an_update(clone, command)
-    run_dvc(clone, *command[1:])
+    run_dvc_warm(clone, *command[1:])
     assert _resumed(clone) == 1
     git(clone, "add", "--all")
     git(clone, "commit", "--quiet", "--message", "trained")
@@ -71,12 +73,12 @@ def test_an_experiment_goes_on(clone: Path, seed: int, mode: list[str]) -> None:
     command = ["exp", "run", *mode, "-S", f"seed={seed}", TARGET]
     for kill in (True, False):
         if mode == ["--queue"]:
-            run_dvc(clone, *command)
+            run_dvc_warm(clone, *command)
         here = ["exp", "run", "--run-all"] if mode == ["--queue"] else command
         if kill:
             _kill_after_an_update(clone, ["dvc", *here])
         else:
-            run_dvc(clone, *here)
+            run_dvc_warm(clone, *here)
     (experiment,) = set(_experiments(clone)) - before
     assert _resumed(clone, experiment) == 1
 

@@ -7,20 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline import clone_on_a_shrunken_recipe
-from tools.studies.chaos import ChaosResult, Fault, chaos_page, run_chaos
+from tests.pipeline import FinishedRun, git, warm_environment
+from tools.studies.chaos import ChaosResult, Fault, chaos_page, compare_disturbed
+from tools.studies.killable_pipeline import Pipeline
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.mark.large
 def test_a_pipeline_that_is_killed_again_and_again_gives_the_same_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    origin = clone_on_a_shrunken_recipe(tmp_path / "origin", epochs=2)
-    monkeypatch.chdir(origin)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    result = run_chaos(tmp_path / "work", "quick", kills=6, seed=1, prepare=lambda root: None)
+    origin = tmp_path / "disturbed"
+    git(tmp_path, "clone", "--quiet", str(finished.folder), str(origin))
+    git(origin, "reset", "--quiet", "--hard", "HEAD^")  # before there were results
+    assert not (origin / "dvc.lock").exists()
+    for name, value in warm_environment().items():
+        monkeypatch.setenv(name, value)
+    calm = ChaosResult("quick", finished.seconds)
+    result = compare_disturbed(Pipeline(origin), Pipeline(finished.folder), calm, kills=6, seed=1)
     assert result.different == []
     metrics = list((origin / "metrics").rglob("*.json"))
     trainings = list((origin / "metrics/train").glob("*.json"))
