@@ -144,15 +144,25 @@ def ran(output: str) -> set[str]:
     return {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage '")}
 
 
+def _mlflow(folder: Path) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+
+
 def tracked_runs(folder: Path) -> list[Any]:
     """The MLflow runs of stages, newest first."""
-    import mlflow
-
-    mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
-    runs: list[Any] = mlflow.search_runs(experiment_names=["aerofuse"], output_format="list")
+    client = _mlflow(folder)
+    experiment = client.get_experiment_by_name("aerofuse")
+    runs = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])
     return [run for run in runs if "mlflow.parentRunId" in run.data.tags]
 
 
 def tracked_trainings(folder: Path) -> list[Any]:
     """Those of training stages."""
     return [run for run in tracked_runs(folder) if run.info.run_name.startswith("train_")]
+
+
+def scores_by_epoch(folder: Path, run: Any) -> dict[int, float]:
+    """What a training's run has as its validation score."""
+    return {point.step: point.value for point in _mlflow(folder).get_metric_history(run.info.run_id, "score")}

@@ -9,7 +9,7 @@ import pytest
 
 import aerofuse
 from aerofuse.models.files import load_model
-from tests.pipeline import FinishedRun, git, ran, run_dvc_warm, tracked_runs, tracked_trainings
+from tests.pipeline import FinishedRun, git, ran, run_dvc_warm, scores_by_epoch, tracked_runs, tracked_trainings
 from tests.s3_server import add_remote, s3_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.large]
@@ -60,8 +60,11 @@ def test_every_training_stage_is_an_mlflow_run_under_one_parent(reproduced: Path
     }
     assert len({run.data.tags["mlflow.parentRunId"] for run in stages}) == 1
     for run in stages:
-        written = json.loads((reproduced / f"metrics/train/{run.info.run_name}.json").read_text())
-        assert run.data.metrics["score"] == pytest.approx(written[run.info.run_name]["score"], abs=1e-6)
+        written = json.loads((reproduced / f"metrics/train/{run.info.run_name}.json").read_text())[run.info.run_name]
+        scores = scores_by_epoch(reproduced, run)
+        assert scores.keys() == {1, 2}
+        assert scores[written["best_epoch"]] == pytest.approx(written["score"], abs=1e-6)
+        assert scores[written["best_epoch"]] == max(scores.values())
 
 
 def test_the_results_are_an_mlflow_run_with_the_report_and_its_figures(reproduced: Path) -> None:

@@ -211,8 +211,12 @@ def _import_packages() -> object:
     """Import what takes long; what is returned must stay referenced."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
     from aerofuse.common.torchvision_pairing import ensure_torchvision_imports
+    from aerofuse.tracking.store import set_defaults
 
+    # What the stages do before they import these.
     library = ensure_torchvision_imports()
+    set_defaults()
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
     for name in PACKAGES:
         import_module(name)
     for name in EXTRAS:
