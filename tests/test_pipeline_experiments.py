@@ -37,8 +37,7 @@ def reproduced(finished: FinishedRun, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def test_another_fusion_method_runs_the_hybrid_again_and_nothing_else(reproduced: Path) -> None:
-    # Each stage with a Python of its own, started cold.
-    output = run_dvc(reproduced, "exp", "run", "--name", "another-method", "-S", "fusion_method=attention").stdout
+    output = run_dvc_warm(reproduced, "exp", "run", "--name", "another-method", "-S", "fusion_method=attention").stdout
     record = json.loads((reproduced / "models/hybrid/model.json").read_text())
     difference = json.loads(run_dvc_warm(reproduced, "metrics", "diff", "--json").stdout)
     git(reproduced, "checkout", "--quiet", "--force", "HEAD")
@@ -97,7 +96,7 @@ def test_after_ctrl_c_the_next_run_is_clean(reproduced: Path) -> None:
     _interrupt(reproduced, "train_baseline@multi_task", sign="mlflow.db")
     _interrupt(reproduced, "prepare", sign="data/prepared/train.arrow")
     # Up to what is read here; a comparison with the new training times would come after it.
-    run_dvc_warm(reproduced, "repro", "evaluate@multi_task")
+    run_dvc(reproduced, "repro", "evaluate@multi_task")
     assert (reproduced / "metrics/evaluate/multi_task.json").read_bytes() == metrics
     assert git(reproduced, "status", "--short", "metrics", "params.yaml", "data") == ""
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.imports import ROOT
+from tests.new_python import check_in_new_python
 from tests.pipeline import warm_environment
 
 pytestmark = pytest.mark.large
@@ -86,3 +88,9 @@ def _is_there(process: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+# The others are started cold as stages of a pipeline, in test_pipeline_experiments.py and test_pipeline_killed.py.
+@pytest.mark.parametrize("stage", ["package", "export", "explain", "compare"])
+def test_a_stage_also_imports_all_in_a_python_that_is_cold(stage: str) -> None:
+    check_in_new_python(f"import sys; assert 'torch' not in sys.modules; import stages.{stage}", ROOT)

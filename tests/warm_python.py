@@ -49,6 +49,7 @@ PACKAGES = (
     "mlflow",
     "mlflow.store.tracking.sqlalchemy_store",
     "mlflow.tracking",
+    "networkx",
     "pandas",
     "pyarrow.parquet",
     "pydantic",
@@ -59,7 +60,11 @@ PACKAGES = (
     "tabulate",
     "vl_convert",
 )
-EXTRAS = ("onnx", "onnxscript")  # not onnxruntime: it starts threads, which a fork does not take with it
+EXTRAS = (
+    "onnx",
+    "onnxscript",
+    "onnxscript.function_libs.torch_lib.ops",
+)  # not onnxruntime: it starts threads, which a fork does not take with it
 OWN = ("aerofuse", "stages", "tools", "tests")
 
 _COMMAND = """#!{python} -IS
