@@ -31,6 +31,10 @@ def test_a_module_of_the_folder_runs_with_its_arguments_and_its_environment(tmp_
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_as_torchrun_starts_it(tmp_path: Path) -> None:
+    assert _run(tmp_path, "-u", "-c", "import sys; print('torch' in sys.modules)").stdout == "True\n"
+
+
 def test_no_file_of_the_project_is_imported_beforehand(tmp_path: Path) -> None:
     done = _run(
         tmp_path, "-c", "import sys; print([n for n in sys.modules if n.split('.')[0] in ('aerofuse', 'stages')])"

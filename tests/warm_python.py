@@ -69,12 +69,16 @@ OWN = ("aerofuse", "stages", "tools", "tests")
 
 _COMMAND = """#!{python} -IS
 import os, sys
-if sys.argv[1:2] not in (["-m"], ["-c"]):
-    os.execv("{python}", ["{python}", *sys.argv[1:]])
+arguments = sys.argv[1:]
+if arguments[:1] == ["-u"]:  # of torchrun
+    os.environ["PYTHONUNBUFFERED"] = "1"
+    del arguments[0]
+if arguments[:1] not in (["-m"], ["-c"]):
+    os.execv("{python}", ["{python}", *arguments])
 import json, signal, socket
 server = socket.socket(socket.AF_UNIX)
 server.connect("{address}")
-request = json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
+request = json.dumps([arguments, os.getcwd(), dict(os.environ)]).encode()
 socket.send_fds(server, [len(request).to_bytes(8)], [0, 1, 2])
 server.sendall(request)
 process = int.from_bytes(server.recv(8))
@@ -159,12 +163,16 @@ def _answer(connection: socket.socket) -> None:
     for file in files:
         os.close(file)
     ended = os.pidfd_open(process)
-    connection.sendall(process.to_bytes(8))
+    gone = (BrokenPipeError, ConnectionResetError)  # the command was killed
+    with suppress(*gone):
+        connection.sendall(process.to_bytes(8))
     ready, _, _ = select.select([ended, connection.fileno()], [], [])
     if ended not in ready:
-        os.killpg(process, signal.SIGKILL)
+        os.kill(process, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it was not yet the first of a group
+            os.killpg(process, signal.SIGKILL)
     _, status = os.waitpid(process, 0)
-    with suppress(BrokenPipeError, ConnectionResetError):
+    with suppress(*gone):
         connection.sendall(os.waitstatus_to_exitcode(status).to_bytes(8, signed=True))
     os._exit(0)
 
@@ -176,7 +184,8 @@ def _become(arguments: list[str], folder: str, environment: dict[str, str], file
         os.dup2(file, number)
         os.close(file)
     sys.stdin = open(0, closefd=False)  # noqa: SIM115
-    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    buffering = 1 if environment.get("PYTHONUNBUFFERED") else -1  # lines, or blocks
+    sys.stdout = open(1, "w", buffering=buffering, closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     os.chdir(folder)
     os.environ.clear()
