@@ -8,7 +8,9 @@ import shlex
 import signal
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,17 +38,33 @@ def reproduced(finished: FinishedRun, tmp_path_factory: pytest.TempPathFactory) 
     return finished.copy(tmp_path_factory.mktemp("copy") / "aerofuse")
 
 
-def test_another_fusion_method_runs_the_hybrid_again_and_nothing_else(reproduced: Path) -> None:
-    output = run_dvc_warm(reproduced, "exp", "run", "--name", "another-method", "-S", "fusion_method=attention").stdout
+@dataclass(frozen=True)
+class Experiment:
+    """What DVC printed, and what lay in the working folder afterwards."""
+
+    output: str
+    record: dict[str, Any]
+    difference: dict[str, Any]  # of the metrics
+
+
+@pytest.fixture(scope="module")
+def attention(reproduced: Path) -> Experiment:
+    """The first command of docs/experiments.md."""
+    command = next(commands(ROOT / "docs/experiments.md"))
+    assert command == "dvc exp run --name attention -S fusion_method=attention"
+    output = run_dvc_warm(reproduced, *shlex.split(command)[1:]).stdout
     record = json.loads((reproduced / "models/hybrid/model.json").read_text())
     difference = json.loads(run_dvc_warm(reproduced, "metrics", "diff", "--json").stdout)
-    git(reproduced, "checkout", "--quiet", "--force", "HEAD")
-    run_dvc_warm(reproduced, "checkout", "--force")
-    assert ran(output) == STAGES_OF_FUSION
-    assert record["architecture"]["fusion_method"] == "attention"
-    error = difference["metrics/evaluate/hybrid.json"]["hybrid.clarity_rmse"]
+    _go_back(reproduced)
+    return Experiment(output, record, difference)
+
+
+def test_another_fusion_method_runs_the_hybrid_again_and_nothing_else(attention: Experiment) -> None:
+    assert ran(attention.output) == STAGES_OF_FUSION
+    assert attention.record["architecture"]["fusion_method"] == "attention"
+    error = attention.difference["metrics/evaluate/hybrid.json"]["hybrid.clarity_rmse"]
     assert error["new"] != error["old"]
-    assert "metrics/evaluate/multi_task.json" not in difference
+    assert "metrics/evaluate/multi_task.json" not in attention.difference
 
 
 @pytest.mark.parametrize(
@@ -128,12 +146,13 @@ def _written_ns(path: Path) -> int | None:
         return None
 
 
-def test_the_commands_of_the_page_about_experiments_in_their_order(reproduced: Path) -> None:
-    for command in commands(ROOT / "docs/experiments.md"):
+def test_the_commands_of_the_page_about_experiments_in_their_order(reproduced: Path, attention: Experiment) -> None:
+    assert attention.output  # of the first one
+    for command in list(commands(ROOT / "docs/experiments.md"))[1:]:
         program, *arguments = shlex.split(command)
         assert program == "dvc"
         if arguments[:2] == ["exp", "run"] and "--name" not in arguments:
-            arguments.append("check_params")  # the first is run whole
+            arguments.append("check_params")  # the first was run whole
         if "--queue" not in arguments and arguments[:2] == ["exp", "run"]:
             _go_back(reproduced)
         if "NAME" in arguments:
@@ -165,7 +184,7 @@ def _finished(folder: Path) -> str:
 
 def test_a_sweep_has_a_row_for_each_fusion_method(reproduced: Path) -> None:
     done = subprocess.run(
-        ["python", "-m", "tools.studies.sweep", "--fusion-method", "concat", "attention", "--seeds", "0"],
+        ["python", "-m", "tools.studies.sweep", "--fusion-method", "concat", "add", "--seeds", "0"],
         cwd=reproduced,
         env=warm_environment() | {"PYTHONPATH": str(reproduced / "src")},
         capture_output=True,
@@ -174,7 +193,7 @@ def test_a_sweep_has_a_row_for_each_fusion_method(reproduced: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert (reproduced / "reports/sweep.md").read_text(encoding="utf-8") == done.stdout
     report = json.loads((reproduced / "reports/sweep.json").read_text(encoding="utf-8"))
-    assert {summary["fusion_method"] for summary in report["fusion_methods"]} == {"concat", "attention"}
+    assert {summary["fusion_method"] for summary in report["fusion_methods"]} == {"concat", "add"}
     # This cell is what `dvc repro` has made already.
     hybrid = json.loads((reproduced / "metrics/evaluate/hybrid.json").read_text(encoding="utf-8"))["hybrid"]
     own = next(each for each in report["experiments"] if each["cell"]["fusion_method"] == "concat")
