@@ -14,6 +14,7 @@ from aerofuse.ingest.prepare import prepare_photos
 from aerofuse.ingest.sources import SyntheticSource
 from aerofuse.planning.clocks import Estimated
 from aerofuse.synthetic.params import SyntheticParams
+from tests.pipeline import FinishedRun, finished_run
 
 IMAGE_SIZE_PX = 96
 ESTIMATED = Estimated(flops_per_second=5e10, bytes_per_second=1e10)
@@ -23,14 +24,26 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Minutes each. The first makes the finished run that the third and the fourth start from.
+LONGEST = (
+    "test_pipeline.py",
+    "test_pipeline_photos.py",
+    "test_pipeline_experiments.py",
+    "test_chaos.py",
+    "test_docs_commands.py",
+    "test_pipeline_killed.py",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file that is slow as a whole comes first: at the end, the other processes would wait for it."""
+    """What takes longest comes first, then what is slow as a whole: at the end, the other processes would wait."""
 
-    def is_slow(item: pytest.Item) -> bool:
+    def place(item: pytest.Item) -> tuple[int, bool]:
         file = item.getparent(pytest.Module)
-        return file is not None and any(mark.name == "slow" for mark in file.own_markers)
+        is_slow = file is not None and any(mark.name == "slow" for mark in file.own_markers)
+        return LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST), not is_slow
 
-    items.sort(key=is_slow, reverse=True)
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -53,6 +66,11 @@ def prepared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = SyntheticSource(SyntheticParams(num_images=160, num_airframes=60), seed=0)
     prepare_photos(source, SplitParams(train=0.6, validation=0.2, test=0.2, seed=0), IMAGE_SIZE_PX, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    return finished_run(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

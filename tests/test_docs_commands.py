@@ -10,7 +10,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from tests.inference.small_packages import write_small_package
 from tests.ingest.fgvc_archive import make_fgvc, pack
 from tests.ingest.photo_folder import draw_folder
 from tests.new_python import check_in_new_python
-from tests.pipeline import ENVIRONMENT, clone_on_a_shrunken_recipe, git, ran, run_dvc
+from tests.pipeline import clone_on_a_shrunken_recipe, git, ran, run_dvc_warm, warm_environment
 from tests.serving.photos import write_photo
 from tests.tracking.servers import free_port
 
@@ -68,17 +67,17 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     origin = folder.parent / "origin.git"
     git(folder.parent, "clone", "--quiet", "--bare", str(folder), str(origin))
     git(folder, "remote", "set-url", "origin", str(origin))
-    run_dvc(folder, "exp", "run", "--name", "tried", "-S", "seed=7", "check_params")
+    run_dvc_warm(folder, "exp", "run", "--name", "tried", "-S", "seed=7", "check_params")
     write_small_package(folder / "models/aerofuse", "concat")
     return folder
 
 
 def _run(command: str, folder: Path) -> str:
-    program = f'{shlex.quote(sys.executable)} -c "import sys; from aerofuse.cli.main import main; sys.exit(main())"'
+    program = 'python -c "import sys; from aerofuse.cli.main import main; sys.exit(main())"'
     done = subprocess.run(
         ["bash", "-c", re.sub(r"^aerofuse ", f"{program} ", command)],
         cwd=folder,
-        env=ENVIRONMENT | {"PYTHONPATH": str(ROOT / "src")},
+        env=warm_environment() | {"PYTHONPATH": str(ROOT / "src")},
         capture_output=True,
         text=True,
     )
@@ -99,7 +98,7 @@ def _experiment(command: str, clone: Path) -> None:
         command = command.replace("/photos", str(root)) if "data.root=/photos" in command else command
     if ARCHIVE in command:
         _download(f"curl -LO https://example.org/{ARCHIVE}", clone)
-    output = run_dvc(clone, *shlex.split(command)[1:], stage).stdout
+    output = run_dvc_warm(clone, *shlex.split(command)[1:], stage).stdout
     assert stage in ran(output), output
 
 
@@ -116,7 +115,7 @@ def _dvc(command: str, clone: Path) -> None:
     """With a result that differs from the committed one."""
     metrics = clone / "metrics/evaluate/hybrid.json"
     metrics.write_text(metrics.read_text(encoding="utf-8").replace("0.8", "0.7"), encoding="utf-8")
-    assert run_dvc(clone, *shlex.split(command.replace("NAME", "tried"))[1:]).stdout
+    assert run_dvc_warm(clone, *shlex.split(command.replace("NAME", "tried"))[1:]).stdout
 
 
 def _make(command: str, clone: Path) -> None:

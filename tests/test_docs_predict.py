@@ -7,13 +7,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.imports import ROOT
 from tests.inference.small_packages import write_model, write_small_package
+from tests.warm_python import warm_python
 
 pytestmark = [pytest.mark.slow, pytest.mark.large]
 
@@ -24,12 +24,13 @@ COMMAND = '#!/bin/sh\nexec {python} -c "import sys; from aerofuse.cli.main impor
 
 
 def test_every_block_runs(tmp_path: Path) -> None:
+    python = f"{warm_python()}/python"
     write_small_package(tmp_path / "models/aerofuse", "concat")
     write_model(tmp_path / "models/multi_task", "multi_task")
     shutil.copytree(ROOT / "docs/photos", tmp_path / "docs/photos")
     command = tmp_path / "bin/aerofuse"
     command.parent.mkdir()
-    command.write_text(COMMAND.format(python=sys.executable))
+    command.write_text(COMMAND.format(python=python))
     command.chmod(0o755)
     environment = os.environ | {
         "PATH": f"{command.parent}{os.pathsep}{os.environ['PATH']}",
@@ -42,7 +43,7 @@ def test_every_block_runs(tmp_path: Path) -> None:
             continue
         lines = [content] if language == "python" else content.splitlines()
         for line in lines:
-            start = [sys.executable, "-c"] if language == "python" else ["bash", "-c"]
+            start = [python, "-c"] if language == "python" else ["bash", "-c"]
             done = subprocess.run([*start, line], cwd=tmp_path, env=environment, capture_output=True, text=True)
             assert done.returncode == 0, f"{line}\n{done.stderr}"
             assert done.stdout or ">" in line, line
@@ -59,10 +60,11 @@ def test_every_subcommand_and_option_named_is_there() -> None:
     """A word in backquotes that begins with two dashes is an option of `predict` or `export`."""
     from aerofuse.cli.main import COMMANDS
 
+    python = f"{warm_python()}/python"
     shown = ""
     for name in COMMANDS:
         done = subprocess.run(
-            [sys.executable, "-c", "from aerofuse.cli.main import main; main()", name, "--help"],
+            [python, "-c", "from aerofuse.cli.main import main; main()", name, "--help"],
             env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
             capture_output=True,
             text=True,

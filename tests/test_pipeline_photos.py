@@ -21,7 +21,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from tests.data.test_photo import bomb, broken_png, deep_planes, floats
 from tests.ingest.fgvc_archive import make_fgvc, pack
 from tests.ingest.photo_folder import PhotoFolder, draw_folder
-from tests.pipeline import clone_on_a_shrunken_recipe, git, ran, run_dvc
+from tests.pipeline import clone_on_a_shrunken_recipe, git, ran, run_dvc_warm, tracked_trainings
 
 pytestmark = [pytest.mark.slow, pytest.mark.large]
 
@@ -159,19 +159,35 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> PhotoFolder:
     return _messy(tmp_path_factory.mktemp("table") / "photos")
 
 
+# The batch of one phase and the budget of all are found by the stages themselves.
+AUTO = {
+    "training.gradient_checkpointing.policy": "budget",
+    "training.gradient_checkpointing.budget": "auto",
+    "training.memory_reserve": 0.0,
+    "training.largest_batch_size": 40,
+    "recipes.quick.train_stage_c.batch_size": "auto",
+}
+
+
 @pytest.fixture(scope="module")
-def on_table(tmp_path_factory: pytest.TempPathFactory, folder: PhotoFolder) -> Path:
-    """A clone after `dvc repro` on the messy folder, its results committed."""
+def run_on_table(tmp_path_factory: pytest.TempPathFactory, folder: PhotoFolder) -> tuple[Path, str]:
+    """A clone after `dvc repro` on the messy folder with `AUTO`, its results committed, and what DVC printed."""
     data: dict[str, Any] = {
         "source": "table",
         "root": str(folder.root),
         "labels": str(folder.labels),
         "max_bad_fraction": 0.1,
     }
-    clone = clone_on_a_shrunken_recipe(tmp_path_factory.mktemp("clone") / "aerofuse", data)
-    run_dvc(clone, "repro")
+    clone = clone_on_a_shrunken_recipe(tmp_path_factory.mktemp("clone") / "aerofuse", data, changes=AUTO)
+    output = run_dvc_warm(clone, "repro").stdout
     git(clone, "add", "--all")
     git(clone, "commit", "--quiet", "--message", "results")
+    return clone, output
+
+
+@pytest.fixture(scope="module")
+def on_table(run_on_table: tuple[Path, str]) -> Path:
+    clone, _ = run_on_table
     return clone
 
 
@@ -198,6 +214,23 @@ def test_a_messy_folder_is_compared(on_table: Path) -> None:
     assert metrics["airline_labelled"] < metrics["type_labelled"]
     assert metrics["clarity_labelled"] < metrics["type_labelled"]
     assert metrics["block_labelled"] < metrics["clarity_labelled"]
+
+
+def test_batch_and_budget_on_auto(run_on_table: tuple[Path, str]) -> None:
+    clone, output = run_on_table
+    stages = [path.stem for path in (clone / "reports/times").glob("train_*.json")]
+    memory = {stage: json.loads((clone / f"reports/times/{stage}.json").read_text())["memory"] for stage in stages}
+    compared = json.loads((clone / "reports/comparison.json").read_text())["settings"]["batch_size"]
+    runs = tracked_trainings(clone)
+    assert len(stages) == len(runs) == 5
+    assert memory["train_stage_c"]["batch_size"] == compared <= 40
+    assert memory["train_stage_b"]["batch_size"] == 32
+    assert "confirmed by a real step" in output
+    for run in runs:
+        record = memory[run.info.run_name]
+        assert run.data.metrics["memory/peak_bytes"] == record["peak_bytes"]
+        assert run.data.metrics["memory/predicted_peak_bytes"] == record["predicted_peak_bytes"]
+        assert run.data.params["memory.batch_size"] == str(record["batch_size"])
 
 
 def test_there_are_many_kinds_of_fault() -> None:
@@ -296,10 +329,10 @@ def test_a_label_that_cannot_be_stops_with_its_row_and_its_remedy(on_table: Path
     table.loc[3, "clarity"] = 12.5
     table.to_csv(folder.labels, index=False)
     try:
-        done = run_dvc(on_table, "repro", "prepare", check=False)
+        done = run_dvc_warm(on_table, "repro", "prepare", check=False)
     finally:
         folder.labels.write_bytes(before)
-        run_dvc(on_table, "checkout")
+        run_dvc_warm(on_table, "checkout")
         git(on_table, "checkout", "--", "reports")
     assert done.returncode != 0
     assert "row 5, clarity '12.5': must be from 0 to 1; a percentage must be divided by 100" in done.stdout
@@ -309,7 +342,7 @@ def test_another_fusion_method_leaves_the_data_alone(on_table: Path) -> None:
     params = on_table / "params.yaml"
     before = params.read_text(encoding="utf-8")
     params.write_text(before.replace("fusion_method: concat", "fusion_method: attention"), encoding="utf-8")
-    changed = json.loads(run_dvc(on_table, "status", "dvc.yaml", "--json").stdout)
+    changed = json.loads(run_dvc_warm(on_table, "status", "dvc.yaml", "--json").stdout)
     params.write_text(before, encoding="utf-8")
     assert "train_hybrid@stage_a" in changed
     assert "prepare" not in changed
@@ -322,7 +355,7 @@ def test_one_changed_label_prepares_and_trains_again(on_table: Path, folder: Pho
     table.to_csv(folder.labels, index=False)
     shards = {path: path.stat().st_mtime_ns for path in (on_table / ".resume/prepare/photos").iterdir()}
     try:
-        output = run_dvc(on_table, "repro", "train_baseline@multi_task").stdout
+        output = run_dvc_warm(on_table, "repro", "train_baseline@multi_task").stdout
     finally:
         folder.labels.write_bytes(before)
     assert {"prepare", "train_baseline@multi_task"} <= ran(output)
@@ -334,7 +367,7 @@ def test_an_fgvc_archive_is_compared(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "fgvc-aircraft-2013b")
     data = {"source": "fgvc", "root": str(archive), "crop": {"to_box": True, "padding": 0.1}}
     clone = clone_on_a_shrunken_recipe(tmp_path / "aerofuse", data)
-    run_dvc(clone, "repro")
+    run_dvc_warm(clone, "repro")
     metrics = json.loads((clone / "metrics/evaluate/hybrid.json").read_text())["hybrid"]
     assert metrics["type_labelled"] == 24
     assert {name.partition("_")[0] for name in metrics} == {"type"}
@@ -342,4 +375,4 @@ def test_an_fgvc_archive_is_compared(tmp_path: Path) -> None:
     assert counts == {"train": 48, "validation": 24, "test": 24}
     assert "no test image has a label of airline" in (clone / "reports/comparison.md").read_text()
     assert "No test image has a label of airline." in (clone / "reports/index.html").read_text()
-    assert "up to date" in run_dvc(clone, "repro").stdout
+    assert "up to date" in run_dvc_warm(clone, "repro").stdout

@@ -15,6 +15,7 @@ import pytest
 
 from aerofuse.training.params import Parallelism
 from tests.imports import ROOT
+from tests.warm_python import warm_python
 
 pytestmark = pytest.mark.slow
 
@@ -22,22 +23,42 @@ SCRIPT = "tests.training.training_in_processes"
 
 
 def _start(
-    processes: int, folder: Path, output: Path, states: Path, parallelism: str, room: int = 99
+    processes: int,
+    folder: Path,
+    output: Path,
+    states: Path,
+    parallelism: str,
+    room: int = 99,
+    python: str = sys.executable,
 ) -> subprocess.Popen[bytes]:
     states.mkdir(exist_ok=True)
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
-    command = [sys.executable, *launcher, "-m", SCRIPT, str(folder), str(output), str(states), parallelism, str(room)]
+    command = [python, *launcher, "-m", SCRIPT, str(folder), str(output), str(states), parallelism, str(room)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+    environment["PYTHON_EXEC"] = python  # what torchrun starts the processes with
     return subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
 
 
-def _run(processes: int, folder: Path, workplace: Path, parallelism: str = "ddp", room: int = 99) -> dict[str, Any]:
+def _run(
+    processes: int,
+    folder: Path,
+    workplace: Path,
+    parallelism: str = "ddp",
+    room: int = 99,
+    python: str = sys.executable,
+) -> dict[str, Any]:
     output = workplace / f"{processes}.json"
-    process = _start(processes, folder, output, workplace / "states", parallelism, room)
+    process = _start(processes, folder, output, workplace / "states", parallelism, room, python)
     assert process.wait(timeout=300) == 0
     found: dict[str, Any] = json.loads(output.read_text())
     assert found["processes"] == processes
     return found
+
+
+@pytest.fixture(scope="module")
+def quick_python() -> str:
+    """For the long tests: it starts at once. The others start as a user's do."""
+    return f"{warm_python()}/python"
 
 
 @pytest.fixture(scope="module")
@@ -62,31 +83,37 @@ def _assert_alike(found: dict[str, Any], expected: dict[str, Any]) -> None:
 @pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.large)])
 @pytest.mark.parametrize("parallelism", get_args(Parallelism))
 def test_processes_give_what_one_gives(
-    parallelism: str, processes: int, prepared_folder: Path, tmp_path: Path, alone: dict[str, Any]
+    parallelism: str,
+    processes: int,
+    prepared_folder: Path,
+    tmp_path: Path,
+    alone: dict[str, Any],
+    request: pytest.FixtureRequest,
 ) -> None:
-    _assert_alike(_run(processes, prepared_folder, tmp_path, parallelism), alone)
+    python = sys.executable if processes == 2 else request.getfixturevalue("quick_python")
+    _assert_alike(_run(processes, prepared_folder, tmp_path, parallelism, python=python), alone)
 
 
 @pytest.mark.large
 def test_where_one_runs_out_of_memory_all_make_smaller_parts(
-    prepared_folder: Path, tmp_path: Path, alone: dict[str, Any], capfd: pytest.CaptureFixture[str]
+    prepared_folder: Path, tmp_path: Path, alone: dict[str, Any], quick_python: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    _assert_alike(_run(2, prepared_folder, tmp_path, room=3), alone)
+    _assert_alike(_run(2, prepared_folder, tmp_path, room=3, python=quick_python), alone)
     assert capfd.readouterr().err.count("run in parts of 2 from now on") == 2  # 8, then 4, did not fit in one of them
 
 
 @pytest.mark.large
 @pytest.mark.parametrize("parallelism", get_args(Parallelism))
 def test_they_stop_together_and_go_on(
-    parallelism: str, prepared_folder: Path, tmp_path: Path, alone: dict[str, Any]
+    parallelism: str, prepared_folder: Path, tmp_path: Path, alone: dict[str, Any], quick_python: str
 ) -> None:
     states = tmp_path / "states"
-    process = _start(2, prepared_folder, tmp_path / "unused.json", states, parallelism)
+    process = _start(2, prepared_folder, tmp_path / "unused.json", states, parallelism, python=quick_python)
     deadline = time.monotonic() + 120
     while not list(states.glob("state-*")) and time.monotonic() < deadline:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGTERM)
     assert process.wait(timeout=60) != 0
-    found = _run(2, prepared_folder, tmp_path, parallelism)
+    found = _run(2, prepared_folder, tmp_path, parallelism, python=quick_python)
     assert found["resumed"] == 1
     _assert_alike(found, alone)

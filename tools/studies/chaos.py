@@ -90,8 +90,13 @@ def run_chaos(workplace: Path, recipe: str, kills: int, seed: int, prepare: Call
     calm.start()
     while not calm.wait(60):
         logger.info("%3.0f s, %s", time.monotonic() - started, calm.where()[0])
-    result = ChaosResult(recipe, round(time.monotonic() - started, 1))
-    logger.info("it took %.0f s; now with %d kills", result.undisturbed_seconds, kills)
+    seconds = round(time.monotonic() - started, 1)
+    logger.info("it took %.0f s; now with %d kills", seconds, kills)
+    return compare_disturbed(disturbed, calm, ChaosResult(recipe, seconds), kills, seed)
+
+
+def compare_disturbed(disturbed: Pipeline, calm: Pipeline, result: ChaosResult, kills: int, seed: int) -> ChaosResult:
+    """Run `disturbed`, and add to `result` what was done to it and what differs from `calm`, which has run."""
     _disturb(disturbed, result, kills, random.Random(seed))
     expected, found = calm.products(), disturbed.products()
     result.files = len(expected)

@@ -7,20 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline import clone_on_a_shrunken_recipe
-from tools.studies.chaos import ChaosResult, Fault, chaos_page, run_chaos
+from tests.pipeline import ENVIRONMENT, FinishedRun, git, run_dvc, warm_environment
+from tools.studies.chaos import ChaosResult, Fault, chaos_page, compare_disturbed, run_chaos
+from tools.studies.killable_pipeline import Pipeline
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.mark.large
 def test_a_pipeline_that_is_killed_again_and_again_gives_the_same_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    origin = clone_on_a_shrunken_recipe(tmp_path / "origin", epochs=2)
-    monkeypatch.chdir(origin)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    result = run_chaos(tmp_path / "work", "quick", kills=6, seed=1, prepare=lambda root: None)
+    origin = tmp_path / "disturbed"
+    git(tmp_path, "clone", "--quiet", str(finished.folder), str(origin))
+    git(origin, "reset", "--quiet", "--hard", "HEAD^")  # before there were results
+    assert not (origin / "dvc.lock").exists()
+    for name, value in warm_environment().items():
+        monkeypatch.setenv(name, value)
+    calm = ChaosResult("quick", finished.seconds)
+    result = compare_disturbed(Pipeline(origin), Pipeline(finished.folder), calm, kills=6, seed=1)
     assert result.different == []
     metrics = list((origin / "metrics").rglob("*.json"))
     trainings = list((origin / "metrics/train").glob("*.json"))
@@ -30,6 +35,36 @@ def test_a_pipeline_that_is_killed_again_and_again_gives_the_same_bits(
     assert any(fault.repeated_epochs is not None for fault in result.faults)
     assert result.most_repeated_epochs <= 1.0
     assert result.survived
+
+
+_PIPELINE = """
+stages:
+  train:
+    cmd: mkdir -p metrics models/made && date +%s%N > metrics/made.json && echo weights > models/made/model.safetensors
+    outs: [models/made]
+    metrics: [metrics/made.json: {cache: false}]
+"""
+
+
+def test_a_pipeline_that_is_not_the_same_twice_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both runs in clones, without a kill; the moment when it ran is a metric."""
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    origin = tmp_path / "origin"
+    origin.mkdir()
+    monkeypatch.chdir(origin)
+    git(origin, "init", "--quiet")
+    run_dvc(origin, "init", "--quiet")
+    (origin / "dvc.yaml").write_text(_PIPELINE, encoding="utf-8")
+    git(origin, "add", "--all")
+    git(origin, "commit", "--quiet", "--message", "a pipeline")
+    prepared: list[str] = []
+    result = run_chaos(tmp_path, "quick", kills=0, seed=0, prepare=lambda root: prepared.append(root.name))
+    assert prepared == ["calm", "disturbed"]
+    assert result.different == ["metrics/made.json"]
+    assert (result.files, result.faults) == (2, [])
+    assert not result.survived
+    assert result.undisturbed_seconds > 0 < result.disturbed_seconds
 
 
 def test_the_page_names_faults_and_differences() -> None:
