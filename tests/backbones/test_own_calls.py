@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.distributed.fsdp import fully_shard
+from torch.multiprocessing.spawn import spawn
 
 from aerofuse.backbones.backbone import Backbone
-from aerofuse.checkpointing.policy import RecomputeAll, Selective
+from aerofuse.checkpointing.policy import RecomputeAll, Segments, Selective
 from tests.backbones.conftest import SMALLEST, shrunken_backbone, small_batch
+
 
 def places(network: nn.Module) -> list[str]:
     """The last module of each class that holds others: the network itself, stages, rows of blocks, blocks, parts."""
@@ -24,7 +30,7 @@ def doubled(_module: nn.Module, _inputs: object, outputs: Tensor) -> Tensor:
 
 def override(module: nn.Module) -> None:
     forward = module.forward
-    module.forward = lambda *inputs: 2 * forward(*inputs)  # type: ignore[method-assign]
+    module.forward = lambda *inputs: 2 * forward(*inputs)
 
 
 def test_a_hook_anywhere_is_called(family: str) -> None:
@@ -96,3 +102,54 @@ def test_a_block_in_place_of_the_librarys_is_called(family: str, wrap: Callable[
     assert_like_the_network(backbone, images, name)
     backbone.enable_gradient_checkpointing(segments=2)
     assert_like_the_network(backbone, images, name)
+
+
+@pytest.mark.timed
+@pytest.mark.parametrize(
+    "setting", [{"policy": "recompute_all"}, {"segments": 2}, {"budget": 0.9}], ids=["all", "segments", "budget"]
+)
+def test_a_hook_sees_no_batch_but_the_users(setting: dict[str, Any]) -> None:
+    """It asks for a value, as one that logs does; and `momentum=None` makes BatchNorm ask for one."""
+    backbone, images = shrunken_backbone("resnet"), torch.randn(4, 3, 64, 64)
+    torch.nn.init.ones_(backbone.model.get_submodule("bn1").weight)  # type: ignore[arg-type]
+    backbone.model.get_submodule("bn1").momentum = None  # type: ignore[assignment]
+    seen: list[float] = []
+    backbone.model.get_submodule("layer1.0").register_forward_hook(lambda *values: seen.append(float(values[2].sum())))
+    assert_like_the_network(backbone, images, "without")
+    once = seen[-1]
+    seen.clear()
+    backbone.enable_gradient_checkpointing(**setting)
+    assert_like_the_network(backbone, images, setting)
+    assert set(seen) == {once}
+    assert len(seen) <= 3  # by the network itself, and twice where the block is computed again
+
+
+def _sharded_gradients(rank: int, folder: str) -> None:
+    """Of the first of two processes, by policy: whether they are those without checkpointing."""
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    expected: list[Tensor] = []
+    answers: dict[str, bool] = {}
+    for policy in (None, RecomputeAll(), Segments(3)):
+        backbone = shrunken_backbone("convnext")
+        backbone.checkpointing = policy
+        for name in ("stages.1.blocks.0", "stages.2.blocks.0", "stages.2.blocks.1"):
+            fully_shard(backbone.model.get_submodule(name))
+        fully_shard(backbone)
+        torch.manual_seed(rank)
+        outputs = backbone(torch.randn(2, 3, 64, 64))
+        outputs.square().mean().backward()
+        found = [outputs.detach(), *(parameter.grad.full_tensor() for parameter in backbone.parameters())]  # type: ignore[union-attr]
+        if policy is None:
+            expected = found
+        answers[str(policy)] = all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+    Path(folder, f"{rank}.json").write_text(json.dumps(answers))
+    with pytest.raises(ValueError, match=r"in shares.*before it is sharded"):
+        backbone.enable_gradient_checkpointing(budget=0.8)(torch.randn(2, 3, 64, 64))
+    distributed.destroy_process_group()
+
+
+def test_blocks_in_shares(tmp_path: Path) -> None:
+    spawn(_sharded_gradients, args=(str(tmp_path),), nprocs=2)
+    for rank in (0, 1):
+        assert set(json.loads((tmp_path / f"{rank}.json").read_text()).values()) == {True}

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from aerofuse.checkpointing.chain import Unit
 from aerofuse.common.torchvision_pairing import ensure_torchvision_imports
+from aerofuse.memory.torch_private import MODULE_HOOKS
 
 ensure_torchvision_imports()
 
@@ -27,7 +28,6 @@ Network = Any
 
 # Whose forward passes the chains below write out.
 _LIBRARIES = ("timm.", "torch.nn.modules.", "torchvision.")
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def keep_calls(model: nn.Module, units: Sequence[Unit]) -> Iterator[Unit]:
@@ -58,7 +58,7 @@ def _has_own_call(module: nn.Module) -> bool:
         not type(module).__module__.startswith(_LIBRARIES)
         or "forward" in vars(module)
         or module._compiled_call_impl is not None
-        or any(getattr(module, hooks) for hooks in _HOOKS)
+        or any(getattr(module, hooks) for hooks in MODULE_HOOKS)
     )
 
 
