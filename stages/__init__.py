@@ -13,6 +13,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
+from aerofuse.common.threads import sleep_while_waiting
+
+sleep_while_waiting()  # a stage imports torch after this package
+
 
 def run(stage: Callable[[], object]) -> None:
     """Run a stage; an error that a user can mend ends it with its message instead of a traceback."""

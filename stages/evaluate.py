@@ -54,6 +54,7 @@ def evaluate(name: str) -> None:
         "latency_ms": latency.median_ms,
         "latency_p95_ms": latency.p95_ms,
         "device": latency.device_name,
+        "busy_elsewhere": latency.busy_elsewhere,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "image_size": record.image_size_px,
     }

@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -7,7 +12,7 @@ import pytest
 import torch
 
 from aerofuse.common import hardware
-from aerofuse.common.hardware import DeviceMemory, device_name, memory_of
+from aerofuse.common.hardware import DeviceMemory, OtherWork, device_name, memory_of
 
 CPU = torch.device("cpu")
 
@@ -78,3 +83,26 @@ def test_what_the_allocator_keeps_for_later_is_free() -> None:
     assert before.free_bytes - memory_of(device).free_bytes >= tensor.nbytes
     del tensor
     assert memory_of(device).free_bytes >= before.free_bytes - 10_000_000
+
+
+_BUSY = "while True: pass"
+
+
+def test_the_work_of_others_is_told_from_ones_own() -> None:
+    command = [sys.executable, "-c", _BUSY]
+    *_, before = hardware._cpu_seconds()
+    with subprocess.Popen(command) as started:
+        time.sleep(1.5)
+        *_, after = hardware._cpu_seconds()
+        started.kill()
+    assert after - before > 0.2  # what a process starts is its own work
+    # Its parent ends at once, so that it is no child of this process.
+    quiet = "stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL"
+    orphan = f"import subprocess; print(subprocess.Popen({command!r}, {quiet}).pid)"
+    done = subprocess.run([sys.executable, "-c", orphan], capture_output=True, text=True, check=True)
+    try:
+        meter = OtherWork()
+        time.sleep(1.5)
+        assert 0.3 / (psutil.cpu_count() or 1) < meter.share() <= 1
+    finally:
+        os.kill(int(done.stdout), signal.SIGKILL)

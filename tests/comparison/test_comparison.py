@@ -65,8 +65,8 @@ def test_flat_metrics_do_not_depend_on_times() -> None:
     fast, slow = samples.results(), samples.results()
     slow["hybrid"] = dataclasses.replace(
         slow["hybrid"],
-        times=EvaluationTimes(500.0, 600.0, "Slow CPU", 1_500_000, 96),
-        training=tuple(TrainingTimes(999.0, 2, 6000, 6.0, "Slow CPU", None, 0.1, 0) for _ in range(3)),
+        times=EvaluationTimes(500.0, 600.0, "Slow CPU", 0.0, 1_500_000, 96),
+        training=tuple(TrainingTimes(999.0, 2, 6000, 6.0, "Slow CPU", 0.0, None, 0.1, 0) for _ in range(3)),
     )
     flat = compare_models(fast, SETTINGS).flat_metrics()
     slow_comparison = compare_models(slow, SETTINGS)
@@ -107,7 +107,7 @@ def test_times_files_are_read_strictly(tmp_path: Path) -> None:
     path = tmp_path / "evaluate_hybrid.json"
     with pytest.raises(FileNotFoundError, match="dvc repro evaluate@hybrid"):
         EvaluationTimes.read(path)
-    times = EvaluationTimes(1.0, 2.0, "CPU", 3, 96)
+    times = EvaluationTimes(1.0, 2.0, "CPU", 0.0, 3, 96)
     path.write_text(json.dumps(dataclasses.asdict(times)))
     assert EvaluationTimes.read(path) == times
     with pytest.raises(ValueError, match="must hold exactly seconds, epochs"):

@@ -19,7 +19,7 @@ from aerofuse.comparison.gates import (
 from aerofuse.comparison.times import EvaluationTimes, TrainingTimes
 from aerofuse.metrics.statistics import Difference, McNemar
 
-TRAINED = TrainingTimes(10.0, 2, 100, 10.0, "NVIDIA H200", 16_000_000_000, 0.1, 0)
+TRAINED = TrainingTimes(10.0, 2, 100, 10.0, "NVIDIA H200", 0.0, 16_000_000_000, 0.1, 0)
 
 
 @pytest.mark.parametrize(
@@ -91,9 +91,10 @@ def test_the_gain_comes_with_its_interval() -> None:
 
 
 def test_latency_names_its_device() -> None:
-    measurements = measure_latency(EvaluationTimes(12.0, 15.0, "Some CPU", 1000, 96))
+    measurements = measure_latency(EvaluationTimes(12.0, 15.0, "Some CPU", 0.04, 1000, 96))
     assert measurements.value == 12.0
     assert measurements.note.startswith("Some CPU, 96 px")
+    assert measurements.note.endswith("other programs took 4% of the processors' time")
 
 
 def test_memory_is_measurable_in_one_setting_only() -> None:

@@ -16,6 +16,7 @@ SPENT = {
     "images": 90,
     "images_per_second": 10.0,
     "device": "CPU",
+    "busy_elsewhere": 0.0,
     "peak_memory_bytes": None,
     "seconds_saving_state": 0.1,
     "resumed": 0,

@@ -58,7 +58,10 @@ def test_a_program_that_differs_is_refused() -> None:
 
 def test_the_fastest_is_named_for_each_batch() -> None:
     times = {"torch eager": (5.0, 60.0), "ONNX Runtime": (3.0, 70.0)}
-    latency = {way: {1: Latency(one, one, "CPU"), 16: Latency(many, many, "CPU")} for way, (one, many) in times.items()}
+    latency = {
+        way: {1: Latency(one, one, "CPU", 0.0), 16: Latency(many, many, "CPU", 0.0)}
+        for way, (one, many) in times.items()
+    }
     check = ExportCheck("CPU", {}, latency)
     assert (check.fastest(1), check.fastest(16)) == ("ONNX Runtime", "torch eager")
 

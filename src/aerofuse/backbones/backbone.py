@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from aerofuse.backbones.chains import keep_calls
 from aerofuse.backbones.families import FAMILIES, family_of
 from aerofuse.checkpointing.chain import Unit
 from aerofuse.planning.checkpointed import CheckpointedChain
@@ -37,7 +38,11 @@ class Backbone(CheckpointedChain):
 
         Read anew each time, so that a copy of this backbone has a chain of its own modules.
         """
-        return tuple(FAMILIES[self.family].read_chain(self.model))
+        try:
+            units = tuple(FAMILIES[self.family].read_chain(self.model))
+        except AttributeError:  # of a stage or block that somebody put in place of the library's
+            return (Unit.of("model", self.model),)
+        return tuple(keep_calls(self.model, units))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the features. Raises `ValueError` for inputs of another number of dimensions."""

@@ -1,26 +1,65 @@
 """How the chain of units is read from a network, for each of the ten families.
 
-The composition of the units is the network's own forward pass. Transformer blocks are two units, attention and
-perceptron, so that a plan may treat them differently.
+The composition of the units is the network's own forward pass. Transformer blocks are two units, attention and MLP, so
+that a plan may treat them differently.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 from torch import Tensor, nn
 
 from aerofuse.checkpointing.chain import Unit
 from aerofuse.common.torchvision_pairing import ensure_torchvision_imports
+from aerofuse.memory.torch_private import MODULE_HOOKS
 
 ensure_torchvision_imports()
 
 from timm.models.efficientnet import EfficientNet  # noqa: E402
+from timm.models.maxxvit import MaxxVitBlock  # noqa: E402
 
 # timm's and torchvision's classes, and their blocks, say little of their attributes to a type checker.
 Network = Any
+
+
+# Whose forward passes the chains below write out.
+_LIBRARIES = ("timm.", "torch.nn.modules.", "torchvision.")
+
+
+def keep_calls(model: nn.Module, units: Sequence[Unit]) -> Iterator[Unit]:
+    """Yield the units, with those joined to one that lie in a module which has to be called itself.
+
+    That is a module of a class that is not the library's own (a wrapper, an adapter, one that `fully_shard` made), or
+    with hooks, another `forward` or a compiled call. Its parts run as they would without us, for all of that to act.
+    """
+    modules = dict(model.named_modules())
+    own = {id(module) for module in modules.values() if _has_own_call(module)}
+
+    def outermost(unit: Unit) -> str | None:
+        parts = unit.name.split(".")
+        names = (".".join(parts[:length]) for length in range(len(parts)))
+        return next((name for name in names if name in modules and id(modules[name]) in own), None)
+
+    for name, joined in groupby(units, outermost):
+        if name is None:
+            yield from joined
+        else:
+            yield Unit.of(name or "model", modules[name])
+
+
+def _has_own_call(module: nn.Module) -> bool:
+    if isinstance(module, MaxxVitBlock) and _has_own_call(module.attn_grid):
+        return True  # the block permutes what its last part returns
+    return (
+        not type(module).__module__.startswith(_LIBRARIES)
+        or "forward" in vars(module)
+        or module._compiled_call_impl is not None
+        or any(getattr(module, hooks) for hooks in MODULE_HOOKS)
+    )
 
 
 def resnet_chain(model: Network) -> Iterator[Unit]:
@@ -88,8 +127,9 @@ def swin3d_chain(model: Network) -> Iterator[Unit]:
 def maxvit_chain(model: Network) -> Iterator[Unit]:
     yield Unit.of("stem", model.stem)
     for number, stage in model.stages.named_children():
-        for name, block in stage.blocks.named_children():
-            yield from _maxvit_block(f"stages.{number}.blocks.{name}", block)
+        for child, block in stage.blocks.named_children():
+            name = f"stages.{number}.blocks.{child}"
+            yield from _maxvit_block(name, block) if isinstance(block, MaxxVitBlock) else (Unit.of(name, block),)
     yield _in_turn_unit("head", model.norm, model.head)
 
 
@@ -135,7 +175,7 @@ def _children(name: str, stage: nn.Module) -> Iterator[Unit]:
 def _halves(
     name: str, block: Network, attention: Callable[[Any, Tensor], Tensor], mlp: Callable[[Any, Tensor], Tensor]
 ) -> Iterator[Unit]:
-    """A transformer block as two units: a plan then may treat attention and perceptron differently."""
+    """A transformer block as two units: a plan then may treat attention and MLP differently."""
     yield Unit(f"{name}.attention", partial(attention, block), (block,))
     yield Unit(f"{name}.mlp", partial(mlp, block), (block,))
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from aerofuse.checkpointing.chain import Chain, modules_of
-from aerofuse.checkpointing.snapshot import Autocast, statistics_untouched
+from aerofuse.checkpointing.chain import Chain
+from aerofuse.checkpointing.snapshot import Autocast
 from aerofuse.checkpointing.steps import ChainPlan, Recompute, SaveAll
-from aerofuse.memory.torch_private import FakeTensorMode
+from aerofuse.memory.fake import FakeCopy
 
 
 def check_segments(segments: int, num_units: int) -> None:
@@ -58,13 +58,13 @@ def split_evenly(sizes: Sequence[int], parts: int) -> list[int]:
     return bounds[:-1]
 
 
-def saved_bytes(chain: Chain, inputs: Tensor) -> list[int]:
+def saved_bytes(network: nn.Module, read_chain: Callable[[Any], Chain], inputs: Tensor) -> list[int]:
     """Return the bytes of the distinct tensors that each unit saves, parameters and buffers left out.
 
-    They are counted on fake tensors: nothing is computed, nothing of the network changes. A tensor that two units
-    save counts for the first.
+    They are counted on a fake copy of `network`: nothing is computed, and the network itself is not touched. A tensor
+    that two units save counts for the first. Raises `ValueError` for a network that cannot be copied so.
     """
-    modules = list(modules_of(chain))
+    copy = FakeCopy(network)
     counted: set[Any] = set()
     sizes: list[int] = []
     alive: list[Tensor] = []
@@ -79,18 +79,13 @@ def saved_bytes(chain: Chain, inputs: Tensor) -> list[int]:
 
     # Autocast must not remember the fake copies that it makes of weights.
     autocast = Autocast.capture(inputs.device).restored(cache=False)
-    fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
-    with fake_mode as mode, torch.enable_grad(), autocast, statistics_untouched(modules):
-        for module in modules:
-            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
-                # Autograd saves a parameter itself, operations read its fake.
-                fake = mode.from_tensor(tensor)
-                alive.append(fake)
-                counted.update((tensor.untyped_storage()._cdata, fake.untyped_storage()._cdata))
-        x: Tensor = mode.from_tensor(inputs)
+    with copy.active() as fake, torch.enable_grad(), autocast:
+        for tensor in (*fake.parameters(), *fake.buffers()):
+            counted.add(tensor.untyped_storage()._cdata)
+        x = torch.empty_like(inputs, requires_grad=inputs.requires_grad)
         counted.add(x.untyped_storage()._cdata)
         with saved_tensors_hooks(pack, lambda tensor: tensor):
-            for unit in chain:
+            for unit in read_chain(fake):
                 sizes.append(0)
                 x = unit.run(x)
     return sizes

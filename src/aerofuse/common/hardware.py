@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +68,30 @@ def _limit_of(group: Path, limit_name: str, used_name: str, files_name: str) -> 
     if limit.isdecimal():  # else `max`
         free_bytes = int(limit) - used_bytes + int(counters.get(files_name, 0))
         yield DeviceMemory(int(limit), max(free_bytes, 0))
+
+
+class OtherWork:
+    """How busy other programs keep the processors, from the creation of this meter on."""
+
+    def __init__(self) -> None:
+        self._start = _cpu_seconds()
+
+    def share(self) -> float:
+        """Return the share in 0..1 of all processors' time that was not spent by this process and those it started."""
+        total, busy, own = (end - start for end, start in zip(_cpu_seconds(), self._start, strict=True))
+        return round(min(max(0.0, (busy - own) / total), 1.0), 3) if total else 0.0
+
+
+def _cpu_seconds() -> tuple[float, float, float]:
+    """Seconds of all processors so far, those of them that were busy, and those that this process was."""
+    machine = psutil.cpu_times()._asdict()
+    total = sum(machine.values()) - machine.get("guest", 0.0) - machine.get("guest_nice", 0.0)  # in user, too
+    own = 0.0
+    this = psutil.Process()
+    for process in (this, *this.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            own += sum(process.cpu_times()[:4])
+    return total, total - machine["idle"] - machine.get("iowait", 0.0), own
 
 
 def synchronise(device: torch.device) -> None:

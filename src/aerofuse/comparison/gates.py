@@ -136,7 +136,10 @@ def measure_gain(gain: Difference | None, mcnemar: McNemar | None, confidence_le
 
 def measure_latency(times: EvaluationTimes) -> Measurement:
     """Return the median latency, with the device and the size of the image that it is true for."""
-    note = f"{times.device}, {times.image_size} px; 95th percentile {times.latency_p95_ms:.1f} ms"
+    note = (
+        f"{times.device}, {times.image_size} px; 95th percentile {times.latency_p95_ms:.1f} ms; other programs took "
+        f"{times.busy_elsewhere:.0%} of the processors' time"
+    )
     return Measurement(times.latency_ms, note)
 
 

@@ -13,11 +13,15 @@ _MEMORY = "memory"
 
 @dataclass(frozen=True)
 class EvaluationTimes:
-    """`reports/times/evaluate_<model>.json`: the size of a model and its time per image at batch 1."""
+    """`reports/times/evaluate_<model>.json`: the size of a model and its time per image at batch 1.
+
+    `busy_elsewhere` is the share of the processors' time that other programs took meanwhile, here and below.
+    """
 
     latency_ms: float
     latency_p95_ms: float
     device: str
+    busy_elsewhere: float
     parameters: int
     image_size: int
 
@@ -41,6 +45,7 @@ class TrainingTimes:
     images: int
     images_per_second: float
     device: str
+    busy_elsewhere: float
     peak_memory_bytes: int | None
     seconds_saving_state: float
     resumed: int
@@ -54,7 +59,7 @@ class TrainingTimes:
 
     @classmethod
     def total(cls, phases: Sequence[TrainingTimes]) -> Self:
-        """Return several phases of one model as one training; the peak is the highest of theirs."""
+        """Return several phases of one model as one training; peak and `busy_elsewhere` are their highest."""
         images = sum(phase.images for phase in phases)
         # Not images / seconds: a stage's speed leaves out what it does besides training, such as validation.
         training_seconds = sum(phase.images / phase.images_per_second for phase in phases)
@@ -65,6 +70,7 @@ class TrainingTimes:
             images=images,
             images_per_second=images / training_seconds,
             device=", ".join(dict.fromkeys(phase.device for phase in phases)),
+            busy_elsewhere=max(phase.busy_elsewhere for phase in phases),
             peak_memory_bytes=max(peaks, default=None),
             seconds_saving_state=sum(phase.seconds_saving_state for phase in phases),
             resumed=sum(phase.resumed for phase in phases),

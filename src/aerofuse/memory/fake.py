@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,8 +13,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from aerofuse.memory.torch_private import (
+    MODULE_HOOKS,
     VALUES_ASKED_FOR,
     FakeTensor,
     FakeTensorMode,
@@ -29,8 +33,11 @@ class FakeCopy:
 
     Operations then compute shapes and types alone, those that they have on real tensors. Parameters and buffers
     are on the devices of the originals; those of a model on the device `meta` are on the CPU. Tensors that are
-    neither parameters nor buffers are copied as they are, and may take part. Without `mixed_precision` it is faster,
-    and right where all that a norm reads has one type.
+    neither parameters nor buffers are copied as they are, and may take part. Hooks are not copied, for they are the
+    user's: in their places are some that do nothing. Without `mixed_precision` it is faster, and right where all that a
+    norm reads has one type.
+
+    Raises `ValueError` for a model whose parameters are in shares.
     """
 
     def __init__(self, model: nn.Module, *, mixed_precision: bool = True) -> None:
@@ -38,8 +45,12 @@ class FakeCopy:
         self._operations = _RememberedOperations(self._mode, mixed_precision=mixed_precision)
         with self._mode:
             # A deep copy takes from its memo what it would otherwise copy.
-            memo = {id(tensor): _fake_twin(tensor) for tensor in chain(model.parameters(), model.buffers())}
+            twins = {id(tensor): _fake_twin(tensor) for tensor in chain(model.parameters(), model.buffers())}
+        memo = twins | without_hooks(model.modules())
         self.model = copy.deepcopy(model, memo)
+        for module in self.model.modules():
+            if isinstance(module, _BatchNorm) and module.momentum is None:
+                module.momentum = 0.0  # else it would divide by the number of batches so far
 
     @contextmanager
     def active(self) -> Iterator[nn.Module]:
@@ -57,7 +68,21 @@ class FakeCopy:
                 ) from error
 
 
+def without_hooks(modules: Iterable[nn.Module]) -> dict[int, Any]:
+    """Return a memo for `copy.deepcopy`: in place of each hook of these modules the copy has one that does nothing."""
+    tables = (getattr(module, name) for module in modules for name in MODULE_HOOKS)
+    return {id(table): OrderedDict.fromkeys(table, _do_nothing) for table in tables}
+
+
+def _do_nothing(*_: object) -> None:
+    return None
+
+
 def _fake_twin(tensor: Tensor) -> Tensor:
+    if isinstance(tensor, DTensor):
+        raise ValueError(
+            "the model's parameters are in shares (DTensor): count and plan before it is sharded, then apply the plan"
+        )
     device = torch.device("cpu") if tensor.is_meta else tensor.device
     twin = torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device=device)
     return nn.Parameter(twin, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else twin

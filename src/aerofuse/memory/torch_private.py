@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._python_dispatch import _disable_current_modes as all_modes_off
 
 __all__ = [
+    "MODULE_HOOKS",
     "VALUES_ASKED_FOR",
     "FakeTensor",
     "FakeTensorMode",
@@ -39,6 +40,9 @@ __all__ = [
     "running_node",
 ]
 
+
+# Of a module: the names of the dictionaries of what is called with it.
+MODULE_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 _DEVICE_OF = torch.ops.prim.device.default
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from aerofuse.common.hardware import device_name, synchronise
+from aerofuse.common.hardware import OtherWork, device_name, synchronise
 from aerofuse.models.aircraft_model import evaluation_mode
 
 _WARM_UP_PASSES = 10  # the first passes allocate memory and choose kernels
@@ -18,11 +18,12 @@ _WARM_UP_PASSES = 10  # the first passes allocate memory and choose kernels
 
 @dataclass(frozen=True)
 class Latency:
-    """Time per pass in ms, median and 95th percentile."""
+    """Time per pass in ms, median and 95th percentile; `busy_elsewhere` is `OtherWork.share` meanwhile."""
 
     median_ms: float
     p95_ms: float
     device_name: str
+    busy_elsewhere: float
 
 
 def measure_latency(model: nn.Module, image_size_px: int, device: torch.device, runs: int) -> Latency:
@@ -42,6 +43,7 @@ def time_passes(
     size = (batch_size, 3, image_size_px, image_size_px)
     images = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator).to(device)
     times_ms = []
+    other_work = OtherWork()
     for number in range(_WARM_UP_PASSES + runs):
         synchronise(device)  # accelerators work in the background
         start = time.perf_counter()
@@ -49,4 +51,5 @@ def time_passes(
         synchronise(device)
         if number >= _WARM_UP_PASSES:
             times_ms.append(1000 * (time.perf_counter() - start))
-    return Latency(float(np.median(times_ms)), float(np.percentile(times_ms, 95)), device_name(device))
+    median_ms, p95_ms = np.percentile(times_ms, (50, 95)).tolist()
+    return Latency(median_ms, p95_ms, device_name(device), other_work.share())

@@ -151,10 +151,10 @@ class CheckpointedChain(Checkpointed):
             case Selective():
                 return ChainPlan.selective(len(chain))
             case Segments(count):
-                key = (count, self._kind_of(inputs))
+                key = (count, len(chain), self._kind_of(inputs))
                 if key not in self._segments:
-                    # What a unit saves beside another does not depend on the batch.
-                    self._segments[key] = plan_segments(saved_bytes(chain, inputs[:2]), count)
+                    # Hooks may have joined units since the number was given.
+                    self._segments[key] = plan_segments(self._sizes(chain, inputs), min(count, len(chain)))
                 return self._segments[key]
             case Budget() as budget:
                 return self._plan_within(budget, inputs).parts[""].plan
@@ -162,6 +162,14 @@ class CheckpointedChain(Checkpointed):
                 scope.check(inputs.shape, _precision(inputs))
                 return plan
         raise AssertionError(f"{self.checkpointing!r} is no policy")
+
+    def _sizes(self, chain: Chain, inputs: Tensor) -> list[int]:
+        try:
+            # What a unit saves beside another does not depend on the batch.
+            return saved_bytes(self, lambda network: network.chain(), inputs[:2])
+        except ValueError as error:
+            logger.warning("segments have equal numbers of units, for what units save is unknown: %s", error)
+            return [1] * len(chain)
 
 
 def _precision(inputs: Tensor) -> Precision:

@@ -19,6 +19,7 @@ from aerofuse.checkpointing.recompute import run_recomputed
 from aerofuse.checkpointing.selective import list_calls, run_selective
 from aerofuse.checkpointing.snapshot import running_statistics, statistics_untouched
 from aerofuse.checkpointing.steps import SaveAll, SaveSome
+from aerofuse.memory.fake import without_hooks
 from aerofuse.memory.torch_private import all_modes_off
 from aerofuse.planning.clocks import Measured, Stopwatch
 from aerofuse.planning.save_sets import link_bytes, link_seconds, no_cache_seconds, replay_seconds, sets_to_save
@@ -174,7 +175,7 @@ def _profile_unit(
     linked = linked and output == inputs
     if isinstance(stopwatch, Measured):
         with all_modes_off(), torch.random.fork_rng(), torch.enable_grad():
-            run, modules = copy.deepcopy((real.run, real.modules))
+            run, modules = copy.deepcopy((real.run, real.modules), without_hooks(modules_of([real])))
             seconds = stopwatch.time_unit(run, _parameters(modules), inputs, autocast, linked=linked, count=count)
     else:
         seconds = stopwatch.time_unit(unit.run, parameters, inputs, autocast, linked=linked, count=count)

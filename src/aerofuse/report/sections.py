@@ -219,16 +219,24 @@ def devices_table(sources: PageSources) -> Table:
         [
             STAGES[stage],
             times.device,
+            f"{times.busy_elsewhere:.0%}",
             NONE if (memory := sources.memory[stage]) is None else memory.policy,
             str(times.resumed),
         ]
         for stage, times in sources.training.items()
     ]
     lines += [
-        [f"latency, {MODELS[row.model]}", f"{row.times.device}, {row.times.image_size} px", NONE, NONE]
+        [
+            f"latency, {MODELS[row.model]}",
+            f"{row.times.device}, {row.times.image_size} px",
+            f"{row.times.busy_elsewhere:.0%}",
+            NONE,
+            NONE,
+        ]
         for row in sources.comparison.rows
     ]
-    return Table(["stage", "device", "saved for the backward pass", "times resumed"], lines, "lllr")
+    header = ["stage", "device", "processors' time of other programs", "saved for the backward pass", "times resumed"]
+    return Table(header, lines, "llrlr")
 
 
 def params_text(params: Mapping[str, Any]) -> str:

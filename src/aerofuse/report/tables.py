@@ -70,7 +70,9 @@ def remarks_on_times(comparison: Comparison) -> list[str]:
     aim = "reached" if ratio >= _SPEED_RATIO_AIM else "not reached"
     return [
         f"Latency: median over single images of {hybrid.times.image_size} px, on {hybrid.times.device}. "
-        f"Training: on {hybrid.training.device}.",
+        f"Training: on {hybrid.training.device}. Other programs took {hybrid.times.busy_elsewhere:.0%} of the "
+        f"processors' time while the hybrid's latency was measured, and up to {hybrid.training.busy_elsewhere:.0%} "
+        "while it was trained.",
         f"The hybrid's phase A (backbones frozen) trains on {ratio:.2f} times as many images per second as phase C "
         f"(everything); the aim of at least {_SPEED_RATIO_AIM} is {aim}.",
     ]

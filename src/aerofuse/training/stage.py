@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from aerofuse.checkpointing.budget import format_bytes
 from aerofuse.common.files import write_json
-from aerofuse.common.hardware import device_name
+from aerofuse.common.hardware import OtherWork, device_name
 from aerofuse.common.params import load_section, load_value
 from aerofuse.data.dataset import PreparedSplit, Sample, TrainingLoader, make_loader
 from aerofuse.data.labels import ClassLists
@@ -83,6 +83,7 @@ class _Training:
 
     def __init__(self, stage: str) -> None:
         """Read the parameters and the data, build the model, and find what fits."""
+        self.other_work = OtherWork()
         self.stage, self.phase = stage, PHASES[stage]
         self.phase_params = phase_params = load_section(PhaseParams, f"recipes.{{recipe}}.{stage}")
         self.params = params = load_section(TrainingParams, "recipes.{recipe}.training")
@@ -157,7 +158,8 @@ class _Training:
         shutil.copytree(self.states.best_model, output, dirs_exist_ok=True)
         write_record(output, replace(read_record(output), temperatures=dict(temperatures)))
         device = device_name(self.accelerator.device)
-        return _write_records(self.stage, report, self.phase_params, device, self.watch.record())
+        busy = self.other_work.share()
+        return _write_records(self.stage, report, self.phase_params, device, busy, self.watch.record())
 
     def _evaluate(self, current: AircraftModel) -> dict[str, float]:
         metrics = dict(compute_metrics(*collect_outputs(current, self.validation, self.accelerator)))
@@ -186,7 +188,12 @@ def _share(phase: PhaseParams, num_processes: int) -> PhaseParams:
 
 
 def _write_records(
-    stage: str, report: TrainingReport, phase: PhaseParams, device: str, memory: Mapping[str, object]
+    stage: str,
+    report: TrainingReport,
+    phase: PhaseParams,
+    device: str,
+    busy_elsewhere: float,
+    memory: Mapping[str, object],
 ) -> list[Path]:
     """Write the best epoch, the history as a table and a picture, and times and memory; return the files."""
     metrics = Path("metrics/train") / f"{stage}.json"
@@ -205,6 +212,7 @@ def _write_records(
         "images": report.images,
         "images_per_second": round(report.images_per_second, 1),
         "device": device,
+        "busy_elsewhere": busy_elsewhere,
         "peak_memory_bytes": report.peak_memory_bytes,
         "seconds_saving_state": round(report.saving_seconds, 2),
         "resumed": report.resumed,
