@@ -20,6 +20,7 @@ def saving_table(times: Mapping[str, TrainingTimes]) -> str:
         ]
         for stage, spent in whole.items()
     ]
-    device = whole["all"].device
+    device, busy = whole["all"].device, whole["all"].busy_elsewhere
     table = markdown_table(["stage", "seconds of training", "seconds of saving", "share"], rows, "lrrr")
-    return f"{table}\n\nOn {device}. From `reports/times/`."
+    note = f"On {device}; other programs took up to {busy:.0%} of the processors' time. From `reports/times/`."
+    return f"{table}\n\n{note}"
