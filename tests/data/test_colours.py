@@ -181,7 +181,7 @@ def test_deep_colours_and_a_palette_have_a_profile_too(tmp_path: Path) -> None:
         assert np.abs(np.asarray(photo.image, dtype=int)[32, 48] - (120, 191, 100)).max() <= 4
 
 
-@pytest.mark.parametrize("profile", [b"x", b"no profile" * 50, ADOBE_RGB[:200]])
+@pytest.mark.parametrize("profile", [b"x", b"no profile" * 50, ADOBE_RGB[:200], ADOBE_RGB.replace(b"RGB ", b"RG@\xf1")])
 def test_a_profile_that_is_none_changes_nothing(profile: bytes, tmp_path: Path) -> None:
     photo = open_photo(write(tmp_path, "a.jpg", saved(noise(), "JPEG", quality=95, icc_profile=profile)), 32)
     plain = open_photo(write(tmp_path, "b.jpg", saved(noise(), "JPEG", quality=95)), 32)

@@ -28,10 +28,10 @@ _SRGB = ImageCms.createProfile("sRGB")
 Grey = npt.NDArray[np.uint8]
 
 
-def as_8_bits(file: ImageFile.ImageFile, stream: IO[bytes], remarks: list[str]) -> Image.Image:
+def as_8_bits(file: ImageFile.ImageFile, stream: IO[bytes] | None, remarks: list[str]) -> Image.Image:
     """Return a loaded image with 8 bits a channel, its values scaled by what the file says of their range.
 
-    `stream` has the bytes of the file. Raises `UnreadablePhotoError` for values that are no numbers.
+    `stream` has the bytes of a TIFF. Raises `UnreadablePhotoError` for values that are no numbers.
     """
     tags = getattr(file, "tag_v2", {})
     if file.mode in _DEEP_GREY:
@@ -43,7 +43,7 @@ def as_8_bits(file: ImageFile.ImageFile, stream: IO[bytes], remarks: list[str]) 
         # Pillow keeps the upper bytes of colours, where values of 12 bits have almost nothing.
         upper = np.asarray(file)
         full, _ = _full_scale(256.0 * upper[..., :3].max() + 255, tags, is_float=False)
-        lower = _lower_bytes(stream) if full < _FULL_16_BITS else None
+        lower = _lower_bytes(stream) if stream is not None and full < _FULL_16_BITS else None
         if lower is not None:
             remarks.append(DEEP)
             scaled = _scaled(upper[..., :3] * np.uint16(256) + lower[..., :3], tags, remarks)
@@ -83,28 +83,28 @@ def as_rgb(image: Image.Image, profile: bytes | None, remarks: list[str]) -> Ima
 
 def _in_srgb(image: Image.Image, profile: bytes | None, remarks: list[str]) -> Image.Image:
     if image.mode == "LAB":
-        lab = ImageCms.buildTransform(ImageCms.createProfile("LAB"), _SRGB, "LAB", "RGB")
-        return ImageCms.applyTransform(image, lab) or image
+        return ImageCms.buildTransform(ImageCms.createProfile("LAB"), _SRGB, "LAB", "RGB").apply(image)
+    mode, transform = "RGB", None
     if profile:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             mode = _MODES[source.profile.xcolor_space.strip()]
             if (mode == "CMYK") == (image.mode == "CMYK") and (mode != "L" or image.mode in _GREY):
                 transform = ImageCms.buildTransform(source, _SRGB, mode, "RGB")
-                if mode != "RGB" or not _changes_nothing(transform):
-                    remarks.append("colours brought to sRGB")
-                    return ImageCms.applyTransform(image.convert(mode), transform) or image
-        except (ImageCms.PyCMSError, OSError, KeyError):
+        except Exception:  # Pillow raises many for a damaged profile
             if DAMAGED_METADATA not in remarks:
                 remarks.append(DAMAGED_METADATA)
-    return image.convert("RGB")
+    if transform is None or (mode == "RGB" and _changes_nothing(transform)):
+        return image.convert("RGB")
+    remarks.append("colours brought to sRGB")
+    return transform.apply(image.convert(mode))
 
 
 def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
     """Whether a transform from RGB leaves a cube of 6 x 6 x 6 colours as it is, as sRGB under any name does."""
     levels = np.linspace(0, 255, 6, dtype=np.uint8)
     cube = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(12, 18, 3)
-    changed = np.asarray(ImageCms.applyTransform(Image.fromarray(cube), transform), dtype=int)
+    changed = np.asarray(transform.apply(Image.fromarray(cube)), dtype=int)
     return bool(np.abs(changed - cube).max() <= _SAME)
 
 

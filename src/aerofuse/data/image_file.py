@@ -203,7 +203,9 @@ def _start(stream: IO[bytes]) -> bytes:
 
 def _unidentified(start: bytes) -> str | None:
     """What a file is that no decoder takes, if it is known."""
-    if start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS and not _READS_HEIC:
+    if start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS:
+        if _READS_HEIC:
+            return "damaged or truncated (a HEIC photo)"
         return "a HEIC photo; pip install 'aerofuse[heif]' reads it, or export a JPEG"
     if start[:4] in _TIFF_SIGNATURES:
         return "a TIFF of a kind that cannot be read; save it with 8 or 16 bits a channel, without floats"

@@ -126,7 +126,6 @@ def _read(
     # A progressive JPEG is held whole, however small it is decoded.
     is_large = (width * height if "progressive" in file.info else file.width * file.height) > LARGE_PIXELS
     stream, profile = file.fp, file.info.get("icc_profile")
-    assert stream is not None
     with large_at_a_time if is_large else nullcontext():
         file.load()
         turn = _turn(file, remarks)
