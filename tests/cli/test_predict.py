@@ -13,8 +13,7 @@ import pytest
 
 from aerofuse.cli.main import main
 from aerofuse.cli.predict import list_photos
-from tests.data.odd_files import broken_second_page, damaged_avif, write
-from tests.data.test_image_file import shut_folder
+from tests.data.odd_files import broken_second_page, damaged_avif, shut_folder, write
 from tests.imports import ROOT
 from tests.inference.small_packages import CLASSES, write_model, write_small_package
 from tests.ingest.photo_folder import draw_folder

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from PIL import Image
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -127,3 +129,15 @@ def write(folder: Path, name: str, content: bytes) -> Path:
 def raw_with_thumbnail() -> bytes:
     """As DNG and NEF have it: the first picture is a thumbnail."""
     return saved(noise(), "TIFF", tiffinfo={254: 1})
+
+
+def shut_folder(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Take the permission from a folder, also for root."""
+    scan: Callable[..., Any] = os.scandir
+
+    def refuse(path: Any = ".") -> Any:
+        if Path(os.fsdecode(path)) == folder:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)

@@ -4,9 +4,7 @@ import io
 import os
 import struct
 import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +22,7 @@ from tests.data.odd_files import (
     png_with,
     raw_with_thumbnail,
     saved,
+    shut_folder,
     tiff,
     write,
 )
@@ -232,16 +231,19 @@ def test_a_folder_without_permission_is_named(tmp_path: Path, monkeypatch: pytes
     assert found.problems == ((tmp_path / "shut", "cannot be read (Permission denied)"),)
 
 
-def shut_folder(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Take the permission from a folder, also for root."""
-    scan: Callable[..., Any] = os.scandir
+def test_a_folder_that_is_only_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With permission to read and not to enter, a folder has names, and nothing is known of them."""
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "deep").mkdir()
 
-    def refuse(path: Any = ".") -> Any:
-        if Path(os.fsdecode(path)) == folder:
-            raise PermissionError(13, "Permission denied", str(path))
-        return scan(path)
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(os, "scandir", refuse)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", refuse)
+        patch.setattr(os, "lstat", refuse)
+        found = find_photos(tmp_path)
+    assert found.photos == (tmp_path / "a.jpg",)
 
 
 def test_profiles_in_files_are_sound(tmp_path: Path) -> None:

@@ -10,8 +10,7 @@ from dvc.repo import Repo
 
 from aerofuse.ingest.file_source import FileSource, Listing, list_table
 from aerofuse.ingest.intake import IntakeSettings
-from tests.data.odd_files import broken_second_page, damaged_avif
-from tests.data.test_image_file import shut_folder
+from tests.data.odd_files import broken_second_page, damaged_avif, shut_folder
 from tests.ingest.photo_folder import PhotoFolder, draw_folder
 
 
@@ -157,13 +156,6 @@ def test_photos_without_permission_are_left_out(
     dropped = _source(folder, tmp_path / "work").dropped
     assert dropped.to_numpy().tolist() == [["shut/a.jpg", "cannot be read (Permission denied)"]]
     assert f"{folder.root}/shut: cannot be read (Permission denied)" in caplog.text
-
-
-def test_a_box_of_one_column_is_cropped(folder: PhotoFolder, tmp_path: Path) -> None:
-    folder.table[["xmin", "ymin", "xmax", "ymax"]] = (10, 0, 10.5, 96)
-    folder.write()
-    source = _source(folder, tmp_path / "work", settings=IntakeSettings(32, crop_padding=0.0))
-    assert next(source.photos([0], 32, for_training=True)).image.shape == (32, 32, 3)
 
 
 def test_names_that_are_not_utf8_can_be_reported(folder: PhotoFolder, tmp_path: Path) -> None:
