@@ -95,7 +95,7 @@ def _in_srgb(image: Image.Image, profile: bytes | None, remarks: list[str]) -> I
             if DAMAGED_METADATA not in remarks:
                 remarks.append(DAMAGED_METADATA)
     if transform is None or (mode == "RGB" and _changes_nothing(transform)):
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     remarks.append("colours brought to sRGB")
     return transform.apply(image.convert(mode))
 
