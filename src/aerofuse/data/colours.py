@@ -6,6 +6,7 @@ import io
 import math
 import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import IO, Any
 
 import numpy as np
@@ -84,20 +85,27 @@ def as_rgb(image: Image.Image, profile: bytes | None, remarks: list[str]) -> Ima
 def _in_srgb(image: Image.Image, profile: bytes | None, remarks: list[str]) -> Image.Image:
     if image.mode == "LAB":
         return ImageCms.buildTransform(ImageCms.createProfile("LAB"), _SRGB, "LAB", "RGB").apply(image)
-    mode, transform = "RGB", None
     if profile:
         try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            mode = _MODES[source.profile.xcolor_space.strip()]
-            if (mode == "CMYK") == (image.mode == "CMYK") and (mode != "L" or image.mode in _GREY):
-                transform = ImageCms.buildTransform(source, _SRGB, mode, "RGB")
+            mode, transform = _transform(profile)
         except Exception:  # Pillow raises many for a damaged profile
+            mode, transform = "", None
             if DAMAGED_METADATA not in remarks:
                 remarks.append(DAMAGED_METADATA)
-    if transform is None or (mode == "RGB" and _changes_nothing(transform)):
-        return image if image.mode == "RGB" else image.convert("RGB")
-    remarks.append("colours brought to sRGB")
-    return transform.apply(image.convert(mode))
+        is_fit = (mode == "CMYK") == (image.mode == "CMYK") and (mode != "L" or image.mode in _GREY)
+        if transform is not None and is_fit:
+            remarks.append("colours brought to sRGB")
+            return transform.apply(image.convert(mode))
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+@lru_cache(maxsize=8)  # it takes longer than reading a small photo, and most photos of a camera have the same
+def _transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None]:
+    """Return the mode of the pixels that a profile is for, and what brings them to sRGB; `None` where they are."""
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    mode = _MODES[source.profile.xcolor_space.strip()]
+    transform = ImageCms.buildTransform(source, _SRGB, mode, "RGB")
+    return mode, None if mode == "RGB" and _changes_nothing(transform) else transform
 
 
 def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
