@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from aerofuse.cli.main import main
 from aerofuse.cli.predict import list_photos
+from tests.data.odd_files import broken_second_page, damaged_avif, shut_folder, write
 from tests.imports import ROOT
 from tests.inference.small_packages import CLASSES, write_model, write_small_package
 from tests.ingest.photo_folder import draw_folder
@@ -54,6 +56,68 @@ def test_json_lines_and_a_bad_file(capsys: pytest.CaptureFixture[str]) -> None:
         assert record["type_top5"][0] == {"name": record["type"], "confidence": record["type_confidence"]}
         assert record["quality_score"] == pytest.approx(record["clarity"] * (1 - record["block"]), abs=1e-5)
     assert printed.err == "aerofuse: photos/photo-0002.jpg: not an image\n"
+
+
+def test_files_that_break_their_decoder_leave_the_others_their_answers(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    bad = [write(tmp_path, "bad.avif", damaged_avif()), write(tmp_path, "bad.tif", broken_second_page())]
+    bad.append(tmp_path / ("long" * 74 + ".jpg"))
+    good = ["photos/photo-0000.jpg", "photos/photo-0001.jpg"]
+    assert main(["predict", good[0], *map(str, bad), good[1], "--json"]) == 1
+    printed = capsys.readouterr()
+    assert [json.loads(line)["file"] for line in printed.out.splitlines()] == good
+    assert [line.split(": ")[1] for line in printed.err.splitlines()] == list(map(str, bad))
+
+
+def test_a_folder_that_is_shut_leaves_the_others_their_answers(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shut").mkdir()
+    shut_folder(monkeypatch, tmp_path / "shut")
+    for named in (tmp_path, tmp_path / "shut"):
+        assert main(["predict", str(named), "photos/photo-0000.jpg", "--json"]) == 1
+        printed = capsys.readouterr()
+        assert json.loads(printed.out)["file"] == "photos/photo-0000.jpg"
+        assert f"aerofuse: {tmp_path}/shut: cannot be read (Permission denied)" in printed.err.splitlines()
+
+
+def test_a_path_without_permission_leaves_the_others_their_answers(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat = os.stat
+
+    def refuse(path: object, *arguments: Any, **keywords: Any) -> os.stat_result:
+        if str(path).startswith("shut/"):
+            raise PermissionError(13, "Permission denied")
+        return stat(path, *arguments, **keywords)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "stat", refuse)
+    assert main(["predict", "shut/a.jpg", "shut/[ab].jpg", "photos/photo-0000.jpg", "--json"]) == 1
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["file"] == "photos/photo-0000.jpg"
+    assert printed.err.splitlines() == [
+        "aerofuse: shut/[ab].jpg: no file matches this pattern",
+        "aerofuse: shut/a.jpg: cannot be read (Permission denied)",
+    ]
+
+
+def test_what_is_passed_over_in_a_folder_is_counted_and_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, place: Path
+) -> None:
+    photo = (place / "photos/photo-0000.jpg").read_bytes()
+    (tmp_path / "linked").symlink_to(place / "elsewhere", target_is_directory=True)
+    (place / "elsewhere").mkdir()
+    for name in ("a.jfif", "b.jpe", "linked/c.jpg"):
+        (tmp_path / name).write_bytes(photo)
+    for number in range(11):
+        (tmp_path / f"notes-{number:02}.txt").touch()
+    assert main(["predict", str(tmp_path), "--json"]) == 0
+    printed = capsys.readouterr()
+    files = [Path(json.loads(line)["file"]).name for line in printed.out.splitlines()]
+    assert files == ["a.jfif", "b.jpe", "c.jpg"]
+    assert f"aerofuse: {tmp_path}: 11 passed over" in printed.err
+    assert printed.err.endswith("notes-08.txt, notes-09.txt and 1 more\n")
 
 
 def test_csv_says_what_json_says(capsys: pytest.CaptureFixture[str]) -> None:
@@ -206,4 +270,7 @@ def test_what_stands_for_no_file_is_said(folder: Path) -> None:
     assert [str(path) for path in found.files] == ["b.jpg"]
     assert [name for name, _ in found.empty] == ["empty", "*.tiff"]
     assert "no photo in this folder (.bmp, .gif" in found.empty[0][1]
+    assert found.passed_over == ()
+    (folder / "empty/clip.mpg").touch()
+    assert list_photos(["empty"]).empty[0][1].endswith("; 1 passed over: clip.mpg")
     assert found.empty[1][1] == "no file matches this pattern"

@@ -251,6 +251,13 @@ def test_the_whole_photo_is_fitted_into_a_square() -> None:
     assert square[40, 54, 2] > 200
 
 
+@pytest.mark.parametrize("size", [(16, 5000), (5000, 16), (1, 500)])
+def test_a_strip_is_one_pixel_wide_at_least(size: tuple[int, int]) -> None:
+    square = fit_square(Image.new("RGB", size, "red"), 64)
+    assert square.shape == (64, 64, 3)
+    assert (square == (255, 0, 0)).all(axis=2).any()
+
+
 def test_a_crop_is_that_of_the_box_with_its_padding(tmp_path: Path) -> None:
     image = Image.new("RGB", (800, 600))
     image.paste("red", (200, 150, 400, 250))

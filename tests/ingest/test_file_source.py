@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import os
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pytest
+from dvc.repo import Repo
 
 from aerofuse.ingest.file_source import FileSource, Listing, list_table
 from aerofuse.ingest.intake import IntakeSettings
+from tests.data.odd_files import broken_second_page, damaged_avif, shut_folder
 from tests.ingest.photo_folder import PhotoFolder, draw_folder
 
 
@@ -90,6 +94,73 @@ def test_a_link_that_leaves_the_root_is_refused(folder: PhotoFolder, tmp_path: P
     folder.write()
     with pytest.raises(ValueError, match=r"row 18, filename 'link\.jpg': a link that leaves data\.root"):
         list_table(folder.root, folder.labels)
+
+
+def test_a_link_to_itself_is_one_bad_photo(folder: PhotoFolder, tmp_path: Path) -> None:
+    folder.add("loop.jpg").symlink_to("loop.jpg")
+    folder.write()
+    assert list(_source(folder, tmp_path / "work").dropped["filename"]) == ["loop.jpg"]
+
+
+@pytest.mark.parametrize("cache_dir", [None, "elsewhere"])
+def test_links_that_dvc_made_are_followed(
+    cache_dir: str | None, folder: PhotoFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    repo = Repo.init(no_scm=True)
+    with repo.config.edit() as config:
+        config["cache"] |= {"type": ["symlink"]} | ({"dir": str(tmp_path / cache_dir)} if cache_dir else {})
+    repo.close()
+    with Repo() as repo:
+        repo.add([str(folder.root / name) for name in folder.table["filename"][:3]])
+    assert (folder.root / folder.table["filename"][2]).is_symlink()
+    source = _source(folder, tmp_path / "work")
+    assert len(source.index()) == 16
+    outside = tmp_path / "outside.jpg"
+    folder.image(0).save(outside)
+    folder.add("link.jpg").symlink_to(outside)
+    folder.write()
+    with pytest.raises(ValueError, match=r"filename 'link\.jpg': a link that leaves data\.root"):
+        list_table(folder.root, folder.labels)
+
+
+def test_files_that_break_their_decoder_are_left_out_by_name(folder: PhotoFolder, tmp_path: Path) -> None:
+    folder.add("bad.avif").write_bytes(damaged_avif())
+    folder.add("bad.tif").write_bytes(broken_second_page())
+    folder.add("long" * 74 + ".jpg")
+    folder.write()
+    dropped = _source(folder, tmp_path / "work").dropped
+    assert list(dropped["filename"]) == ["bad.avif", "bad.tif", "long" * 74 + ".jpg"]
+    assert [reason.partition(" (")[0] for reason in dropped["reason"]] == [
+        "damaged or truncated",
+        "damaged or truncated",
+        "cannot be read",
+    ]
+
+
+def test_photos_without_permission_are_left_out(
+    folder: PhotoFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0})  # in this process
+    folder.image(0).save(folder.add("shut/a.jpg"))
+    folder.write()
+    stat = os.stat
+
+    def refuse(path: Any, *arguments: Any, **keywords: Any) -> os.stat_result:
+        if Path(os.fsdecode(path)).parent == folder.root / "shut":
+            raise PermissionError(13, "Permission denied")
+        return stat(path, *arguments, **keywords)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    shut_folder(monkeypatch, folder.root / "shut")
+    dropped = _source(folder, tmp_path / "work").dropped
+    assert dropped.to_numpy().tolist() == [["shut/a.jpg", "cannot be read (Permission denied)"]]
+    assert f"{folder.root}/shut: cannot be read (Permission denied)" in caplog.text
+
+
+def test_names_that_are_not_utf8_can_be_reported(folder: PhotoFolder, tmp_path: Path) -> None:
+    Path(os.fsdecode(os.fsencode(folder.root) + b"/\xff.jpg")).touch()
+    assert _source(folder, tmp_path / "work").unlisted == ("\\xff.jpg",)
 
 
 @pytest.mark.parametrize("name", ["nowhere", "photos/labels.csv"])

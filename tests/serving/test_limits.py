@@ -7,6 +7,7 @@ from PIL import Image, ImageFile
 
 from aerofuse.data.photo import MAX_PIXELS, UnreadablePhotoError
 from aerofuse.serving.limits import Limits, read_content
+from tests.data.odd_files import png_with
 from tests.serving.photos import as_base64, png_bomb, write_photo
 
 LIMITS = Limits(max_photo_bytes=50_000, max_photo_pixels=1_000_000, max_photos=2)
@@ -44,6 +45,11 @@ def test_bytes_and_base64_are_the_same_file(photo: bytes) -> None:
 def test_what_is_refused(cell: object, reason: str) -> None:
     with pytest.raises(UnreadablePhotoError, match=reason):
         read_content(cell, LIMITS)
+
+
+def test_damaged_metadata_refuses_no_photo() -> None:
+    content = png_with((b"tEXt", b"Comment\0hello"), checksum_right=False)
+    assert read_content(content, LIMITS) == content
 
 
 @pytest.mark.parametrize("side_px", [1_001, 15_000, 30_000], ids=["ours", "Pillow's warning", "Pillow's limit"])

@@ -20,6 +20,7 @@ import aerofuse
 from aerofuse.cli.main import main
 from aerofuse.serving.limits import Limits
 from aerofuse.serving.mlflow_model import REQUIREMENTS, signature, write_mlflow_model
+from tests.data.odd_files import broken_second_page, damaged_avif
 from tests.imports import ROOT, imported_files
 from tests.inference.small_packages import write_small_package
 from tests.serving.photos import as_base64, png_bomb, write_photo
@@ -83,6 +84,14 @@ def test_damaged_inside(model: Any, place: Path) -> None:
     content = (place / "0.jpg").read_bytes()
     (record,) = ask(model, content[: len(content) // 2])
     assert record["error"].startswith("damaged or truncated")
+
+
+def test_files_that_break_their_decoder_leave_the_others_their_answers(model: Any, place: Path) -> None:
+    photo = (place / "0.jpg").read_bytes()
+    avif, good, tiff = ask(model, damaged_avif(), photo, as_base64(broken_second_page()))
+    assert good == ask(model, photo)[0]
+    assert avif["error"].startswith("damaged or truncated")
+    assert tiff["error"].startswith("damaged or truncated")
 
 
 def test_a_request_that_is_wrong_as_a_whole(model: Any, place: Path) -> None:

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 import aerofuse
 from aerofuse.cli.arguments import at_least, device_here
-from aerofuse.data.photo import IMAGE_SUFFIXES, photos_below
+from aerofuse.data.image_file import FoundPhotos, find_photos
 
 Record = dict[str, Any]
 
@@ -37,7 +37,9 @@ _EXAMPLES = """examples:
 _DEFAULT_MODEL = Path("models/aerofuse")
 _LIST = "-"  # stands for a list of names on stdin
 _DIGITS = 6
+_SUFFIXES = ".bmp, .gif, .heic, .jpg, .png, .tif, .webp and others"
 _BAR_AFTER_S = 2.0
+_MOST_LISTED = 10  # of the files that are passed over
 _VALUES = ("clarity", "block", "quality_score")
 _COLUMNS = ("file", "type", "type_confidence", "type_top5", "airline", "airline_confidence", *_VALUES)
 _UNBOUNDED = 10_000  # characters
@@ -85,6 +87,8 @@ def run(options: argparse.Namespace) -> int:
     problems = len(photos.empty)
     for name, reason in photos.empty:
         _complain(name, reason)
+    for name, files in photos.passed_over:
+        _complain(name, files)
     if photos.files:
         predictor = aerofuse.load(options.model, options.device)
         write = _write_json if options.json else _write_csv if options.csv else _write_table
@@ -111,10 +115,15 @@ def run(options: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class PhotoList:
-    """Files in the order in which they were named, and names that stand for no file, with the reason."""
+    """Files in the order in which they were named, and what was named and is none.
+
+    `empty` are names that stand for no file, and folders that cannot be read, with the reason. `passed_over` says of a
+    folder which files in and below it are no photos by their suffix.
+    """
 
     files: tuple[Path, ...]
     empty: tuple[tuple[str, str], ...]
+    passed_over: tuple[tuple[str, str], ...] = ()
 
 
 def list_photos(named: Sequence[str], lines: Iterable[str] = ()) -> PhotoList:
@@ -128,23 +137,39 @@ def list_photos(named: Sequence[str], lines: Iterable[str] = ()) -> PhotoList:
         names += [line.rstrip("\r\n") for line in lines if line.strip()] if name == _LIST else [name]
     files: list[Path] = []
     empty: list[tuple[str, str]] = []
+    passed_over: list[tuple[str, str]] = []
     for name in names:
         path = Path(name)
-        if path.is_dir():
-            found, reason = sorted(photos_below(path)), f"no photo in this folder ({', '.join(sorted(IMAGE_SUFFIXES))})"
-        elif glob.has_magic(name) and not path.exists():
-            matches = (Path(match) for match in glob.glob(name, recursive=True))  # noqa: PTH207 (Path.glob takes no absolute one)
-            found, reason = sorted(match for match in matches if match.is_file()), "no file matches this pattern"
+        # Unlike Path's methods, those of os.path take no exception at a name that is too long or a folder that is shut.
+        if os.path.isdir(path):  # noqa: PTH112
+            below = find_photos(path)
+            found, reason = below.photos, f"no photo in this folder ({_SUFFIXES})"
+            empty += [(str(folder), problem) for folder, problem in below.problems]
+            if below.passed_over:
+                reason += f"; {_listed(path, below)}"
+            if below.passed_over and found:
+                passed_over.append((name, _listed(path, below)))
+        elif glob.has_magic(name) and not os.path.exists(path):  # noqa: PTH110
+            matches = glob.glob(name, recursive=True)  # noqa: PTH207 (Path.glob takes no absolute one)
+            found = tuple(sorted(Path(match) for match in matches if not os.path.isdir(match)))  # noqa: PTH112
+            reason = "no file matches this pattern"
         else:
-            found, reason = [path], ""
+            found, reason = (path,), ""
         files += found
-        if not found:
+        if not found and not any(Path(folder) == path for folder, _ in empty):
             empty.append((name, reason))
-    return PhotoList(tuple(files), tuple(empty))
+    return PhotoList(tuple(files), tuple(empty), tuple(passed_over))
 
 
 def _complain(file: str | Path, problem: str | None) -> None:
     tqdm.write(f"aerofuse: {_shown(file)}: {problem}", file=sys.stderr)  # above the bar, where there is one
+
+
+def _listed(folder: Path, found: FoundPhotos) -> str:
+    files = found.passed_over
+    names = ", ".join(_shown(file.relative_to(folder)) for file in files[:_MOST_LISTED])
+    more = f" and {len(files) - _MOST_LISTED} more" if len(files) > _MOST_LISTED else ""
+    return f"{len(files)} passed over: {names}{more}"
 
 
 def _shown(file: str | Path) -> str:

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-import struct
-import warnings
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps
 
-# A larger file may be a decompression bomb: a gigapixel needs 4 GB, whatever the size of the file.
-MAX_PIXELS = 200_000_000
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own limit is below what telephones make
+from aerofuse.data.colours import as_8_bits, as_rgb
+from aerofuse.data.image_file import DAMAGED_METADATA, read_image_file
+from aerofuse.data.image_file import MAX_PIXELS as MAX_PIXELS
+from aerofuse.data.image_file import UnreadablePhotoError as UnreadablePhotoError
+
 LARGE_PIXELS = 32_000_000  # 128 MB once decoded, twice that with transparency
 MIN_SIDE_PX = 16
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"))
 PADDING_COLOUR = (124, 116, 104)  # ImageNet's mean, which is 0 once it is normalised
 _ORIENTATION = 0x0112  # in EXIF data
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _TIFF_BITS, _TIFF_PLANES = 258, 284
+_ANIMATIONS = ("GIF", "PNG", "WEBP", "AVIF")  # other files have pages, or what a camera made besides the photo
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,10 +44,6 @@ class Photo:
     clarity: float | None
     block: float | None
     registration: str | None
-
-
-class UnreadablePhotoError(Exception):
-    """Raised for a photo that cannot be used. The message is the reason, for a list with file names."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +68,6 @@ class OpenedPhoto:
     remarks: tuple[str, ...]
 
 
-def photos_below(folder: Path) -> list[Path]:
-    """Return the files in and below a folder that are photos by their suffix, in no order."""
-    return [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
-
-
 def open_photo(
     path: Path, side_px: int, *, banner_px: int = 0, large_at_a_time: AbstractContextManager[object] | None = None
 ) -> OpenedPhoto:
@@ -76,28 +77,14 @@ def open_photo(
     `large_at_a_time`, a lock that several processes share, is held while a photo with more than `LARGE_PIXELS` is
     decoded. Raises `UnreadablePhotoError` with the reason.
     """
-    if not path.is_file():
-        raise UnreadablePhotoError(_missing(path))
-    if path.stat().st_size == 0:
-        raise UnreadablePhotoError("the file is empty")
-    try:
-        # From a path, Pillow maps a simple file into memory, and then forgets to turn a TIFF.
-        with warnings.catch_warnings(), path.open("rb") as stream, Image.open(stream) as file:
-            warnings.simplefilter("ignore")  # of odd metadata, and of sizes, which are checked here
-            return _read(file, side_px, banner_px, large_at_a_time or nullcontext())
-    except UnidentifiedImageError:
-        with path.open("rb") as stream:
-            is_tiff = stream.read(4) in (b"II*\0", b"MM\0*")
-        tiff = "a TIFF of a kind that cannot be read; save it with 8 or 16 bits a channel, without floats"
-        raise UnreadablePhotoError(tiff if is_tiff else "not an image") from None
-    except Image.DecompressionBombError:
-        raise UnreadablePhotoError(f"more than {MAX_PIXELS:,} pixels: a decompression bomb?") from None
-    except (OSError, SyntaxError, ValueError, IndexError, EOFError, struct.error) as error:
-        raise UnreadablePhotoError(f"damaged or truncated ({error})") from None
+    read = partial(_read, side_px=side_px, banner_px=banner_px, large_at_a_time=large_at_a_time or nullcontext())
+    return read_image_file(path, read)
 
 
 def fit_square(image: Image.Image, side_px: int) -> npt.NDArray[np.uint8]:
     """Fit the whole image into a square `[side_px, side_px, 3]`: its shape is kept, the rest has one colour."""
+    if min(image.size) * 2 * side_px <= max(image.size):  # too narrow to be one pixel wide
+        image = image.resize([max(length, max(image.size) // side_px) for length in image.size])
     fitted = ImageOps.pad(image, (side_px, side_px), Image.Resampling.BICUBIC, color=PADDING_COLOUR)
     return np.asarray(fitted, dtype=np.uint8)
 
@@ -117,49 +104,54 @@ def crop_to_box(photo: OpenedPhoto, box: Box, padding: float) -> Image.Image:
     return photo.image.crop((int(left), int(top), max(round(right), int(left) + 1), max(round(bottom), int(top) + 1)))
 
 
-def _missing(path: Path) -> str:
-    if path.is_dir():
-        return "a folder, and no photo"
-    if path.parent.is_dir():
-        near = [other.name for other in path.parent.iterdir() if other.name.casefold() == path.name.casefold()]
-        if near:
-            return f"no such file; there is {near[0]}"
-    return "no such file"
-
-
 def _read(
-    file: Image.Image, side_px: int, banner_px: int, large_at_a_time: AbstractContextManager[object]
+    file: ImageFile.ImageFile,
+    remarks: list[str],
+    *,
+    side_px: int,
+    banner_px: int,
+    large_at_a_time: AbstractContextManager[object],
 ) -> OpenedPhoto:
     width, height = file.size
-    if width * height > MAX_PIXELS:
-        raise UnreadablePhotoError(f"{width} x {height} pixels: a decompression bomb?")
     if min(width, height - banner_px) < MIN_SIDE_PX:
         raise UnreadablePhotoError(f"{width} x {height} pixels: too small to show an aircraft")
     _refuse_deep_planes(file)
-    remarks: list[str] = []
     if getattr(file, "n_frames", 1) > 1:
-        file.seek(0)
-        remarks.append("animated: the first frame is used")
+        if file.format in _ANIMATIONS:
+            remarks.append("animated: the first frame is used")
+        elif file.format == "TIFF":
+            remarks.append("several pages: the first is used")
     # A JPEG can be decoded at a half, a quarter or an eighth, which saves most of the time of a large one.
     file.draft("RGB", (2 * side_px, 2 * side_px))
     # A progressive JPEG is held whole, however small it is decoded.
     is_large = (width * height if "progressive" in file.info else file.width * file.height) > LARGE_PIXELS
+    stream, profile = file.fp, file.info.get("icc_profile")
     with large_at_a_time if is_large else nullcontext():
         file.load()
-        is_turned = file.getexif().get(_ORIENTATION, 1) != 1
-        image = _reduced(file, side_px) if is_large else file
-    scale = image.height / height
-    if is_turned:
+        turn = _turn(file, remarks)
+        image = as_8_bits(file, stream, remarks)
+        image = _reduced(image, side_px) if is_large else image
+    if turn is not None:
         remarks.append("turned as its EXIF data says")
-        image.getexif()[_ORIENTATION] = file.getexif()[_ORIENTATION]
-        image = ImageOps.exif_transpose(image)
+        image = image.transpose(turn)
     if (width > height) != (image.width > image.height) and width != height:
         width, height = height, width
-    image = _as_rgb(image, remarks)
+    scale = image.height / height
+    image = as_rgb(image, profile, remarks)
     if banner_px:
         image = image.crop((0, 0, image.width, image.height - round(scale * banner_px)))
         height -= banner_px
     return OpenedPhoto(image, (width, height), tuple(remarks))
+
+
+def _turn(file: Image.Image, remarks: list[str]) -> Image.Transpose | None:
+    """How a viewer turns a photo; `None` where it leaves it, as for a value that EXIF does not have."""
+    try:
+        return _TURNS.get(file.getexif().get(_ORIENTATION, 1))
+    except Exception:  # Pillow raises many for damaged EXIF data
+        if DAMAGED_METADATA not in remarks:
+            remarks.append(DAMAGED_METADATA)
+        return None
 
 
 def _refuse_deep_planes(file: Image.Image) -> None:
@@ -175,27 +167,3 @@ def _reduced(file: Image.Image, side_px: int) -> Image.Image:
     """A large image, as a mean over squares of pixels, with at least four times `side_px` on its short side."""
     factor = min(file.size) // (4 * side_px)
     return file.reduce(factor) if factor > 1 and file.mode in ("L", "RGB", "RGBA", "CMYK") else file
-
-
-def _as_rgb(image: Image.Image, remarks: list[str]) -> Image.Image:
-    if image.mode in ("I;16", "I;16L", "I;16B", "I;16N", "I", "F"):
-        remarks.append("more than 8 bits a channel")
-        return Image.fromarray(_in_8_bits(np.asarray(image))).convert("RGB")
-    if image.mode == "CMYK":
-        remarks.append("CMYK")
-    elif image.mode in ("L", "1"):
-        remarks.append("grey")
-    if image.has_transparency_data:
-        remarks.append("transparent: put on white")
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _in_8_bits(values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
-    """Grey values of any depth as 8 bits. Floats range from 0 to 1."""
-    deep = values.astype(np.float64)
-    if not np.isfinite(deep).all():
-        raise UnreadablePhotoError("its values are no numbers")
-    largest = 1.0 if np.issubdtype(values.dtype, np.floating) else 65535.0
-    return np.round(np.clip(deep / largest, 0, 1) * 255).astype(np.uint8)

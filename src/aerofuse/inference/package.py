@@ -39,10 +39,10 @@ Pixels = npt.NDArray[np.uint8]
 class Preprocessing:
     """How a photo becomes an image for the model, as values for programs that read a package without Aerofuse.
 
-    The photo is turned as its EXIF data says and made RGB. It is scaled as a whole into a square of `image_size_px`,
-    and `padding_rgb` fills the rest. It is written as JPEG without chroma subsampling and read again `jpeg_writes`
-    times, as the training photos were: that loses little, but changes many pixels. `mean` and `std`, of values in
-    0..1, are part of the model.
+    The photo is turned as its EXIF data says and made RGB: sRGB, by the file's colour profile. It is scaled as a whole
+    into a square of `image_size_px`, and `padding_rgb` fills the rest. It is written as JPEG without chroma subsampling
+    and read again `jpeg_writes` times, as the training photos were: that loses little, but changes many pixels. `mean`
+    and `std`, of values in 0..1, are part of the model.
     """
 
     image_size_px: int

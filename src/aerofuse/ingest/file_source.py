@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 import unicodedata
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from aerofuse.data.photo import Box, Photo, photos_below
+from aerofuse.data.image_file import find_photos
+from aerofuse.data.photo import Box, Photo
 from aerofuse.data.store import LABEL_COLUMNS
 from aerofuse.ingest.duplicates import joined_groups, near_duplicates
 from aerofuse.ingest.intake import Intake, IntakeSettings, PhotoFile
@@ -47,18 +51,37 @@ def list_table(root: Path, labels: Path) -> Listing:
         kind = "a file, and must be a folder" if root.exists() else "no such folder"
         raise FileNotFoundError(f"data.root is {str(root)!r}: {kind}; name the folder with your photos")
     table = read_label_table(labels)
-    found = {unicodedata.normalize("NFC", str(path.relative_to(root))): path for path in photos_below(root)}
+    below = find_photos(root)
+    for folder, problem in below.problems:
+        logger.warning("%s: %s", folder, problem)
+    found = {unicodedata.normalize("NFC", str(path.relative_to(root))): path for path in below.photos}
     frame = table.frame.copy()
     # A file that is missing is left out with its reason later, like any photo that cannot be read.
     frame["path"] = [found.get(name, root / name) for name in frame["filename"]]
     resolved = root.resolve()
     for row, name, path in frame[["row", "filename", "path"]].itertuples(index=False):
-        if not path.resolve().is_relative_to(resolved):
+        target = Path(os.path.realpath(path))  # which takes a link that leads to itself
+        if not target.is_relative_to(resolved) and not any(map(target.is_relative_to, _dvc_caches(resolved))):
             raise ValueError(
                 f"{labels}, row {row}, filename {name!r}: a link that leaves data.root ({root}); copy the photo into it"
             )
-    unlisted = sorted(set(found) - set(frame["filename"]))
-    return Listing(frame, table.types, table.airlines, tuple(unlisted))
+    # A name whose bytes are not UTF-8 could not be written to the report.
+    unlisted = [os.fsencode(name).decode("utf-8", "backslashreplace") for name in set(found) - set(frame["filename"])]
+    return Listing(frame, table.types, table.airlines, tuple(sorted(unlisted)))
+
+
+@cache
+def _dvc_caches(root: Path) -> tuple[Path, ...]:
+    """The caches to which DVC links files, of the repository here and of the one that holds `root`."""
+    # Imported late: only links that leave the folder ask for it.
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    caches = []
+    for place in dict.fromkeys((Path.cwd(), root)):
+        with suppress(DvcException), Repo(str(place)) as repo:
+            caches += [Path(cache.path).resolve() for cache in (repo.cache.local, repo.cache.legacy)]
+    return tuple(caches)
 
 
 class FileSource:

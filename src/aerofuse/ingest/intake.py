@@ -37,7 +37,7 @@ from aerofuse.ingest.duplicates import fingerprint
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 2  # of the shards; raise it when a change gives other pixels
+_VERSION = 3  # of the shards; raise it when a change gives other pixels
 _SHARD_FILES = 256
 # Each takes 170 MB before it reads anything, and a large photo takes as much again; `prepare` stays below 2 GB.
 _MOST_PROCESSES = 4
@@ -142,7 +142,7 @@ def _deal(files: Sequence[PhotoFile], settings: IntakeSettings) -> dict[str, lis
         count *= 2  # doubled, so that a few photos more or less leave most shards unchanged
     buckets: dict[int, list[PhotoFile]] = {}
     for file in sorted(files, key=lambda file: str(file.path)):
-        buckets.setdefault(zlib.crc32(str(file.path).encode()) % count, []).append(file)
+        buckets.setdefault(zlib.crc32(os.fsencode(file.path)) % count, []).append(file)
     shards = {}
     for bucket in buckets.values():
         described = [_VERSION, asdict(settings), [_described(file) for file in bucket]]

@@ -6,16 +6,13 @@ import base64
 import binascii
 import dataclasses
 import io
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from PIL import Image, UnidentifiedImageError
+from aerofuse.data.image_file import MAX_PIXELS, UnreadablePhotoError, read_image
 
-from aerofuse.data.photo import MAX_PIXELS, UnreadablePhotoError
-
-# Cameras and the web use these. Pillow's other decoders, some of which start programs, get no file from a request.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+# Cameras and the web use these. Pillow's other decoders get no file from a request.
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "BMP", "GIF", "TIFF")
 
 
 @dataclass(frozen=True)
@@ -49,18 +46,7 @@ def read_content(cell: object, limits: Limits) -> bytes:
     Raises `UnreadablePhotoError` where it is not a photo, too large, of another format, or has too many pixels.
     """
     content = _content(cell, limits)
-    try:
-        # Pillow warns of large images; their size is checked here.
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content), formats=FORMATS) as file:
-            width, height = file.size
-    except UnidentifiedImageError:
-        raise UnreadablePhotoError(f"not an image that is taken here: {', '.join(FORMATS)}") from None
-    except Image.DecompressionBombError:
-        raise UnreadablePhotoError(f"{_too_many(limits)}: a decompression bomb?") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise UnreadablePhotoError(f"damaged or truncated ({error})") from None
-    if width * height > limits.max_photo_pixels:
-        raise UnreadablePhotoError(f"{width} x {height}, {_too_many(limits)}: a decompression bomb?")
+    read_image(io.BytesIO(content), lambda file, _: file.size, FORMATS, limits.max_photo_pixels)
     return content
 
 
@@ -85,7 +71,3 @@ def _content(cell: object, limits: Limits) -> bytes:
 
 def _too_large(limits: Limits) -> str:
     return f"larger than {limits.max_photo_bytes} bytes"
-
-
-def _too_many(limits: Limits) -> str:
-    return f"more than {limits.max_photo_pixels} pixels"
