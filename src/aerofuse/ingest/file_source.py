@@ -47,17 +47,26 @@ def list_table(root: Path, labels: Path) -> Listing:
         kind = "a file, and must be a folder" if root.exists() else "no such folder"
         raise FileNotFoundError(f"data.root is {str(root)!r}: {kind}; name the folder with your photos")
     table = read_label_table(labels)
-    found = {unicodedata.normalize("NFC", str(path.relative_to(root))): path for path in photos_below(root)}
+    found = {str(path.relative_to(root)): path for path in photos_below(root)}
+    # Systems compose letters in their own ways, so a name may stand in the table otherwise than on the disk.
+    composed = {unicodedata.normalize("NFC", name): path for name, path in found.items()}
     frame = table.frame.copy()
     # A file that is missing is left out with its reason later, like any photo that cannot be read.
-    frame["path"] = [found.get(name, root / name) for name in frame["filename"]]
+
+    def place(name: str) -> Path:
+        return found.get(name) or composed.get(unicodedata.normalize("NFC", name), root / name)
+
+    frame["path"] = frame["filename"].map(place)
+    for path, rows in frame[frame["path"].duplicated(keep=False)].groupby("path", sort=False)["row"]:
+        raise ValueError(f"{labels}: rows {', '.join(map(str, rows))} name one file, {path}; keep one row")
     resolved = root.resolve()
     for row, name, path in frame[["row", "filename", "path"]].itertuples(index=False):
         if not path.resolve().is_relative_to(resolved):
             raise ValueError(
                 f"{labels}, row {row}, filename {name!r}: a link that leaves data.root ({root}); copy the photo into it"
             )
-    unlisted = sorted(set(found) - set(frame["filename"]))
+    listed = set(frame["path"])
+    unlisted = sorted(name for name, path in found.items() if path not in listed)
     return Listing(frame, table.types, table.airlines, tuple(unlisted))
 
 
