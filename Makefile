@@ -7,6 +7,16 @@ DEMO_READY := $(VENV)/ready-demo
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
+# The programs of an environment name its path. So one that was made in another folder, before this one was renamed or
+# copied, is made again from nothing; the mark says where it was made.
+MADE_IN := $(shell cat $(READY) 2>/dev/null)
+ifneq ($(MADE_IN),)
+ifneq ($(MADE_IN),$(CURDIR))
+MOVED := --clear
+.PHONY: $(READY)
+endif
+endif
+
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-demo demo repro test test-long test-all lint mlflow pretrain seeds sweep chaos readme benchmark \
 	benchmark-quick initialisation
@@ -18,10 +28,10 @@ setup: $(READY)  ## make .venv from requirements.lock
 
 $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Aerofuse needs Python 3.11 or newer; name one: make PYTHON=python3.12 ...")'
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(MOVED) $(VENV)
 	pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev,export]'
 	python -m tools.dvc_plots_page
-	@touch $@
+	@pwd -P > $@
 
 # Gradio's latest release asks for an older Pillow and tomlkit than requirements.lock has, but works with these (tests/demo opens
 # its page in a browser). So it is installed without its dependencies, and no other package changes.

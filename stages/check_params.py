@@ -17,6 +17,13 @@ from stages import run
 def check_params() -> None:
     content = read_params_file()
     params = validate(Params, content, str(PARAMS_FILE))
+    for name in ("root", "labels"):
+        written, meant = content["data"][name], getattr(params.data, name)
+        if written != meant:  # a stage's script understands what DVC does not
+            raise ValueError(
+                f"{PARAMS_FILE} cannot be used:\n  data.{name}: {written!r} is no path for DVC, which depends on it; "
+                f'write "{meant}", with the quotes'
+            )
     for name, recipe in params.recipes.items():
         family_of(recipe.backbones.cnn)
         family_of(recipe.backbones.transformer)

@@ -90,12 +90,15 @@ def _experiment(command: str, clone: Path) -> None:
     stage = "prepare" if "data." in command else "check_params"
     git(clone, "checkout", "--quiet", "--force", "HEAD")
     if "data.source=table" in command:
-        root = clone.parent / "photos" if "data.root=/photos" in command else clone / "data/photos"
+        command = command.replace("$HOME", "")
+        options = dict(option.partition("=")[::2] for option in shlex.split(command) if "=" in option)
+        named = options.get("data.root", "data/photos").strip('"')
+        root = clone.parent / named[1:] if named.startswith("/") else clone / named
         shutil.rmtree(root, ignore_errors=True)
         photos = draw_folder(root)
         photos.write()
         shutil.copyfile(photos.labels, root / "aircraft_labels.csv")
-        command = command.replace("/photos", str(root)) if "data.root=/photos" in command else command
+        command = command.replace(named, str(root)) if named.startswith("/") else command
     if ARCHIVE in command:
         _download(f"curl -LO https://example.org/{ARCHIVE}", clone)
     output = run_dvc_warm(clone, *shlex.split(command)[1:], stage).stdout

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import io
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
@@ -132,6 +134,16 @@ def test_a_password_is_asked_for(
     assert "MLFLOW_TRACKING_URI" in printed["train_c"][3]
     os.environ["MLFLOW_TRACKING_URI"] = "http://me:secret@mlflow.invalid"
     assert main(["mlflow", "send"]) == 0
+
+
+def test_what_a_console_cannot_show_is_escaped(params: TrackingParams, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.environ["MLFLOW_TRACKING_URI"] = "http://\U0001f6e9.invalid"
+    with track_run("train_c", params):
+        pass
+    console = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(console, "gbk"))
+    assert main(["mlflow", "list"]) == 0
+    assert "http://\\U0001f6e9.invalid" in console.getvalue().decode("gbk")
 
 
 def test_a_folder_that_is_not_there_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from aerofuse.cli.main import main
-from aerofuse.cli.predict import list_photos
+from aerofuse.cli.predict import list_photos, read_names
 from tests.data.odd_files import broken_second_page, damaged_avif, shut_folder, write
 from tests.imports import ROOT
 from tests.inference.small_packages import CLASSES, write_model, write_small_package
@@ -171,6 +171,47 @@ def test_odd_names_are_written_as_they_are(capsys: pytest.CaptureFixture[str], p
         printed = capsys.readouterr().out
         assert "[bold]Ærø 飛機.jpg" in printed
         assert "xff.jpg" in printed
+
+
+@pytest.mark.parametrize("output", [[], ["--json"], ["--csv"]])
+def test_every_line_is_written_to_a_console_that_cannot_show_it(output: list[str], place: Path) -> None:
+    folder = place / "emoji"
+    folder.mkdir(exist_ok=True)
+    names = ["1 first.jpg", "2 \U0001f6e9 飛機.jpg", "3 last.jpg"]
+    for name in names:
+        (folder / name).write_bytes((place / "photos/photo-0000.jpg").read_bytes())
+    code = "import sys; from aerofuse.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "predict", "emoji", "emoji/\U0001f6e9.jpg", *output]
+    done = subprocess.run(command, env=environment() | {"PYTHONIOENCODING": "gbk"}, capture_output=True, encoding="gbk")
+    assert done.returncode == 1
+    assert done.stderr == "aerofuse: emoji/\\U0001f6e9.jpg: no such file\n"
+    lines = [line for line in done.stdout.splitlines() if "emoji" in line]
+    assert len(lines) == 3
+    if output == ["--json"]:
+        assert [json.loads(line)["file"] for line in lines] == [f"emoji/{name}" for name in names]
+    else:
+        assert "emoji/2 \\U0001f6e9 飛機.jpg" in lines[1]
+    if output == ["--csv"]:
+        cells = csv.DictReader(io.StringIO(done.stdout))
+        assert {json.loads(row["type_top5"])[0]["name"] for row in cells} <= set(CLASSES.types)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "console"),
+    [("utf-8-sig", "utf-8"), ("utf-8-sig", "gbk"), ("utf-16", "utf-8"), ("utf-8", "utf-8"), ("gbk", "gbk")],
+)
+def test_a_list_on_stdin_may_begin_with_a_byte_order_mark(
+    encoding: str, console: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["飛機/1.jpg", "飛機/2.jpg"]
+    content = "".join(f"{name}\r\n" for name in names).encode(encoding)
+    stdin = io.TextIOWrapper(io.BytesIO(content), console)
+    assert [str(file) for file in list_photos(["-"], read_names(stdin)).files] == names
+
+
+def test_a_list_on_stdin_may_name_files_with_odd_bytes() -> None:
+    stdin = io.TextIOWrapper(io.BytesIO(b"a.jpg\n\xff.jpg\n"), "utf-8")
+    assert [os.fsencode(file) for file in list_photos(["-"], read_names(stdin)).files] == [b"a.jpg", b"\xff.jpg"]
 
 
 @pytest.mark.parametrize(

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
+from PIL import Image, ImageOps
 
+import aerofuse
 from aerofuse.data.labels import TASKS
 from aerofuse.inference import export
 from aerofuse.inference.export import Exported, export_program, output_name, write_onnx, write_torch
 from aerofuse.inference.export_check import TOLERANCE, onnx_runner, torch_runner
-from aerofuse.inference.package import load_package
+from aerofuse.inference.package import Preprocessing, load_package
 from tests.inference.small_packages import ARCHITECTURES, CLASSES, write_model
 
 # Each takes a quarter of a minute. The two have every kind of part.
@@ -65,6 +71,80 @@ def _check_facts(folder: Path) -> None:
     assert facts["preprocessing"]["image_size_px"] == 96
     (images,) = session.get_inputs()
     assert (images.name, images.type, images.shape) == ("images", "tensor(uint8)", ["batch", 3, 96, 96])
+
+
+def _prepared(path: Path, how: dict[str, Any]) -> npt.NDArray[np.uint8]:
+    """A photo as `preprocessing_steps` says, with Pillow alone: what a program does that has nothing but the file."""
+    assert how["fit"] == "pad"
+    side_px = how["image_size_px"]
+    with Image.open(path) as file:
+        stored_pixels = file.width * file.height
+        file.draft("RGB", (how["jpeg_sides"] * side_px, how["jpeg_sides"] * side_px))  # does nothing to what is no JPEG
+        is_progressive = "progressive" in file.info
+        image: Image.Image = file.copy()
+    if (stored_pixels if is_progressive else image.width * image.height) > how["reduced_above_pixels"]:
+        image = image.reduce(max(min(image.size) // (how["reduced_sides"] * side_px), 1))
+    image = ImageOps.exif_transpose(image)
+    if "A" in image.getbands():
+        image = Image.alpha_composite(Image.new("RGBA", image.size, how["transparent_on"]), image)
+    image = image.convert("RGB")
+    image = image.crop((0, 0, image.width, image.height - how["banner_px"]))
+    scale = side_px / max(image.size)
+    fitted = image.resize([round(edge * scale) for edge in image.size], Image.Resampling[how["interpolation"].upper()])
+    square = Image.new("RGB", (side_px, side_px), tuple(how["padding_rgb"]))
+    square.paste(fitted, (round((side_px - fitted.width) / 2), round((side_px - fitted.height) / 2)))
+    for _ in range(how["jpeg_writes"]):
+        written = io.BytesIO()
+        square.save(written, "JPEG", quality=how["jpeg_quality"], subsampling=how["jpeg_chroma"])
+        square = Image.open(written).convert("RGB")
+    return np.asarray(square)
+
+
+def test_a_program_that_follows_the_metadata_alone_gets_the_same_answers(tmp_path: Path) -> None:
+    import onnxruntime
+
+    model, record = load_package(write_model(tmp_path / "model", "multi_task", confident=True))
+    write_onnx(export_program(model, record), record, tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    metadata = {name: json.loads(text) for name, text in session.get_modelmeta().custom_metadata_map.items()}
+    names = [output.name for output in session.get_outputs()]
+    predictor = aerofuse.load(tmp_path / "model")
+    for path in _odd_photos(tmp_path):
+        images = _prepared(path, metadata["preprocessing"]).transpose(2, 0, 1)[np.newaxis]
+        found = dict(zip(names, session.run(None, {"images": images}), strict=True))
+        expected = predictor.predict(path)
+        assert expected.type is not None
+        assert expected.airline is not None
+        assert found["type_probabilities"][0, metadata["types"].index(expected.type)] == pytest.approx(
+            expected.type_confidence, abs=1e-3
+        ), path.name
+        assert found["airline_probabilities"][0, metadata["airlines"].index(expected.airline)] == pytest.approx(
+            expected.airline_confidence, abs=1e-3
+        ), path.name
+        assert found["clarity"][0] == pytest.approx(expected.clarity, abs=1e-3)
+        assert found["block"][0] == pytest.approx(expected.block, abs=1e-3)
+
+
+def _odd_photos(folder: Path) -> list[Path]:
+    """A large JPEG, a turned one, a transparent one, and one of so many pixels that it is reduced."""
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 256, (51, 77, 3), dtype=np.uint8))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    noise.resize((1001, 667), Image.Resampling.BICUBIC).save(folder / "large.jpg", quality=90)
+    noise.resize((777, 333)).save(folder / "turned.jpg", exif=turned)
+    transparent = noise.resize((101, 53)).convert("RGBA")
+    transparent.putalpha(noise.convert("L").resize((101, 53)))
+    transparent.save(folder / "transparent.png")
+    noise.resize((8003, 4007), Image.Resampling.NEAREST).save(folder / "reduced.png", compress_level=1)
+    return [folder / name for name in ("large.jpg", "turned.jpg", "transparent.png", "reduced.png")]
+
+
+def test_every_value_of_the_preprocessing_is_explained() -> None:
+    words = " ".join(Preprocessing(96).steps()).lower()
+    for field in dataclasses.fields(Preprocessing):
+        value = getattr(Preprocessing(96), field.name)
+        assert field.name in words or str(value).lower() in words or field.name in ("fit", "mean", "std"), field.name
 
 
 def test_probabilities_are_calibrated(tmp_path: Path) -> None:

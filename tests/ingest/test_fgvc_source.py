@@ -42,6 +42,13 @@ def test_every_level_is_read(level: str, root: Path, tmp_path: Path) -> None:
     assert [f"{name[:-4]} {kind}" for name, kind in zip(test["filename"], test["typename"], strict=True)] == lines
 
 
+def test_lists_may_begin_with_a_byte_order_mark(root: Path, tmp_path: Path) -> None:
+    expected = list_fgvc(root, "variant", tmp_path / "work").table
+    for path in (root / "data").glob("*.txt"):
+        path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert list_fgvc(root, "variant", tmp_path / "work").table.equals(expected)
+
+
 def test_boxes_count_from_zero(root: Path, tmp_path: Path) -> None:
     row = list_fgvc(root, "variant", tmp_path / "work").table.iloc[0]
     assert (row["xmin"], row["ymin"], row["xmax"], row["ymax"]) == (20, 10, 140, 110)

@@ -87,6 +87,25 @@ def test_letters_composed_otherwise_are_the_same_file(folder: PhotoFolder, tmp_p
     assert not len(_source(folder, tmp_path / "work").dropped)
 
 
+def test_names_composed_otherwise_are_two_files_where_there_are_two(folder: PhotoFolder, tmp_path: Path) -> None:
+    names = [unicodedata.normalize(form, "Zürich.jpg") for form in ("NFC", "NFD")]
+    for row, name in enumerate(names):
+        folder.image(row).save(folder.add(name, like=row))
+    folder.write()
+    listing = list_table(folder.root, folder.labels)
+    assert [path.name for path in listing.table["path"].iloc[-2:]] == names
+    assert listing.unlisted == ()
+
+
+def test_one_file_under_two_names_is_listed_twice(folder: PhotoFolder) -> None:
+    folder.image(0).save(folder.root / unicodedata.normalize("NFC", "Zürich.jpg"))
+    for form in ("NFC", "NFD"):
+        folder.add(unicodedata.normalize(form, "Zürich.jpg"))
+    folder.write()
+    with pytest.raises(ValueError, match=r"rows 18, 19 name one file, .*Zürich\.jpg; keep one row"):
+        list_table(folder.root, folder.labels)
+
+
 def test_a_link_that_leaves_the_root_is_refused(folder: PhotoFolder, tmp_path: Path) -> None:
     outside = tmp_path / "outside.jpg"
     folder.image(0).save(outside)

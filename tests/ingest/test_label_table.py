@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -115,10 +116,12 @@ def test_a_backslash_separates_folders(tmp_path: Path) -> None:
         (_table('a.jpg,A320,,"0,5",,'), r"row 2, clarity '0,5': write it with a point"),
         (_table(GOOD, GOOD), r"rows 2, 3, filename 'a.jpg': listed more than once"),
         (_table(GOOD, "./a.jpg,A320,,,,"), r"rows 2, 3, filename 'a.jpg'"),
-        (_table(GOOD, "b.jpg,a320,,,,"), r"typename: 'A320' \(row 2\), 'a320' \(row 3\) differ only in case or blanks"),
-        (_table("a.jpg,A 320,,,,", "b.jpg,A  320,,,,"), "differ only in case or blanks"),
+        (
+            _table(GOOD, "b.jpg,a320,,,,"),
+            r"typename: 'A320' \(row 2\), 'a320' \(row 3\) look alike; write one of them everywhere",
+        ),
+        (_table("a.jpg,A 320,,,,", "b.jpg,A  320,,,,"), "look alike; write one of them everywhere"),
         (_table(GOOD, "b.jpg,A320,AIR,,,"), r"airlinename: 'Air' \(row 2\), 'AIR' \(row 3\)"),
-        (_table(GOOD, "A.jpg,A320,,,,"), r"filename: 'a.jpg' \(row 2\), 'A.jpg' \(row 3\)"),
         (_table("../a.jpg,A320,,,,"), r"row 2, filename '../a.jpg': the path leaves data.root"),
         (_table("x/../../a.jpg,A320,,,,"), "the path leaves data.root"),
         (_table("/home/a.jpg,A320,,,,"), "write the path relative to data.root"),
@@ -127,7 +130,7 @@ def test_a_backslash_separates_folders(tmp_path: Path) -> None:
         (_table("a.jpg,A320,N/A,,,"), r"row 2, airlinename 'N/A': leave the cell empty where it is not known"),
         (_table("a.jpg,A320,,,,unknown"), r"row 2, registration 'unknown': leave the cell empty"),
         (_table("a.jpg,?,,,,"), r"row 2, typename '\?': every photo needs a type"),
-        (_table(GOOD, "b.jpg,A320,,,,d-abcd"), r"registration: 'D-ABCD' \(row 2\), 'd-abcd' \(row 3\) differ only"),
+        (_table(GOOD, "b.jpg,A320,,,,d-abcd"), r"registration: 'D-ABCD' \(row 2\), 'd-abcd' \(row 3\) look alike"),
         (_table("a.jpg,A3\x0020,,,,"), "row 2: a character NUL, which no text has"),
         ("Filename,typename\na.jpg,A320\n", "no column 'filename'; is it 'Filename'"),
         ("filename,typename,split\na.jpg,A320,test\n", "a column 'split', which the prepared table has .*'my_split'"),
@@ -190,3 +193,107 @@ def test_many_faults_are_counted(tmp_path: Path) -> None:
     rows = [f"{number}.jpg,A320,,7,," for number in range(25)]
     with pytest.raises(ValueError, match="and 15 more"):
         read_label_table(_write(tmp_path, _table(*rows)))
+
+
+@pytest.mark.parametrize(
+    ("heading", "message"),
+    [
+        ("Clarity", "column 'Clarity': is it 'clarity'?"),
+        ("AirlineName", "column 'AirlineName': is it 'airlinename'?"),
+        ("air-line name", "column 'air-line name': is it 'airlinename'?"),
+        ("airline", "column 'airline': is it 'airlinename'?"),
+        ("Registration No.", "column 'Registration No.': is it 'registration'?"),
+        ("blok", "column 'blok': is it 'block'?"),
+        ("block\u200b", "column 'block\\u200b', with U+200B ZERO WIDTH SPACE: is it 'block'?"),
+        ("type_id", "column 'type_id': is it 'typeid'?"),
+        ("X_min", "column 'X_min': is it 'xmin'?"),
+        ("Split", "column 'Split', which the prepared table has"),
+    ],
+)
+def test_a_heading_that_is_nearly_one_of_ours_is_not_taken_for_the_users_own(
+    tmp_path: Path, heading: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read_label_table(_write(tmp_path, _table("a.jpg,A320,1", header=f"filename,typename,{heading}")))
+
+
+def test_all_headings_that_are_nearly_ours_are_named_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"(?s)'AirlineName'.*'Clarity'.*'Block'.*'Registration'"):
+        read_label_table(_write(tmp_path, _table(header="filename,typename,AirlineName,Clarity,Block,Registration")))
+
+
+@pytest.mark.parametrize("heading", ["photographer", "type", "airport", "date", "id", "quality", "品质"])
+def test_a_heading_of_the_users_own_is_kept(tmp_path: Path, heading: str) -> None:
+    text = _table("a.jpg,A320,Air,x", header=f"filename,typename,airlinename,{heading}")
+    assert read_label_table(_write(tmp_path, text)).frame[heading].item() == "x"
+
+
+@pytest.mark.parametrize(
+    ("column", "one", "other", "named"),
+    [
+        ("typename", "737-800", "737\u2013800", "U+2013 EN DASH"),
+        ("airlinename", "Delta", "Delta\u200b", "U+200B ZERO WIDTH SPACE"),
+        ("airlinename", "Delta", "Del\u00adta", "U+00AD SOFT HYPHEN"),
+        ("airlinename", "Air France", "Air\u00a0France", "U+00A0 NO-BREAK SPACE"),
+        ("airlinename", "AirFrance", "Air\u3164France", "U+3164 HANGUL FILLER"),
+        ("registration", "N010A", "N010A\u200b", "U+200B ZERO WIDTH SPACE"),
+        ("registration", "B-1234", "\u0412-1234", "U+0412 CYRILLIC CAPITAL LETTER VE"),
+        ("registration", "D-ABCD", "D-\u0391BCD", "U+0391 GREEK CAPITAL LETTER ALPHA"),
+        ("registration", "B-1234", "B\u22121234", "U+2212 MINUS SIGN"),
+        ("registration", "B-1234", "\uff22-1234", "U+FF22 FULLWIDTH LATIN CAPITAL LETTER B"),
+    ],
+)
+def test_spellings_that_look_alike_are_one_name_and_the_odd_character_is_named(
+    tmp_path: Path, column: str, one: str, other: str, named: str
+) -> None:
+    values = [{"filename": f"{n}.jpg", "typename": "A320"} | {column: name} for n, name in enumerate((one, other))]
+    cells = [",".join(value.get(heading, "") for heading in HEADER.split(",")) for value in values]
+    with pytest.raises(ValueError, match="look alike; write one of them everywhere") as stop:
+        read_label_table(_write(tmp_path, _table(*cells)))
+    assert f"(row 3, with {named})" in str(stop.value)
+
+
+def test_names_that_only_resemble_each_other_are_several(tmp_path: Path) -> None:
+    rows = ["a.jpg,737-800,Аэрофлот,,,B-1234", "b.jpg,737800,Aeroflot,,,B1234", "c.jpg,737-80O,Аэросвит,,,B-l234"]
+    assert len(read_label_table(_write(tmp_path, _table(*rows))).types) == 3
+
+
+def test_two_files_are_two_files_however_their_names_resemble(tmp_path: Path) -> None:
+    names = [
+        "DSC1 2.jpg",
+        "DSC12.jpg",
+        "dsc12.jpg",
+        "DSC1\u20132.jpg",
+        "DSC1-2.jpg",
+        "Zu\u0308rich.jpg",
+        "Z\u00fcrich.jpg",
+    ]
+    table = read_label_table(_write(tmp_path, _table(*(f"{name},A320" for name in names))))
+    assert list(table.frame["filename"]) == names
+
+
+WORDS_FOR_NOTHING = """
+n.a. N/A na NaN None NULL nil unknown Unknown. unk - -- --- ? ??? … #N/A #VALUE! #REF! #NAME? #DIV/0! #NUM! #NULL! #NV
+#WERT! #BEZUG! #VALEUR! #NOM? #¡VALOR! #¿NOMBRE? #SPILL! Err:502 ##### TBD t.b.d. t.b.a. k.A. n.d. s/d s.o.
+未知 无 無 待定 不明 不详 未定 暂无
+\uff08无\uff09 \uff4e\uff0f\uff41 なし 該当なし 未確認 unbekannt inconnu inconnue desconocido
+""".split()  # noqa: SIM905
+
+
+@pytest.mark.parametrize(
+    "word", [*WORDS_FOR_NOTHING, "not available", "non renseigné", "keine Angabe", "sin datos", "\u200b"]
+)
+def test_words_for_nothing_are_no_names(tmp_path: Path, word: str) -> None:
+    with pytest.raises(ValueError, match="cannot be used") as stop:
+        read_label_table(_write(tmp_path, _table(f"a.jpg,{word},{word},,,{word}")))
+    typename, airlinename, registration = str(stop.value).splitlines()[1:]
+    assert typename.endswith(f"typename {word!r}: every photo needs a type; fill it in or take the row out")
+    assert f"airlinename {word!r}: leave the cell empty where it is not known" in airlinename
+    assert f"registration {word!r}: leave the cell empty where it is not known" in registration
+
+
+@pytest.mark.parametrize(
+    "name", ["NAC", "KA", "Nauru", "Aucun-Air", "TBA", "Value Jet", "#7", "Air Nil", "空港航空", "Ørn"]
+)
+def test_names_that_only_begin_like_nothing_are_names(tmp_path: Path, name: str) -> None:
+    assert read_label_table(_write(tmp_path, _table(f"a.jpg,A320,{name}"))).airlines == (name,)

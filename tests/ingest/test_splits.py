@@ -61,6 +61,23 @@ def test_small_types_are_merged_into_one() -> None:
     assert set(split[merged == OTHER]) == set(SPLITS)
 
 
+def test_a_type_with_the_name_of_the_merged_class_is_to_be_renamed() -> None:
+    for name in (OTHER, "Other", "ot\u200bher"):
+        photos = pd.DataFrame({"group": list("abcdefg"), "typename": ["A320"] * 3 + [name] * 3 + ["Comet"]})
+        with pytest.raises(
+            ValueError, match=r"makes one class 'other' of 'Comet' \(1\), and there .*; rename that type in your table"
+        ):
+            merge_small(photos["group"], photos["typename"])
+        assert merge_small(photos["group"][:6], photos["typename"][:6]).tolist() == photos["typename"].tolist()[:6]
+
+
+def test_a_merged_class_that_is_still_too_small_is_not_to_be_merged() -> None:
+    photos = pd.DataFrame({"group": list("abcde"), "typename": ["A320"] * 3 + ["Comet"] * 2})
+    with pytest.raises(ValueError, match=r"of 'Comet' \(2\); .* 'other' \(2\); add photos, or leave") as stop:
+        merge_small(photos["group"], photos["typename"])
+    assert "set data.small_types" not in str(stop.value)
+
+
 def test_a_group_of_several_types_stays_whole() -> None:
     photos = pd.DataFrame({"group": list("aabbccddeeff"), "typename": ["A", "B"] * 3 + ["A", "A", "B", "B", "B", "B"]})
     photos = pd.concat([photos, pd.DataFrame({"group": list("uvwxyz"), "typename": ["A", "B"] * 3})], ignore_index=True)

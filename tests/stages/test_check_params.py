@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,21 @@ def test_a_budget_that_is_none_is_refused_by_name(budget: object, message: str, 
     assert message in str(raised.value)
     assert str(raised.value).endswith("; or write auto")
     assert not Path("data/params_checked").exists()
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [("~/photos", f"{Path.home()}/photos"), (2024, "2024"), (date(2024, 5, 1), "2024-05-01")]
+)
+@pytest.mark.parametrize("name", ["root", "labels"])
+def test_a_path_that_dvc_would_not_find_is_refused(
+    name: str, written: object, meant: str, params: dict[str, Any]
+) -> None:
+    params["data"][name] = written
+    with pytest.raises(ValueError, match=re.escape(f"data.{name}: {written!r} is no path for DVC")) as raised:
+        check(params)
+    assert f'write "{meant}", with the quotes' in str(raised.value)
+    params["data"][name] = meant
+    check(params)
 
 
 def test_a_budget_of_all_recipes_is_refused_where_it_stands(params: dict[str, Any]) -> None:

@@ -27,6 +27,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
+from aerofuse.cli.console import escape_what_stdout_cannot_show
 from aerofuse.common.markdown import markdown_table
 from tools.studies.killable_pipeline import REMEDIES, Pipeline, PipelineError
 
@@ -231,6 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--keep", type=Path, help="work in this new folder and keep it (default: a temporary one)")
     parser.add_argument("--output", type=Path, default=Path("reports"), help="where the page goes (default: reports)")
     options = parser.parse_args(arguments)
+    escape_what_stdout_cannot_show()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     yaml = YAML(typ="safe")
     changes = {name: yaml.load(value) for name, _, value in (item.partition("=") for item in options.set)}
@@ -243,9 +245,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.keep is None:
             shutil.rmtree(workplace, ignore_errors=True)
     options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "chaos.json").write_text(json.dumps(asdict(result), indent=2) + "\n")
+    (options.output / "chaos.json").write_text(json.dumps(asdict(result), indent=2) + "\n", encoding="utf-8")
     page = chaos_page(result)
-    (options.output / "chaos.md").write_text(page)
+    (options.output / "chaos.md").write_text(page, encoding="utf-8")
     print(page)  # noqa: T201
     if not result.survived:
         sys.exit(1)

@@ -94,8 +94,8 @@ def main() -> None:
     parser.add_argument("seeds", type=int, nargs="+", help="training seeds; data and test split stay the same")
     summary = summarise(run_seeds(parser.parse_args().seeds))
     reports = Path("reports")
-    (reports / "seeds.json").write_text(json.dumps(asdict(summary), indent=2) + "\n")
-    (reports / "seeds.md").write_text(seeds_page(summary))
+    (reports / "seeds.json").write_text(json.dumps(asdict(summary), indent=2) + "\n", encoding="utf-8")
+    (reports / "seeds.md").write_text(seeds_page(summary), encoding="utf-8")
 
 
 if __name__ == "__main__":

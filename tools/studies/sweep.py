@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import get_args
 
+from aerofuse.cli.console import escape_what_stdout_cannot_show
 from aerofuse.common.files import write_json
 from aerofuse.common.markdown import markdown_table
 from aerofuse.common.params import load_section, load_value
@@ -209,6 +210,7 @@ def _headings() -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the sweep, or go on with it; the exit status: 0 all done, 1 some not, 2 it could not run, 130 Ctrl-C."""
+    escape_what_stdout_cannot_show()
     options = _parse(arguments)
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("tools").setLevel(logging.INFO)

@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Annotated, Literal, Self, get_args
 
 import huggingface_hub.errors
 import timm
@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from aerofuse.backbones.backbone import THIN_BACKBONES, Backbone, create_backbone
 from aerofuse.backbones.families import family_of
 from aerofuse.common.files import load_into, load_weights, save_weights, write_atomically
-from aerofuse.common.params import Section
+from aerofuse.common.params import AS_PATH, Section
 
 Branch = Literal["cnn", "transformer"]
 
@@ -39,8 +39,8 @@ class WeightParams(Section):
     """
 
     source: Literal["bundled", "hub", "file", "none"]
-    cnn_file: str | None = None
-    transformer_file: str | None = None
+    cnn_file: Annotated[str | None, AS_PATH] = None
+    transformer_file: Annotated[str | None, AS_PATH] = None
     cnn_revision: str | None = None
     transformer_revision: str | None = None
     allow_random: bool = False

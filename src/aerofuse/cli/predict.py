@@ -8,15 +8,17 @@ where a file could not be used, and 2 for a mistake in the command or a model th
 from __future__ import annotations
 
 import argparse
+import codecs
 import csv
 import glob
+import io
 import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -43,6 +45,7 @@ _MOST_LISTED = 10  # of the files that are passed over
 _VALUES = ("clarity", "block", "quality_score")
 _COLUMNS = ("file", "type", "type_confidence", "type_top5", "airline", "airline_confidence", *_VALUES)
 _UNBOUNDED = 10_000  # characters
+_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _NONE = "-"  # where the model has no such head
 
 
@@ -83,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Predict and print; the status is 1 where a file could not be used."""
-    photos = list_photos(options.paths, sys.stdin)
+    photos = list_photos(options.paths, read_names(sys.stdin))
     problems = len(photos.empty)
     for name, reason in photos.empty:
         _complain(name, reason)
@@ -161,6 +164,19 @@ def list_photos(named: Sequence[str], lines: Iterable[str] = ()) -> PhotoList:
     return PhotoList(tuple(files), tuple(empty), tuple(passed_over))
 
 
+def read_names(stream: TextIO) -> Iterator[str]:
+    """Read the lines of a list of files, which may begin with a byte order mark.
+
+    It says that the list is in UTF-8 or UTF-16, whatever the console's encoding. Without it, odd bytes stay.
+    """
+    if isinstance(stream, io.TextIOWrapper):
+        content = stream.buffer.read()
+        marked = next((name for mark, name in _MARKS.items() if content.startswith(mark)), None)
+        yield from content.decode(marked or stream.encoding, "strict" if marked else "surrogateescape").split("\n")
+    else:
+        yield from stream
+
+
 def _complain(file: str | Path, problem: str | None) -> None:
     tqdm.write(f"aerofuse: {_shown(file)}: {problem}", file=sys.stderr)  # above the bar, where there is one
 
@@ -188,9 +204,14 @@ def _rounded(record: Record) -> Record:
     }
 
 
+def _json(value: object) -> str:
+    """Return JSON in which stdout can write every character: as such in UTF-8, else escaped as JSON does."""
+    return json.dumps(value, ensure_ascii=codecs.lookup(sys.stdout.encoding or "utf-8").name != "utf-8")
+
+
 def _write_json(records: Iterable[Record]) -> None:
     for record in records:
-        sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+        sys.stdout.write(_json(record) + "\n")
         sys.stdout.flush()
 
 
@@ -198,7 +219,7 @@ def _write_csv(records: Iterable[Record]) -> None:
     writer = csv.DictWriter(sys.stdout, _COLUMNS, lineterminator="\n")
     writer.writeheader()
     for record in records:
-        writer.writerow(record | {"type_top5": json.dumps(record["type_top5"], ensure_ascii=False)})
+        writer.writerow(record | {"type_top5": _json(record["type_top5"])})
 
 
 def _write_table(records: Iterable[Record]) -> None:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import copy
 import difflib
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -20,6 +21,16 @@ SHARED = "training"  # the section that a recipe overrides key by key
 
 Model = TypeVar("Model", bound=BaseModel)
 Value = TypeVar("Value")
+
+
+def _path_text(value: object) -> object:
+    """Return a number or a date as its text, for YAML reads the folder `2024` as one; and a text with `~` expanded."""
+    if isinstance(value, int | float | date) and not isinstance(value, bool):
+        return str(value)
+    return str(Path(value).expanduser()) if isinstance(value, str) and value.startswith("~") else value
+
+
+AS_PATH = BeforeValidator(_path_text)  # of a field that names a file or folder
 
 
 class Section(BaseModel):

@@ -17,6 +17,7 @@ from aerofuse.data.image_file import MAX_PIXELS as MAX_PIXELS
 from aerofuse.data.image_file import UnreadablePhotoError as UnreadablePhotoError
 
 LARGE_PIXELS = 32_000_000  # 128 MB once decoded, twice that with transparency
+JPEG_SIDES, REDUCED_SIDES = 2, 4  # what a JPEG that is decoded smaller, and a large photo, keep of the model's side
 MIN_SIDE_PX = 16
 PADDING_COLOUR = (124, 116, 104)  # ImageNet's mean, which is 0 once it is normalised
 _ORIENTATION = 0x0112  # in EXIF data
@@ -122,7 +123,7 @@ def _read(
         elif file.format == "TIFF":
             remarks.append("several pages: the first is used")
     # A JPEG can be decoded at a half, a quarter or an eighth, which saves most of the time of a large one.
-    file.draft("RGB", (2 * side_px, 2 * side_px))
+    file.draft("RGB", (JPEG_SIDES * side_px, JPEG_SIDES * side_px))
     # A progressive JPEG is held whole, however small it is decoded.
     is_large = (width * height if "progressive" in file.info else file.width * file.height) > LARGE_PIXELS
     stream, profile = file.fp, file.info.get("icc_profile")
@@ -165,5 +166,5 @@ def _refuse_deep_planes(file: Image.Image) -> None:
 
 def _reduced(file: Image.Image, side_px: int) -> Image.Image:
     """A large image, as a mean over squares of pixels, with at least four times `side_px` on its short side."""
-    factor = min(file.size) // (4 * side_px)
+    factor = min(file.size) // (REDUCED_SIDES * side_px)
     return file.reduce(factor) if factor > 1 and file.mode in ("L", "RGB", "RGBA", "CMYK") else file

@@ -93,10 +93,12 @@ def write_onnx(program: ExportedProgram, record: ModelRecord, path: Path) -> Non
 
 def facts(record: ModelRecord) -> dict[str, Any]:
     """Return what a program that runs the file needs to know: the class names, and how to prepare a photo."""
+    preprocessing = Preprocessing(record.image_size_px)
     return {
         "types": list(record.classes.types),
         "airlines": list(record.classes.airlines),
-        "preprocessing": asdict(Preprocessing(record.image_size_px)),
+        "preprocessing": asdict(preprocessing),
+        "preprocessing_steps": preprocessing.steps(),
     }
 
 

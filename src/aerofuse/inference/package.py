@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from aerofuse.common.files import write_atomically
-from aerofuse.data.photo import PADDING_COLOUR, fit_square, open_photo
+from aerofuse.data.photo import JPEG_SIDES, LARGE_PIXELS, PADDING_COLOUR, REDUCED_SIDES, fit_square, open_photo
 from aerofuse.data.store import JPEG_QUALITY, decode_image, encode_image
 from aerofuse.models.aircraft_model import IMAGENET_MEAN, IMAGENET_STD, AircraftModel
 from aerofuse.models.files import (
@@ -39,20 +39,56 @@ Pixels = npt.NDArray[np.uint8]
 class Preprocessing:
     """How a photo becomes an image for the model, as values for programs that read a package without Aerofuse.
 
-    The photo is turned as its EXIF data says and made RGB: sRGB, by the file's colour profile. It is scaled as a whole
-    into a square of `image_size_px`, and `padding_rgb` fills the rest. It is written as JPEG without chroma subsampling
-    and read again `jpeg_writes` times, as the training photos were: that loses little, but changes many pixels. `mean`
-    and `std`, of values in 0..1, are part of the model.
+    `steps` says in words what the values mean. They are those of training: writing JPEG, for example, loses little, but
+    changes many pixels. `mean` and `std`, of values in 0..1, are part of the model.
     """
 
     image_size_px: int
+    jpeg_sides: int = JPEG_SIDES
+    reduced_above_pixels: int = LARGE_PIXELS
+    reduced_sides: int = REDUCED_SIDES
+    orientation: str = "exif"
+    colour: str = "rgb"
+    transparent_on: str = "white"
+    banner_px: int = 0
     fit: str = "pad"
     interpolation: str = "bicubic"
+    antialias: bool = True
+    rounding: str = "half to even"
     padding_rgb: tuple[int, int, int] = PADDING_COLOUR
     jpeg_quality: int = JPEG_QUALITY
+    jpeg_chroma: str = "4:4:4"
     jpeg_writes: int = _JPEG_WRITES
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+
+    def steps(self) -> list[str]:
+        """Return every step from a file to the model's input, in order, in words; libraries are named as examples."""
+        side_px = self.image_size_px
+        return [
+            "Read the first frame. Read a JPEG at 1/8, 1/4 or 1/2 of its size, whichever is the first to leave both "
+            f"sides at least jpeg_sides * image_size_px = {self.jpeg_sides * side_px} pixels, by libjpeg's scale "
+            "(Pillow: Image.draft).",
+            f"Where more than reduced_above_pixels = {self.reduced_above_pixels} pixels were read (of a progressive "
+            "JPEG: are in the file), replace each square of n x n pixels by its mean, n = shorter side // "
+            f"(reduced_sides * image_size_px) = shorter side // {self.reduced_sides * side_px}, if n > 1 and the photo "
+            "has 8 bits a channel and no palette (Pillow: Image.reduce).",
+            "Turn it as its EXIF orientation says.",
+            "Make it RGB of 8 bits: deeper values are divided by the largest that the file's tags or its depth allow "
+            "(65535 for 16 bits) and multiplied by 255; colours of a profile in the file that is not sRGB are converted to "
+            f"sRGB (Pillow: ImageCms); what is transparent is put on {self.transparent_on}.",
+            f"Cut off the lowest banner_px = {self.banner_px} rows. For photos of FGVC-Aircraft these are 20 rows of "
+            "the file: 20 times the scale at which it was read, rounded.",
+            f"Scale it as a whole, up or down, until its longer side is image_size_px = {side_px}. The shorter side is "
+            "rounded half to even. The filter is bicubic with a = -0.5, and is widened by the factor of the scale "
+            "where that makes the photo smaller: with antialias (Pillow: Image.resize, BICUBIC).",
+            f"Put it into the middle of a square of the colour padding_rgb = {list(self.padding_rgb)}; the edge at its "
+            "left or top is half of the rest, rounded half to even.",
+            f"Write it as JPEG of quality {self.jpeg_quality} with chroma {self.jpeg_chroma} (libjpeg), and read that "
+            f"again; jpeg_writes = {self.jpeg_writes} times.",
+            f"The input is uint8, RGB, [batch, 3, {side_px}, {side_px}]. The model itself divides by 255, subtracts "
+            "mean and divides by std.",
+        ]
 
 
 def read_photo(path: Path, image_size_px: int, *, banner_px: int = 0) -> Pixels:

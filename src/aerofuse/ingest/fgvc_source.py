@@ -96,7 +96,7 @@ def _read_split(data: Path, level: str, official: str, split: str) -> pd.DataFra
 def _lines(path: Path) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"{path.parent} has no {path.name}; is the archive complete?")
-    return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
 
 
 def _check_splits(table: pd.DataFrame, level: str) -> None:

@@ -54,10 +54,18 @@ def list_table(root: Path, labels: Path) -> Listing:
     below = find_photos(root)
     for folder, problem in below.problems:
         logger.warning("%s: %s", folder, problem)
-    found = {unicodedata.normalize("NFC", str(path.relative_to(root))): path for path in below.photos}
+    found = {str(path.relative_to(root)): path for path in below.photos}
+    # Systems compose letters in their own ways, so a name may stand in the table otherwise than on the disk.
+    composed = {unicodedata.normalize("NFC", name): path for name, path in found.items()}
     frame = table.frame.copy()
     # A file that is missing is left out with its reason later, like any photo that cannot be read.
-    frame["path"] = [found.get(name, root / name) for name in frame["filename"]]
+
+    def place(name: str) -> Path:
+        return found.get(name) or composed.get(unicodedata.normalize("NFC", name), root / name)
+
+    frame["path"] = frame["filename"].map(place)
+    for path, rows in frame[frame["path"].duplicated(keep=False)].groupby("path", sort=False)["row"]:
+        raise ValueError(f"{labels}: rows {', '.join(map(str, rows))} name one file, {path}; keep one row")
     resolved = root.resolve()
     for row, name, path in frame[["row", "filename", "path"]].itertuples(index=False):
         target = Path(os.path.realpath(path))  # which takes a link that leads to itself
@@ -65,8 +73,11 @@ def list_table(root: Path, labels: Path) -> Listing:
             raise ValueError(
                 f"{labels}, row {row}, filename {name!r}: a link that leaves data.root ({root}); copy the photo into it"
             )
+    listed = set(frame["path"])
     # A name whose bytes are not UTF-8 could not be written to the report.
-    unlisted = [os.fsencode(name).decode("utf-8", "backslashreplace") for name in set(found) - set(frame["filename"])]
+    unlisted = [
+        os.fsencode(name).decode("utf-8", "backslashreplace") for name, path in found.items() if path not in listed
+    ]
     return Listing(frame, table.types, table.airlines, tuple(sorted(unlisted)))
 
 

@@ -6,7 +6,6 @@ import csv
 import difflib
 import io
 import math
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,12 +14,13 @@ from typing import Annotated, Any, Self
 import pandas as pd
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from aerofuse.ingest.spelling import fold, odd_characters, says_nothing
+
 REQUIRED = ("filename", "typename")
 BOX_COLUMNS = ("xmin", "ymin", "xmax", "ymax")
 # Columns that `prepare` adds to data/prepared/table.parquet.
 RESERVED = ("row", "path", "width", "height", "remarks", "near_duplicates", "group", "source_type", "split")
-# Programs write these into empty cells. As names they would be a class, or an airframe that many photos share.
-_WORDS_FOR_NOTHING = frozenset(("na", "n/a", "#n/a", "nan", "nil", "none", "null", "unknown", "-", "--", "?"))
+_OWN = "my_"  # what begins so is a column of the user's own, however it resembles one of ours
 _SHOWN = 10  # faults of one kind in a message; the rest is counted
 _ROWS_AT_A_TIME = 5000  # a row takes two kilobytes as objects
 _FIRST_ROW = 2  # as a spreadsheet counts: the header is row 1
@@ -44,22 +44,22 @@ def _number(text: object) -> object:
 
 
 def _name(text: object) -> object:
-    if isinstance(text, str) and text.casefold() in _WORDS_FOR_NOTHING:
+    if isinstance(text, str) and text and says_nothing(text):
         raise ValueError("leave the cell empty where it is not known; if it is a name, write it in other words")
     return text or None
 
 
 def _type_name(text: object) -> object:
-    if isinstance(text, str) and (not text or text.casefold() in _WORDS_FOR_NOTHING):
+    if isinstance(text, str) and says_nothing(text):
         raise ValueError("every photo needs a type; fill it in or take the row out")
     return text
 
 
 def _relative(text: object) -> object:
-    """A path below the root, with forward slashes and composed letters (NFC), as most systems write them."""
+    """A path below the root, with forward slashes."""
     if not isinstance(text, str):
         return text
-    path = unicodedata.normalize("NFC", text.replace("\\", "/"))
+    path = text.replace("\\", "/")
     if not path:
         raise ValueError("name the photo's file, relative to data.root")
     parts = PurePosixPath(path).parts
@@ -176,22 +176,47 @@ def _column_names(path: Path, found: Sequence[str]) -> list[str]:
     names = [name.strip() or f"column {number}" for number, name in enumerate(found, start=1)]
     if len(names) == 1 and any(mark in names[0] for mark in ";\t"):
         raise ValueError(f"{path} is separated by semicolons or tabs; save it separated by commas")
+    near = _near_misses(names)
     for name in REQUIRED:
         if name not in names:
-            folded = {known.lower(): known for known in names}
-            near = difflib.get_close_matches(name, folded, n=1, cutoff=0.7)
-            hint = f"; is it {folded[near[0]]!r}? Rename it" if near else ""
+            hint = next((f"; is it {found!r}? Rename it" for found, known in near.items() if known == name), "")
             raise ValueError(f"{path} has no column {name!r}{hint}; it has: {', '.join(names)}")
+    misread = (
+        f"column {name!r}{odd_characters(name, known)}: is it {known!r}? Rename it, or call it {_OWN + name!r} if it "
+        "is one of your own"
+        for name, known in near.items()
+    )
+    _refuse(path, misread)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"{path} has the column {twice[0]!r} twice; remove one")
-    taken = [name for name in names if name in RESERVED]
+    taken = [name for name in names if name.lower() in RESERVED]
     if taken:
         raise ValueError(
             f"{path} has a column {taken[0]!r}, which the prepared table has of its own; rename it, for example to "
-            f"'my_{taken[0]}'"
+            f"'{_OWN}{taken[0]}'"
         )
     return names
+
+
+def _near_misses(names: Sequence[str]) -> dict[str, str]:
+    """Return the headings that are nearly one that is known, each with that one; a person reads them as the same."""
+    keys = {_heading_key(known): known for known in LabelRow.model_fields}
+    missing = [key for key, known in keys.items() if known not in names]
+    near = {}
+    for name in names:
+        if name in LabelRow.model_fields or name.startswith(_OWN):
+            continue
+        key = _heading_key(name)
+        # `type` and `airline` mean a name, not its number.
+        candidates = [known for known in missing if key.endswith("id") or not known.endswith("id")]
+        for found in [key] if key in keys else difflib.get_close_matches(key, candidates, n=1, cutoff=0.75):
+            near[name] = keys[found]
+    return near
+
+
+def _heading_key(name: str) -> str:
+    return "".join(letter for letter in fold(name) if letter.isalnum())
 
 
 def _check_rows(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -229,17 +254,17 @@ def _repeated_files(frame: pd.DataFrame) -> Iterator[str]:
 
 
 def _confusable_names(frame: pd.DataFrame) -> Iterator[str]:
-    """Names of classes, and of files, that differ only in case, in blanks or in how letters are composed."""
-    for column in ("typename", "airlinename", "registration", "filename"):
+    """Names of classes and airframes in several spellings: in case, in blanks, in characters that look alike."""
+    for column in ("typename", "airlinename", "registration"):
         first_rows = frame.dropna(subset=column).drop_duplicates(column)
-        for _, group in first_rows.groupby(first_rows[column].map(_folded), sort=False):
+        for _, group in first_rows.groupby(first_rows[column].map(fold), sort=False):
             if len(group) > 1:
-                found = ", ".join(f"{name!r} (row {row})" for row, name in _pairs(group, column))
-                yield f"{column}: {found} differ only in case or blanks; write one of them everywhere"
-
-
-def _folded(name: str) -> str:
-    return "".join(unicodedata.normalize("NFKC", name).casefold().split())
+                names = list(group[column])
+                found = ", ".join(
+                    f"{name!r} (row {row}{odd_characters(name, ''.join(each for each in names if each != name))})"
+                    for row, name in _pairs(group, column)
+                )
+                yield f"{column}: {found} look alike; write one of them everywhere"
 
 
 def _class_list(path: Path, frame: pd.DataFrame, column: str, number: str) -> tuple[str, ...]:

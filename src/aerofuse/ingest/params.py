@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from aerofuse.common.params import Section
+from aerofuse.common.params import AS_PATH, Section
 from aerofuse.synthetic.params import SyntheticParams
 
 
@@ -37,8 +37,8 @@ class DataParams(Section):
     """The photos that the pipeline runs on."""
 
     source: Literal["synthetic", "table", "fgvc"]
-    root: str = Field(min_length=1)
-    labels: str = Field(min_length=1)
+    root: Annotated[str, AS_PATH, Field(min_length=1)]
+    labels: Annotated[str, AS_PATH, Field(min_length=1)]
     fgvc_level: Literal["variant", "family", "manufacturer"]
     max_bad_fraction: float = Field(ge=0, le=1)
     duplicate_bits: int = Field(ge=0, le=64)

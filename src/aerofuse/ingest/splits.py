@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from aerofuse.ingest.spelling import fold
+
 SPLITS = ("train", "validation", "test")
 OTHER = "other"  # the class that types with too few groups are merged into
 
@@ -20,10 +22,9 @@ def assign_splits(groups: pd.Series, strata: pd.Series, shares: dict[str, float]
     """
     names = list(shares)
     if small := small_strata(groups, strata, len(shares)):
-        found = ", ".join(f"{name!r} ({count})" for name, count in small.items())
         raise ValueError(
             f"types with too few separate airframes to fill {', '.join(names)} without showing one on two sides: "
-            f"{found}; add photos, leave them out, or set data.small_types to merge, which makes one class "
+            f"{_listed(small)}; add photos, leave them out, or set data.small_types to merge, which makes one class "
             f"{OTHER!r} of them"
         )
     rng = np.random.default_rng(seed)
@@ -52,9 +53,27 @@ def small_strata(groups: pd.Series, strata: pd.Series, least: int = len(SPLITS))
 
 
 def merge_small(groups: pd.Series, strata: pd.Series) -> pd.Series:
-    """Return `strata` with those too small to be split renamed to `OTHER`."""
+    """Return `strata` with those too small to be split renamed to `OTHER`.
+
+    Raises `ValueError` where a stratum has that name already, or where one is too small even so.
+    """
     small = small_strata(groups, strata)
-    return strata.where(~strata.isin(list(small)), OTHER)
+    if not small:
+        return strata
+    merging = f"data.small_types is merge, which makes one class {OTHER!r} of {_listed(small)}"
+    if taken := [name for name in strata.unique() if fold(name) == fold(OTHER)]:
+        raise ValueError(f"{merging}, and there is a type {taken[0]!r}; rename that type in your table")
+    merged = strata.where(~strata.isin(list(small)), OTHER)
+    if still_small := small_strata(groups, merged):
+        raise ValueError(
+            f"{merging}; too few separate airframes to fill {len(SPLITS)} splits has even so {_listed(still_small)}; "
+            "add photos, or leave these types out"
+        )
+    return merged
+
+
+def _listed(small: dict[str, int]) -> str:
+    return ", ".join(f"{name!r} ({count})" for name, count in small.items())
 
 
 def _strata_of_groups(groups: pd.Series, strata: pd.Series) -> pd.Series:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock
 
-from aerofuse.tracking.addresses import summary
+from aerofuse.tracking.addresses import advice, summary
 from aerofuse.tracking.journal import Entry
 from aerofuse.tracking.run_request import RunRequest
 
@@ -124,7 +124,7 @@ class Store:
             try:
                 self._client.search_experiments(max_results=1)  # of the database behind a server, too
             except Exception as away:
-                raise AwayError(summary(away)) from away
+                raise AwayError(summary(away) + advice(self._uri)) from away
             raise RefusedError(summary(refusal)) from refusal
 
     @property

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from aerofuse.common.params import Section
+from aerofuse.common.params import AS_PATH, Section
 from aerofuse.data.transforms import AugmentationParams
 
 AUTO = "auto"  # as much as the device has room for
@@ -31,7 +31,9 @@ class CheckpointingParams(Section):
     budget: int | float | str | None = Field(
         default=None, description="bytes, a size, a share, or `auto`; `check_params` reads the size"
     )
-    plan: str | None = Field(default=None, description="file that CheckpointingPlan.save wrote, for the policy plan")
+    plan: Annotated[str | None, AS_PATH] = Field(
+        default=None, description="file that CheckpointingPlan.save wrote, for the policy plan"
+    )
 
     @field_validator("budget", mode="plain")
     @classmethod
