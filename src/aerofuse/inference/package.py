@@ -74,9 +74,9 @@ class Preprocessing:
             f"(reduced_sides * image_size_px) = shorter side // {self.reduced_sides * side_px}, if n > 1 and the photo "
             "has 8 bits a channel and no palette (Pillow: Image.reduce).",
             "Turn it as its EXIF orientation says.",
-            "Make it RGB of 8 bits: deeper values are divided by the largest that the file's tags or its depth allow "
-            "(65535 for 16 bits) and multiplied by 255; colours of a profile in the file that is not sRGB are converted "
-            f"to sRGB (Pillow: ImageCms); what is transparent is put on {self.transparent_on}.",
+            "Make it RGB of 8 bits: deeper values are divided by the largest that the file's tags or its depth "
+            "allow (65535 for 16 bits) and multiplied by 255; colours of a profile in the file that is not sRGB are "
+            f"converted to sRGB (Pillow: ImageCms); what is transparent is put on {self.transparent_on}.",
             f"Cut off the lowest banner_px = {self.banner_px} rows. For photos of FGVC-Aircraft these are 20 rows of "
             "the file: 20 times the scale at which it was read, rounded.",
             f"Scale it as a whole, up or down, until its longer side is image_size_px = {side_px}. The shorter side is "
