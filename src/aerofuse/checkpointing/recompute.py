@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.overrides import TorchFunctionMode
 
 from aerofuse.checkpointing.in_place import InPlaceBackward
+from aerofuse.checkpointing.operations import REPEATABLE
 from aerofuse.checkpointing.snapshot import Autocast, RandomState, statistics_untouched
 
 Unpack = Callable[[Any], Tensor]
@@ -38,8 +40,35 @@ class _Slot:
         self.unpack: Unpack | None = None
 
 
-class _Enough(Exception):  # noqa: N818  # no error: the second run may stop here
-    """All slots are filled."""
+class _Enough(BaseException):
+    """All slots are filled: the second run stops here. No `Exception`: a unit may catch those."""
+
+
+class _SecondRun(TorchFunctionMode):
+    """Stops a second run when its range has all that it wants.
+
+    A call that is known to compute its result alone need not do so then. Any other one ends first: the noise of
+    `rrelu` is drawn after autograd has saved its tensor.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._may_stop = False
+        self._has_all = False
+
+    def stop(self) -> None:
+        """Stop now, or after the call that is being made."""
+        self._has_all = True
+        if self._may_stop:
+            raise _Enough
+
+    def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+        self._may_stop = getattr(func, "__name__", "") in REPEATABLE
+        result = func(*args, **(kwargs or {}))
+        if self._has_all:
+            raise _Enough
+        self._may_stop = False
+        return result
 
 
 class _Threads(threading.local):
@@ -85,6 +114,7 @@ class _Range:
         # Weak: a tensor that the backward pass never asks for is not worth filling.
         self._slots: list[weakref.ref[_Slot]] = []
         self._received = 0
+        self._second_run = _SecondRun()
 
     def pack(self, tensor: Tensor) -> Any:
         slot = _Slot(self, tensor)
@@ -113,12 +143,13 @@ class _Range:
                 )
             slot.filled, slot.promise, slot.unpack = True, promise, unpack
         if self._received == len(self._slots):
-            raise _Enough
+            self._second_run.stop()
 
     def _run_again(self) -> None:
         if self._input._version != self._input_version:
             raise RuntimeError("the input of a checkpointed range was changed in place before the backward pass")
         self._received = 0
+        self._second_run = _SecondRun()
         x = self._input.detach().requires_grad_(self._requires_grad)
         with (
             torch.enable_grad(),
@@ -127,12 +158,14 @@ class _Range:
             statistics_untouched(self._modules()),
             self._receiving(),
             saved_tensors_hooks(self._collect, _never),
+            self._second_run,
         ):
             try:
                 self._again(x)
             except _Enough:
                 return
-        raise RuntimeError("a checkpointed range saved fewer tensors when it ran again: it is not deterministic")
+        if self._received < len(self._slots):
+            raise RuntimeError("a checkpointed range saved fewer tensors when it ran again: it is not deterministic")
 
     def _collect(self, tensor: Tensor) -> None:
         # Nothing is returned: the second run's graph is thrown away, the slots alone hold the tensors.
