@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.overrides import TorchFunctionMode
 
 from aerofuse.memory.torch_private import num_owners
 
@@ -110,10 +109,3 @@ def _is_plain(tensor: Any) -> bool:
     return (
         isinstance(tensor, Tensor) and tensor.requires_grad and torch.is_grad_enabled() and tensor.is_floating_point()
     )
-
-
-class InPlaceBackward(TorchFunctionMode):
-    """Gives the activations of a range an in-place backward pass while it runs; see `run_with_in_place_backward`."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
-        return run_with_in_place_backward(func, args, kwargs or {})

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
-from aerofuse.checkpointing.in_place import InPlaceBackward
+from aerofuse.checkpointing.in_place import run_with_in_place_backward
+from aerofuse.checkpointing.module_tensors import ModuleTensors
 from aerofuse.checkpointing.operations import REPEATABLE
-from aerofuse.checkpointing.snapshot import Autocast, RandomState, statistics_untouched
+from aerofuse.checkpointing.snapshot import Autocast, RandomState
 
 Unpack = Callable[[Any], Tensor]
 
@@ -42,6 +43,21 @@ class _Slot:
 
 class _Enough(BaseException):
     """All slots are filled: the second run stops here. No `Exception`: a unit may catch those."""
+
+
+class _FirstRun(TorchFunctionMode):
+    """Gives activations an in-place backward pass, and notes what the run reads and writes of its modules."""
+
+    def __init__(self, tensors: ModuleTensors) -> None:
+        super().__init__()
+        self._tensors = tensors
+
+    def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+        keywords = kwargs or {}
+        after = self._tensors.watch(func, args, keywords)
+        result = run_with_in_place_backward(func, args, keywords)
+        after()
+        return result
 
 
 class _SecondRun(TorchFunctionMode):
@@ -103,9 +119,10 @@ def refuse_second_derivatives() -> None:
 class _Range:
     """One run of consecutive units, of which only the input is saved."""
 
-    def __init__(self, again: Callable[[Tensor], Tensor], modules: Callable[[], Iterator[nn.Module]], x: Tensor):
+    def __init__(self, again: Callable[[Tensor], Tensor], modules: Iterable[nn.Module], x: Tensor, name: str):
         self._again = again
-        self._modules = modules
+        self._name = name
+        self.tensors = ModuleTensors(modules)
         self._input = x.detach()
         self._input_version = x._version
         self._requires_grad = x.requires_grad
@@ -120,6 +137,15 @@ class _Range:
         slot = _Slot(self, tensor)
         self._slots.append(weakref.ref(slot))
         return hand_over(slot, self.unpack, tensor)
+
+    def fill(self, _gradient: Tensor) -> None:
+        """The backward pass comes to the range: run it again, before any of its parameters has a gradient.
+
+        A parameter may be changed as soon as it has one, by an optimiser that steps in the backward pass.
+        """
+        refuse_second_derivatives()
+        if any((slot := born()) is not None and not slot.filled for born in self._slots):
+            self._run_again()
 
     def unpack(self, slot: _Slot) -> Tensor:
         refuse_second_derivatives()
@@ -148,6 +174,7 @@ class _Range:
     def _run_again(self) -> None:
         if self._input._version != self._input_version:
             raise RuntimeError("the input of a checkpointed range was changed in place before the backward pass")
+        self.tensors.check(self._name)
         self._received = 0
         self._second_run = _SecondRun()
         x = self._input.detach().requires_grad_(self._requires_grad)
@@ -155,7 +182,7 @@ class _Range:
             torch.enable_grad(),
             self._autocast.restored(cache=True),
             self._random.replayed(),
-            statistics_untouched(self._modules()),
+            self.tensors.as_before(),
             self._receiving(),
             saved_tensors_hooks(self._collect, _never),
             self._second_run,
@@ -187,15 +214,20 @@ def _never(_: None) -> Tensor:
 def run_recomputed(
     once: Callable[[Tensor], Tensor],
     again: Callable[[Tensor], Tensor],
-    modules: Callable[[], Iterator[nn.Module]],
+    modules: Iterable[nn.Module],
     x: Tensor,
+    name: str = "a range",
 ) -> Tensor:
     """Return `once(x)` and save nothing but `x`; in the backward pass `again(x)`, the same function, supplies the rest.
 
-    `modules` lists those whose running statistics must advance only once.
+    `modules` are those that the function uses: the second run has the parameters, buffers and own random generators
+    of the first one, and changes none. `name` is what messages call the range.
     """
-    current = _Range(again, modules, x)
+    current = _Range(again, modules, x, name)
     # Copies of weights that autocast would remember until its end are of no use to anybody here.
     uncached = Autocast.capture(x.device).restored(cache=False)
-    with saved_tensors_hooks(current.pack, current.unpack), uncached, InPlaceBackward():
-        return once(x)
+    with saved_tensors_hooks(current.pack, current.unpack), uncached, _FirstRun(current.tensors):
+        output = once(x)
+    if output.grad_fn is not None and output is not x:
+        output.register_hook(current.fill)
+    return output

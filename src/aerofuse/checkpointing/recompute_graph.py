@@ -66,7 +66,7 @@ class RecomputeGraph:
     With `no_cache`, what is computed on the way to a tensor is not cached for others that need it.
     """
 
-    def __init__(self, autocast: Autocast, no_cache: bool) -> None:
+    def __init__(self, inputs: Tensor, autocast: Autocast, no_cache: bool) -> None:
         self._autocast = autocast
         self._no_cache = no_cache
         # By storage, for as long as it lives; its address may be that of another one afterwards.
@@ -78,6 +78,9 @@ class RecomputeGraph:
         # What was saved while the current call ran: it may have been the call's own result.
         self._just_saved: dict[int, list[PackedTensor]] = {}
         self._write: _Write | None = None
+        self._input_key = storage_key(inputs)
+        # What a unit writes over and has not made is state of its modules: the next pass writes over it again.
+        self._state: set[int] = set()
         self._saved_nodes: dict[RecomputeNode, None] = {}
         self._called: dict[RecomputeNode, str] = {}
 
@@ -136,6 +139,9 @@ class RecomputeGraph:
                 keys = {storage_key(tensor) for tensor in (target, *arguments)}
                 self._write = _Write(keys, target.shape, target.dtype, View(node, target) if node else None)
         for target, node in zip(targets, nodes, strict=True):
+            key = storage_key(target)
+            if node is None and key not in self._alive and key != self._input_key:
+                self._state.add(key)
             self._protect_readers(target)
             if node is not None:
                 node.value = None
@@ -183,7 +189,7 @@ class RecomputeGraph:
             node = self._nodes.get(key)
             if node is not None and node.dtype == argument.dtype:
                 return View(node, argument)
-            saved = SavedTensor(argument)
+            saved = SavedTensor(argument.clone() if key in self._state else argument)
             self._references.setdefault(key, []).append(saved)
             return saved
         if isinstance(argument, (list, tuple)):

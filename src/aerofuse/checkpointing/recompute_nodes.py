@@ -28,7 +28,10 @@ class SavedTensor:
 
     def get(self) -> Tensor:
         if self.tensor._version != self.version:
-            raise RuntimeError("a tensor that the backward pass needs was changed in place after it was saved")
+            raise RuntimeError(
+                f"a tensor {list(self.tensor.shape)} that the backward pass needs (a weight?) was changed in place "
+                "after it was saved: change it after the backward pass, or disable_gradient_checkpointing() first"
+            )
         return self.tensor
 
 

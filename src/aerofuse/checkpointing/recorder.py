@@ -50,7 +50,7 @@ class CallRecorder(TorchFunctionMode):
         self._device = inputs.device
         autocast = Autocast.capture(inputs.device)
         self._lower = autocast.lower_precision(inputs.device)
-        self.graph = RecomputeGraph(autocast, no_cache)
+        self.graph = RecomputeGraph(inputs, autocast, no_cache)
 
     def link(self, inputs: Tensor) -> None:
         """The unit has ended, and the next one begins with its output."""

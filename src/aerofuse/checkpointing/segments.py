@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from aerofuse.checkpointing.chain import Chain, modules_of
-from aerofuse.checkpointing.snapshot import Autocast, statistics_untouched
+from aerofuse.checkpointing.module_tensors import ModuleTensors
+from aerofuse.checkpointing.snapshot import Autocast
 from aerofuse.checkpointing.steps import ChainPlan, Recompute, SaveAll
 from aerofuse.memory.torch_private import FakeTensorMode
 
@@ -80,7 +81,7 @@ def saved_bytes(chain: Chain, inputs: Tensor) -> list[int]:
     # Autocast must not remember the fake copies that it makes of weights.
     autocast = Autocast.capture(inputs.device).restored(cache=False)
     fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
-    with fake_mode as mode, torch.enable_grad(), autocast, statistics_untouched(modules):
+    with fake_mode as mode, torch.enable_grad(), autocast, ModuleTensors(modules).as_before():
         for module in modules:
             for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
                 # Autograd saves a parameter itself, operations read its fake.

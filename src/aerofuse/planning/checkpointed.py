@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from aerofuse.checkpointing.budget import Budget
-from aerofuse.checkpointing.chain import Chain, Unit, run_planned, run_units
+from aerofuse.checkpointing.chain import Chain, Unit, modules_of, run_planned, run_units
 from aerofuse.checkpointing.plan import CheckpointingPlan
 from aerofuse.checkpointing.policy import Policy, ReadyPlan, RecomputeAll, Segments, Selective, choose_policy
 from aerofuse.checkpointing.segments import check_segments, plan_segments, saved_bytes
@@ -142,7 +142,9 @@ class CheckpointedChain(Checkpointed):
         chain = self.chain()
         if not self._recomputes:
             return run_units(chain, inputs)
-        return run_planned(chain, self._chain_plan(chain, inputs), inputs)
+        used = set(modules_of(chain))
+        others = [module for module in self.modules() if module not in used]
+        return run_planned(chain, self._chain_plan(chain, inputs), inputs, others)
 
     def _chain_plan(self, chain: Chain, inputs: Tensor) -> ChainPlan:
         match self.checkpointing:
