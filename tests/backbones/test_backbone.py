@@ -9,6 +9,7 @@ import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -313,3 +314,33 @@ def test_images_for_clips_and_the_reverse(family: str) -> None:
     wrong = torch.zeros(1, 3, 32, 32) if FAMILIES[family].input_dims == 5 else torch.zeros(1, 3, 2, 32, 32)
     with pytest.raises(ValueError, match=rf"{SMALLEST[family]} takes (images|clips) \[B, 3, .*\], not \[1, 3, "):
         shrunken_backbone(family)(wrong)
+
+
+def test_settings_that_mean_nothing_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"no setting 'dropp_path'; near names: drop_path"):
+        create_backbone("resnet18", dropp_path=0.3)
+    with pytest.raises(ValueError, match=r"no setting 'in_chans'; there are pretrained, image_size_px, drop_path"):
+        create_backbone("resnet18", in_chans=1)
+    with pytest.raises(ValueError, match=r"'hf_hub_id' is about pretrained weights"):
+        create_backbone("resnet18", hf_hub_id="timm/resnet18.a1_in1k")
+    with pytest.raises(ValueError, match=r"'url' is about pretrained weights of timm"):
+        create_backbone("swin3d_t", pretrained=True, url="x")
+
+
+@pytest.mark.parametrize("setting", [{"policy": "selective"}, {"segments": 2}, {"budget": 0.9}, {}])
+def test_where_checkpointing_does_not_work_it_says_so(setting: dict[str, Any]) -> None:
+    backbone, images = shrunken_backbone("resnet").enable_gradient_checkpointing(**setting), small_batch("resnet18")
+    with torch.inference_mode():
+        made = images.clone()
+    with pytest.raises(ValueError, match=r"made in inference_mode.* give inputs\.clone\(\)"):
+        backbone(made)
+    weights = dict(backbone.named_parameters())
+    with pytest.raises(RuntimeError, match=r"transforms of torch\.func.* disable_gradient_checkpointing\(\) first"):
+        torch.func.grad(lambda weights: torch.func.functional_call(backbone, weights, images).sum())(weights)
+    torch._dynamo.reset()
+    with pytest.raises(RuntimeError, match=r"torch\.compile do not work together yet: disable_gradient"):
+        torch.compile(backbone, backend="aot_eager")(images)
+    backbone.model.layer1[0] = torch.compile(backbone.model.layer1[0], backend="eager")  # type: ignore[index, operator]
+    with pytest.raises(RuntimeError, match=r"torch\.compile do not work together yet: disable_gradient"):
+        backbone(images)
+    backbone.disable_gradient_checkpointing()(images)

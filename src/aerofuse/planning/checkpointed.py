@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Self
 
 import torch
@@ -17,6 +17,7 @@ from aerofuse.checkpointing.policy import Policy, ReadyPlan, RecomputeAll, Segme
 from aerofuse.checkpointing.segments import check_segments, plan_segments, saved_bytes
 from aerofuse.checkpointing.steps import ChainPlan
 from aerofuse.memory.step import OptimizerName, Precision
+from aerofuse.memory.torch_private import in_function_transform, is_compiled, not_compiled
 from aerofuse.planning.planner import plan_checkpointing
 
 logger = logging.getLogger(__name__)
@@ -94,6 +95,9 @@ class Checkpointed(nn.Module):
         Raises `ValueError` for a budget below the least possible.
         """
         if isinstance(self.checkpointing, Budget) and self._recomputes:
+            if torch.compiler.is_compiling():
+                _refuse_compilation()
+            _check_surroundings(self.modules(), inputs)
             budget = self.checkpointing
             self._plan_within(budget, inputs).apply(self)
             self.checkpointing = budget  # which the plan has replaced
@@ -137,13 +141,17 @@ class CheckpointedChain(Checkpointed):
     def run_chain(self, inputs: Tensor) -> Tensor:
         """Return the output of the chain; in training mode with gradients on, save what the policy says.
 
-        Raises `ValueError` for a budget below the least possible, and for inputs that a ready plan is not for.
+        Raises `ValueError` for a budget below the least possible, and for inputs that a ready plan is not for, or that
+        were made in inference mode. Raises `RuntimeError` under `torch.compile` and transforms of `torch.func`.
         """
-        chain = self.chain()
         if not self._recomputes:
-            return run_units(chain, inputs)
+            return run_units(self.chain(), inputs)
+        if torch.compiler.is_compiling():
+            _refuse_compilation()
+        chain, modules = self.chain(), list(self.modules())
+        _check_surroundings(modules, inputs)
         used = set(modules_of(chain))
-        others = [module for module in self.modules() if module not in used]
+        others = [module for module in modules if module not in used]
         return run_planned(chain, self._chain_plan(chain, inputs), inputs, others)
 
     def _chain_plan(self, chain: Chain, inputs: Tensor) -> ChainPlan:
@@ -164,6 +172,29 @@ class CheckpointedChain(Checkpointed):
                 scope.check(inputs.shape, _precision(inputs))
                 return plan
         raise AssertionError(f"{self.checkpointing!r} is no policy")
+
+
+@not_compiled
+def _refuse_compilation() -> None:
+    raise RuntimeError(
+        "gradient checkpointing and torch.compile do not work together yet: disable_gradient_checkpointing() first, or "
+        "do not compile this backbone and its parts"
+    )
+
+
+def _check_surroundings(modules: Iterable[nn.Module], inputs: Tensor) -> None:
+    if any(map(is_compiled, modules)):
+        _refuse_compilation()
+    if in_function_transform():
+        raise RuntimeError(
+            "gradient checkpointing does not work under transforms of torch.func, such as grad, vmap and jvp: "
+            "disable_gradient_checkpointing() first, or use torch.autograd.grad"
+        )
+    if inputs.is_inference():
+        raise ValueError(
+            "the inputs were made in inference_mode, so that nothing can be saved of them for the backward pass: "
+            "give inputs.clone(), made outside of it"
+        )
 
 
 def _precision(inputs: Tensor) -> Precision:
