@@ -126,8 +126,8 @@ class Family:
     """Networks of one design.
 
     `sized`: the network is built for one image size. `smallest_image_px` is the least side that all its variants
-    take, `input_dims` 4 for images `[B, 3, H, W]` and 5 for clips `[B, 3, T, H, W]`. `weight_settings` may be given with
-    pretrained weights.
+    take, `input_dims` 4 for images `[B, 3, H, W]` and 5 for clips `[B, 3, T, H, W]`. `weight_settings` may be given
+    with pretrained weights.
     """
 
     variants: tuple[str, ...]

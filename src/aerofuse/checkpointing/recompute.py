@@ -138,7 +138,7 @@ class _Range:
         self._slots.append(weakref.ref(slot))
         return hand_over(slot, self.unpack, tensor)
 
-    def fill(self, _gradient: Tensor) -> None:
+    def fill(self) -> None:
         """The backward pass comes to the range: run it again, before any of its parameters has a gradient.
 
         A parameter may be changed as soon as it has one, by an optimiser that steps in the backward pass.
@@ -229,5 +229,7 @@ def run_recomputed(
     with saved_tensors_hooks(current.pack, current.unpack), uncached, _FirstRun(current.tensors):
         output = once(x)
     if output.grad_fn is not None and output is not x:
-        output.register_hook(current.fill)
+        # Weak: the graph keeps its hooks to the end of the backward pass, and the range has the input.
+        alive = weakref.ref(current)
+        output.register_hook(lambda _: None if (found := alive()) is None else found.fill())
     return output
