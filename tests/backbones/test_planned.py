@@ -196,9 +196,7 @@ def test_an_optimizer_of_another_model_is_refused() -> None:
         backbone.enable_gradient_checkpointing(
             budget=0.5, optimizer=torch.optim.SGD(torch.nn.Linear(2, 2).parameters())
         )
-    with pytest.raises(
-        ValueError, match=r"optimizer is 'adam'; it must be one of 'adamw', None, an optimizer of torch"
-    ):
+    with pytest.raises(ValueError, match=r"optimizer is 'adam'; it must be one of 'adamw', None, an optim"):
         backbone.enable_gradient_checkpointing(budget=0.5, optimizer="adam")
     assert not backbone.is_gradient_checkpointing_enabled()
 

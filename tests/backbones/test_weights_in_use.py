@@ -174,3 +174,21 @@ def test_state_that_a_forward_pass_advances(kind: str) -> None:
             if "segments" in setting and kind == "fake quantisation":
                 continue  # it asks for values, so that its bytes are not known before it runs
             assert_same_bits(expected, two_steps(setting, passes))
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=str)
+@pytest.mark.parametrize("name", ["resnet", "vit", "swin"])
+def test_two_passes_under_one_autocast(name: str, setting: Mapping[str, Any]) -> None:
+    """They share autocast's copies of weights, whose gradients are summed in bf16."""
+    images = small_batch(SMALLEST[name])
+
+    def found(backbone: Backbone) -> dict[str, Tensor]:
+        torch.manual_seed(2)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = backbone(images).float().square().mean() + backbone(images.flip(0)).float().square().mean()
+        loss.backward()
+        return {name: one.grad for name, one in backbone.named_parameters() if one.grad is not None}
+
+    assert_same_bits(
+        found(shrunken_backbone(name)), found(shrunken_backbone(name).enable_gradient_checkpointing(**setting))
+    )

@@ -224,9 +224,8 @@ def run_recomputed(
     of the first one, and changes none. `name` is what messages call the range.
     """
     current = _Range(again, modules, x, name)
-    # Copies of weights that autocast would remember until its end are of no use to anybody here.
-    uncached = Autocast.capture(x.device).restored(cache=False)
-    with saved_tensors_hooks(current.pack, current.unpack), uncached, _FirstRun(current.tensors):
+    # Autocast's cache stays as it is: passes that share a copy of a weight sum its gradient in the lower precision.
+    with saved_tensors_hooks(current.pack, current.unpack), _FirstRun(current.tensors):
         output = once(x)
     if output.grad_fn is not None and output is not x:
         # Weak: the graph keeps its hooks to the end of the backward pass, and the range has the input.
