@@ -24,6 +24,7 @@ from aerofuse.checkpointing.in_place import run_with_in_place_backward
 from aerofuse.checkpointing.module_tensors import ModuleTensors
 from aerofuse.checkpointing.operations import REPEATABLE
 from aerofuse.checkpointing.snapshot import Autocast, RandomState
+from aerofuse.memory.torch_private import saved_tensor_hooks
 
 Unpack = Callable[[Any], Tensor]
 
@@ -107,6 +108,40 @@ def hand_over(promise: Any, unpack: Unpack, tensor: Tensor) -> Any:
     return promise
 
 
+def hooks_of_user() -> tuple[Callable[[Tensor], Any], Unpack] | None:
+    """Return the hooks on saved tensors around a first run, to pack and to unpack."""
+    return None if _threads.running else saved_tensor_hooks()
+
+
+class Offered:
+    """A tensor that is saved besides autograd's own. The user's hooks may put it elsewhere, as they do with those."""
+
+    __slots__ = ("_packed", "_unpack", "_version")
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._packed: Any = tensor
+        self._version = tensor._version
+        self._unpack: Unpack | None = None
+
+    def offer(self) -> None:
+        """Give the tensor to the hooks of the user, if there are any."""
+        if (hooks := hooks_of_user()) is not None:
+            self._packed = hooks[0](self.get())
+            self._unpack = hooks[1]
+
+    def get(self) -> Tensor:
+        """Return the tensor. Raises `RuntimeError` where it was changed in place."""
+        if self._unpack is not None:
+            return self._unpack(self._packed)
+        tensor: Tensor = self._packed
+        if tensor._version != self._version:
+            raise RuntimeError(
+                f"a tensor {list(tensor.shape)} that the backward pass needs (input? weight?) was changed in place "
+                "after it was saved: change it after the backward pass, or disable_gradient_checkpointing() first"
+            )
+        return tensor
+
+
 def refuse_second_derivatives() -> None:
     """Raises `RuntimeError` in a backward pass that is itself being recorded."""
     if torch.is_grad_enabled():
@@ -123,8 +158,7 @@ class _Range:
         self._again = again
         self._name = name
         self.tensors = ModuleTensors(modules)
-        self._input = x.detach()
-        self._input_version = x._version
+        self._input = Offered(x.detach())
         self._requires_grad = x.requires_grad
         self._autocast = Autocast.capture(x.device)
         self._random = RandomState.capture(x.device)
@@ -137,6 +171,11 @@ class _Range:
         slot = _Slot(self, tensor)
         self._slots.append(weakref.ref(slot))
         return hand_over(slot, self.unpack, tensor)
+
+    def offer_input(self) -> None:
+        """The first run has ended."""
+        if self._slots:
+            self._input.offer()
 
     def fill(self) -> None:
         """The backward pass comes to the range: run it again, before any of its parameters has a gradient.
@@ -172,12 +211,10 @@ class _Range:
             self._second_run.stop()
 
     def _run_again(self) -> None:
-        if self._input._version != self._input_version:
-            raise RuntimeError("the input of a checkpointed range was changed in place before the backward pass")
         self.tensors.check(self._name)
         self._received = 0
         self._second_run = _SecondRun()
-        x = self._input.detach().requires_grad_(self._requires_grad)
+        x = self._input.get().detach().requires_grad_(self._requires_grad)
         with (
             torch.enable_grad(),
             self._autocast.restored(cache=True),
@@ -227,6 +264,7 @@ def run_recomputed(
     # Autocast's cache stays as it is: passes that share a copy of a weight sum its gradient in the lower precision.
     with saved_tensors_hooks(current.pack, current.unpack), _FirstRun(current.tensors):
         output = once(x)
+    current.offer_input()
     if output.grad_fn is not None and output is not x:
         # Weak: the graph keeps its hooks to the end of the backward pass, and the range has the input.
         alive = weakref.ref(current)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, UntypedStorage
 
-from aerofuse.checkpointing.recompute import hand_over
+from aerofuse.checkpointing.recompute import Offered, hand_over, hooks_of_user
 from aerofuse.checkpointing.recompute_nodes import (
     PackedTensor,
     RecomputeNode,
@@ -78,6 +78,7 @@ class RecomputeGraph:
         # What was saved while the current call ran: it may have been the call's own result.
         self._just_saved: dict[int, list[PackedTensor]] = {}
         self._write: _Write | None = None
+        self._all_saved: list[weakref.ref[SavedTensor]] = []
         self._input_key = storage_key(inputs)
         # What a unit writes over and has not made is state of its modules: the next pass writes over it again.
         self._state: set[int] = set()
@@ -189,12 +190,17 @@ class RecomputeGraph:
             node = self._nodes.get(key)
             if node is not None and node.dtype == argument.dtype:
                 return View(node, argument)
-            saved = SavedTensor(argument.clone() if key in self._state else argument)
+            saved = self._save(argument.clone() if key in self._state else argument)
             self._references.setdefault(key, []).append(saved)
             return saved
         if isinstance(argument, (list, tuple)):
             return type(argument)(self.refer(item) for item in argument)
         return argument
+
+    def _save(self, tensor: Tensor) -> SavedTensor:
+        saved = SavedTensor(tensor)
+        self._all_saved.append(weakref.ref(saved))
+        return saved
 
     def forget(self, tensor: Tensor) -> None:
         """A call has written over `tensor` unasked. Who needs what was there will find that it is not there."""
@@ -205,8 +211,7 @@ class RecomputeGraph:
     def _protect_readers(self, target: Tensor) -> None:
         """Nodes that were written down before `target` is written over need what was there before."""
         for saved in self._references.pop(storage_key(target), ()):
-            saved.tensor = saved.tensor.clone()
-            saved.version = saved.tensor._version
+            saved.copy()
 
     # ----- saved tensors
 
@@ -223,7 +228,7 @@ class RecomputeGraph:
             saved = PackedTensor(view)
             self._saved_nodes[view.source] = None
         else:
-            content = SavedTensor(tensor)
+            content = self._save(tensor)
             if copied and self._write is not None:
                 self._write.copy = content
             saved = PackedTensor(content)
@@ -270,6 +275,23 @@ class RecomputeGraph:
         self._nodes.clear()
         self._called.clear()
         self._references.clear()
+        self._just_saved.clear()
+
+    def offer(self) -> None:
+        """After `settle`: give what is still saved to the hooks of the user, each tensor once."""
+        if hooks_of_user() is not None:
+            for saved_node in self._saved_nodes:
+                saved_node.offer()
+        self._saved_nodes.clear()
+        offered: dict[tuple[Any, ...], Offered] = {}
+        for born in self._all_saved:
+            saved = born()
+            if saved is not None and saved.tensor is not None:
+                key = (saved.key, *layout_of(saved.tensor), saved.tensor._version)
+                if key not in offered:
+                    offered[key] = saved.offered
+                    saved.offered.offer()
+                saved.settle(offered[key])
 
     def _save_instead_of_larger(self, saved: set[int]) -> None:
         """Save a tensor rather than recompute it, where that alone would save something at least as large.

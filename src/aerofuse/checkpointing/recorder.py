@@ -64,6 +64,7 @@ class CallRecorder(TorchFunctionMode):
     def settle(self, inputs: Tensor, output: Tensor | None) -> None:
         """The last unit has ended: choose what is saved, free the rest."""
         self.graph.settle(inputs, output, cheap_only=self._save is None)
+        self.graph.offer()
 
     def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         function = getattr(func, "__name__", "")

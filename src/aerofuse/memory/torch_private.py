@@ -40,6 +40,7 @@ __all__ = [
     "not_compiled",
     "num_owners",
     "running_node",
+    "saved_tensor_hooks",
 ]
 
 
@@ -135,3 +136,9 @@ def not_compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Mark a function that is called from compiled code and never compiled itself."""
     function._torchdynamo_disable = True  # type: ignore[attr-defined]  # `torch.compiler.disable` takes seconds to import
     return function
+
+
+def saved_tensor_hooks() -> tuple[Callable[[Tensor], Any], Callable[[Any], Tensor]] | None:
+    """Return the innermost hooks on saved tensors, to pack and to unpack."""
+    # The public context manager sets them, and nothing tells them.
+    return torch._C._autograd._top_saved_tensors_default_hooks(True)
