@@ -13,6 +13,7 @@ from torch.func import functional_call
 from torch.nn.utils.parametrizations import spectral_norm
 
 from aerofuse.backbones.backbone import Backbone
+from aerofuse.memory.verification import verify_checkpointing
 from tests.backbones.conftest import SMALLEST, shrunken_backbone, small_batch
 
 SETTINGS: list[Mapping[str, Any]] = [{"policy": "recompute_all"}, {"segments": 3}, {"policy": "selective"}]
@@ -192,3 +193,20 @@ def test_two_passes_under_one_autocast(name: str, setting: Mapping[str, Any]) ->
     assert_same_bits(
         found(shrunken_backbone(name)), found(shrunken_backbone(name).enable_gradient_checkpointing(**setting))
     )
+
+
+def test_verification_names_what_differs() -> None:
+    class Counting(nn.Module):
+        runs = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.runs += 1
+            return torch.tanh(x * self.runs)
+
+    backbone, images = shrunken_backbone("vit").enable_gradient_checkpointing(), small_batch(SMALLEST["vit"])
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    assert verify_checkpointing(backbone, images) == []
+    assert_same_bits(before, backbone.state_dict())
+    assert all(parameter.grad is None for parameter in backbone.parameters())
+    backbone.model.blocks[1].mlp.drop1 = Counting()  # type: ignore[union-attr, index]
+    assert "gradient of model.blocks.1.mlp.fc2.weight" in verify_checkpointing(backbone, images)

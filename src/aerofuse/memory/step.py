@@ -68,7 +68,7 @@ def count_training_step(
     device = _device_of(model)
     if device.type == "meta":
         raise ValueError("the model is on the device meta, so its steps cannot be run; count them with fake=True")
-    with _put_back(model, device):
+    with put_back(model, device):
         training = _SteppedModel(model, step)
         if device.type == "cuda":
             return _count_on_cuda(training, device)
@@ -216,7 +216,7 @@ def _device_of(model: nn.Module) -> torch.device:
 
 
 @contextmanager
-def _put_back(model: nn.Module, device: torch.device) -> Iterator[None]:
+def put_back(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Take the gradients off the model, and at the end make it and the random state what they were."""
     tensors = [*model.parameters(), *model.buffers()]
     values = [tensor.detach().to("cpu", copy=True) for tensor in tensors]
