@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import copy
 import functools
+import json
 import pickle
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from aerofuse.backbones.backbone import create_backbone
+from aerofuse.backbones.backbone import Backbone, create_backbone
 from aerofuse.backbones.families import FAMILIES
 from aerofuse.checkpointing.chain import Chain
 from aerofuse.checkpointing.plan import CheckpointingPlan
 from aerofuse.checkpointing.policy import ReadyPlan, Scope
 from aerofuse.checkpointing.selective import list_calls
 from aerofuse.checkpointing.steps import ChainPlan, Recompute, SaveAll, SaveSome, Step
+from aerofuse.memory.counter import LiveBytes
 from aerofuse.memory.step import count_training_step
 from aerofuse.planning.clocks import Estimated
 from aerofuse.planning.planner import Planner, plan_checkpointing
@@ -139,9 +141,9 @@ def test_a_lowered_budget_is_planned_for_anew() -> None:
     without = planner.baseline.activation_bytes
     # Each pair reads alike when it is written for a person.
     for higher, lower in ((0.504, 0.496), (planner.least().peak_bytes + 40_000, planner.least().peak_bytes + 39_000)):
-        backbone.enable_gradient_checkpointing(budget=higher)
+        backbone.enable_gradient_checkpointing(budget=higher, optimizer=None)
         backbone(torch.zeros(shape))
-        backbone.enable_gradient_checkpointing(budget=lower)
+        backbone.enable_gradient_checkpointing(budget=lower, optimizer=None)
         counted = count_training_step(backbone, shape, optimizer=None)
         assert (counted.peak_activation_bytes <= lower * without) if lower < 1 else (counted.peak_bytes <= lower)
 
@@ -151,11 +153,52 @@ def test_a_thawed_backbone_is_planned_for_anew() -> None:
     for parameter in list(backbone.parameters())[:-10]:
         parameter.requires_grad_(False)
     budget = (tiny_planner().least().peak_bytes + tiny_planner().baseline.peak_bytes) // 2
-    backbone.enable_gradient_checkpointing(budget=budget)
+    backbone.enable_gradient_checkpointing(budget=budget, optimizer=None)
     backbone(torch.zeros(shape)).sum().backward()  # all fits without checkpointing
     backbone.requires_grad_(True).zero_grad()
     backbone(torch.zeros(shape))
     assert count_training_step(backbone, shape, optimizer=None).peak_bytes <= budget
+
+
+OPTIMIZERS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
+    "by default": torch.optim.AdamW,
+    "another": lambda parameters: torch.optim.SGD([{"params": parameters[:9], "lr": 0.1}, {"params": parameters[9:]}]),
+    "with momentum": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9, foreach=False),
+    "as bytes": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9, foreach=False),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("holds_gradients", [False, True])
+def test_a_budget_in_bytes_has_room_for_the_optimizer(name: str, holds_gradients: bool) -> None:
+    backbone, images = shrunken_backbone("convnext"), small_batch("convnext_atto", batch=4)
+    optimizer = OPTIMIZERS[name](list(backbone.parameters()))
+    given: dict[str, object] = {"by default": {}, "as bytes": {"optimizer": 4.0}}.get(name, {"optimizer": optimizer})  # type: ignore[assignment]
+    planner = Planner(backbone, images.shape, holds_gradients=holds_gradients, **{"optimizer": "adamw", **given})
+    budget = (planner.least().peak_bytes + planner.baseline.peak_bytes) // 2
+    backbone.enable_gradient_checkpointing(budget=budget, holds_gradients=holds_gradients, **given)
+
+    def step() -> None:
+        for _ in range(1 + holds_gradients):
+            backbone(images).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    step()
+    with LiveBytes(backbone, optimizer, [images]) as counted:
+        step()
+    assert 0.9 * budget < counted.report().peak_bytes <= budget
+
+
+def test_an_optimizer_of_another_model_is_refused() -> None:
+    backbone = shrunken_backbone("convnext")
+    with pytest.raises(ValueError, match="the optimizer has no parameter of this model"):
+        backbone.enable_gradient_checkpointing(
+            budget=0.5, optimizer=torch.optim.SGD(torch.nn.Linear(2, 2).parameters())
+        )
+    with pytest.raises(ValueError, match=r"optimizer is 'adam'; it must be one of 'adamw', None, an optim"):
+        backbone.enable_gradient_checkpointing(budget=0.5, optimizer="adam")
+    assert not backbone.is_gradient_checkpointing_enabled()
 
 
 def test_a_plan_costs_more_for_a_smaller_batch() -> None:
@@ -202,6 +245,96 @@ def test_a_plan_for_something_else_is_refused() -> None:
         backbone(torch.zeros(2, 3, 96, 96))
     with pytest.raises(ValueError, match="for float32, not bf16"), torch.autocast("cpu", torch.bfloat16):
         backbone(torch.zeros(2, 3, 64, 64))
+
+
+def test_a_plan_of_a_smaller_network_is_refused(tmp_path: Path) -> None:
+    import timm  # after our own modules, which pair torchvision with this torch
+
+    small = timm.create_model("vit_tiny_patch16_224", img_size=64, num_classes=0, depth=2, embed_dim=48, num_heads=2)
+    large = timm.create_model("vit_tiny_patch16_224", img_size=64, num_classes=0, depth=2, embed_dim=96, num_heads=2)
+    one, other = (Backbone("vit_tiny_patch16_224", model) for model in (small, large))
+    plan = plan_checkpointing(one, (2, 3, 64, 64), 0.9)
+    plan.save(tmp_path / "plan.json")
+    for refused in (plan, CheckpointingPlan.load(tmp_path / "plan.json")):
+        with pytest.raises(ValueError, match="the plan is for a network of other shapes or types of parameters"):
+            refused.apply(other)
+        assert not other.is_gradient_checkpointing_enabled()
+    content = json.loads((tmp_path / "plan.json").read_text())
+    del content["format"]
+    (tmp_path / "plan.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"plan\.json is a plan of file format 1, .* reads 2; plan again"):
+        CheckpointingPlan.load(tmp_path / "plan.json")
+
+
+def test_a_plan_is_refused_once_the_network_has_changed() -> None:
+    backbone, images = shrunken_backbone("convnext"), torch.zeros(2, 3, 64, 64)
+    frozen = list(backbone.parameters())[:-10]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    plan_checkpointing(backbone, images.shape, 1.0).apply(backbone)
+    backbone(images)
+    list(backbone.parameters())[-1].requires_grad_(False)
+    backbone(images)  # less learns
+    frozen[-1].requires_grad_(True)
+    with pytest.raises(ValueError, match="a network of which less learns; plan again"):
+        backbone(images)
+    frozen[-1].requires_grad_(False)
+    with pytest.raises(ValueError, match="other shapes or types of parameters; plan again"):
+        backbone.double()(images.double())
+
+
+def test_a_backbone_of_another_type_is_planned_for_anew() -> None:
+    backbone, images = shrunken_backbone("convnext"), torch.zeros(2, 3, 64, 64)
+    backbone.enable_gradient_checkpointing(budget=tiny_planner().baseline.peak_bytes, optimizer=None)
+    backbone(images).sum().backward()  # all fits
+    backbone.double().zero_grad()
+    with pytest.raises(ValueError, match="is too little for inputs"):  # it takes twice as much
+        backbone(images.double())
+
+
+def adapted(network: nn.Module) -> None:
+    """LoRA (arXiv 2106.09685): frozen linear layers with something small beside that learns."""
+
+    class Adapted(nn.Module):
+        def __init__(self, linear: nn.Linear) -> None:
+            super().__init__()
+            self.linear = linear
+            self.down = nn.Linear(linear.in_features, 2, bias=False)
+            self.up = nn.Linear(2, linear.out_features, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            output: Tensor = self.linear(x) + self.up(self.down(x))
+            return output
+
+    network.requires_grad_(False)
+    for module in list(network.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.Linear):
+                setattr(module, name, Adapted(child))
+
+
+def last_third(network: nn.Module) -> None:
+    parameters = list(network.parameters())
+    for parameter in parameters[: 2 * len(parameters) // 3]:
+        parameter.requires_grad_(False)
+
+
+@pytest.mark.parametrize("learn", [adapted, last_third])
+@pytest.mark.parametrize("name", ["vit", "swin"])
+def test_a_partly_frozen_backbone_is_planned_for(name: str, learn: Callable[[nn.Module], None]) -> None:
+    backbone, images = shrunken_backbone(name), small_batch(SMALLEST[name])
+    learn(backbone)
+    expected = two_steps(backbone, images, autocast=False)
+    planner = Planner(backbone, images.shape, optimizer="adamw")
+    learning = sum(parameter.nbytes for parameter in backbone.parameters() if parameter.requires_grad)
+    frozen = sum(parameter.nbytes for parameter in backbone.parameters()) - learning
+    buffers = sum(buffer.nbytes for buffer in backbone.buffers())
+    steps = 4 * len([parameter for parameter in backbone.parameters() if parameter.requires_grad])
+    assert planner.fixed_bytes == pytest.approx(frozen + buffers + 3 * learning + images.nbytes + steps, rel=0.01)
+    for budget in (planner.least().peak_bytes, planner.baseline.peak_bytes):
+        planner.plan(budget).apply(backbone)
+        assert count_training_step(backbone, images.shape).peak_bytes <= budget
+        assert two_steps(backbone, images, autocast=False) == expected
 
 
 def test_a_model_without_a_backbone_cannot_be_planned() -> None:

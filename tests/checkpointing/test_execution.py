@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import weakref
 from collections.abc import Callable
 from functools import reduce
@@ -272,3 +273,35 @@ def test_an_input_that_is_changed_in_place_inside_a_selective_unit() -> None:
 def test_a_plan_for_another_chain_is_refused() -> None:
     with pytest.raises(ValueError, match="a plan for 6 units cannot be followed by a chain of 1"):
         run_planned(chain_of(blocks(1)), PLANS["selective"], torch.randn(8, FEATURES))
+
+
+class Noisy(nn.Module):
+    """Ends with a call that draws its noise after autograd has saved the tensor for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(FEATURES, FEATURES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.rrelu(self.linear(x), training=True)
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_noise_that_a_call_draws_after_it_was_saved(name: str) -> None:
+    torch.manual_seed(0)
+    noisy = nn.ModuleList(Noisy() for _ in range(6))
+    expected = step(copy.deepcopy(noisy), None)
+    assert all(map(torch.equal, step(noisy, PLANS[name]), expected))
+
+
+def test_a_unit_that_catches_exceptions_does_not_catch_the_end_of_its_second_run() -> None:
+    def careful(x: Tensor) -> Tensor:
+        try:
+            return x.exp().exp()
+        except Exception:
+            return x
+
+    x = torch.randn(4, requires_grad=True)
+    run_planned(linear_unit(careful), ChainPlan((Recompute((SaveAll(0),)),)), x).sum().backward()
+    assert x.grad is not None
+    assert torch.equal(x.grad, torch.autograd.grad(x.exp().exp().sum(), x)[0])

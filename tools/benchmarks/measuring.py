@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from aerofuse.common.hardware import synchronise
+from aerofuse.memory.optimizers import OptimizerName
 from aerofuse.memory.report import Kind, MemoryReport
-from aerofuse.memory.step import OptimizerName, Precision, count_training_step
+from aerofuse.memory.step import Precision, count_training_step
 from tools.benchmarks.rows import BASELINE, SEGMENTS, Differences, PeakCheck, Peaks, Times
 from tools.benchmarks.subjects import Subject
 from tools.benchmarks.ways import Way

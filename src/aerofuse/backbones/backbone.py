@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from torch import Tensor, nn
 
 from aerofuse.backbones.chains import keep_calls
-from aerofuse.backbones.families import FAMILIES, family_of
+from aerofuse.backbones.families import FAMILIES, TIMM_WEIGHT_SETTINGS, family_of
 from aerofuse.checkpointing.chain import Unit
 from aerofuse.planning.checkpointed import CheckpointedChain
 
@@ -56,6 +58,20 @@ class Backbone(CheckpointedChain):
             raise ValueError(f"{self.variant} takes {shape}, not {list(images.shape)}")
 
 
+_SETTINGS = ("pretrained", "image_size_px", "drop_path", "dropout")
+
+
+def _check_settings(given: Iterable[str], allowed: Collection[str]) -> None:
+    for name in given:
+        if name in allowed:
+            continue
+        if name in TIMM_WEIGHT_SETTINGS:
+            raise ValueError(f"{name!r} is about pretrained weights of timm; without them it means nothing")
+        near = difflib.get_close_matches(name, [*_SETTINGS, *allowed], n=3)
+        hint = f"near names: {', '.join(near)}" if near else f"there are {', '.join(_SETTINGS)}"
+        raise ValueError(f"create_backbone has no setting {name!r}; {hint}")
+
+
 # They come with the repository; all others have their weights on the hub.
 THIN_BACKBONES = tuple(sorted(name for family in FAMILIES.values() for name in family.thin))
 
@@ -76,9 +92,10 @@ def create_backbone(
     network's own dropout. `pretrained_cfg` overlays timm's record of where its weights are. Transformers are built
     for images of `image_size_px`; convolutional networks and `swin3d` take any size.
 
-    Raises `ValueError` with near names for an unknown one.
+    Raises `ValueError` with near names for an unknown variant, and for a setting that means nothing here.
     """
     family = FAMILIES[family_of(name)]
+    _check_settings(pretrained_cfg, family.weight_settings if pretrained else ())
     settings: dict[str, Any] = {"pretrained": True, **pretrained_cfg} if pretrained else {}
     model = family.build(name, image_size_px=image_size_px, drop_rate=dropout, drop_path_rate=drop_path, **settings)
     return Backbone(name, model)

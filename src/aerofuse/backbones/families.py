@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
 
@@ -32,7 +32,7 @@ from aerofuse.common.torchvision_pairing import ensure_torchvision_imports
 ensure_torchvision_imports()
 
 import timm  # noqa: E402
-from timm.models import register_model  # noqa: E402
+from timm.models import PretrainedCfg, register_model  # noqa: E402
 from timm.models.convnext import ConvNeXt  # noqa: E402
 from timm.models.swin_transformer import SwinTransformer  # noqa: E402
 from torchvision.models import video  # noqa: E402
@@ -117,17 +117,23 @@ def _build_swin3d(
     return model
 
 
+# Of a model's pretrained weights: where they are, and what belongs to them.
+TIMM_WEIGHT_SETTINGS = tuple(setting.name for setting in fields(PretrainedCfg))
+
+
 @dataclass(frozen=True)
 class Family:
     """Networks of one design.
 
     `sized`: the network is built for one image size. `smallest_image_px` is the least side that all its variants
-    take, `input_dims` 4 for images `[B, 3, H, W]` and 5 for clips `[B, 3, T, H, W]`.
+    take, `input_dims` 4 for images `[B, 3, H, W]` and 5 for clips `[B, 3, T, H, W]`. `weight_settings` may be given
+    with pretrained weights.
     """
 
     variants: tuple[str, ...]
     read_chain: ReadChain
     build: Build = _build_timm
+    weight_settings: tuple[str, ...] = TIMM_WEIGHT_SETTINGS
     # Variants of our own, for two CPU cores.
     thin: tuple[str, ...] = ()
     input_dims: int = 4
@@ -176,7 +182,7 @@ FAMILIES: Mapping[str, Family] = {
         paper="arXiv 2103.14030",
     ),
     "swin3d": Family(
-        ("swin3d_t", "swin3d_s", "swin3d_b"), swin3d_chain, _build_swin3d, input_dims=5, paper="arXiv 2106.13230"
+        ("swin3d_t", "swin3d_s", "swin3d_b"), swin3d_chain, _build_swin3d, (), input_dims=5, paper="arXiv 2106.13230"
     ),
     "maxvit": Family(
         tuple(f"maxvit_{size}_tf_224" for size in ("tiny", "small", "base")),

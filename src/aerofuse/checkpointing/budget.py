@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 _UNITS = {
     "b": 1,
@@ -31,13 +32,13 @@ class Budget:
 
 
 def parse_budget(value: object) -> Budget:
-    """`6 * 2**30`, `"6 GiB"`, or `0.5`. Raises `ValueError` for anything else."""
+    """`6 * 2**30`, `"6 GiB"`, or `0.5`, also as numbers of NumPy. Raises `ValueError` for anything else."""
     if isinstance(value, Budget):
         return value
-    if isinstance(value, float) and 0 < value <= 1:
-        return Budget(share=value)
-    if isinstance(value, int) and not isinstance(value, bool) and value > 1:
-        return Budget(num_bytes=value)
+    if isinstance(value, Integral) and not isinstance(value, bool) and value > 1:
+        return Budget(num_bytes=int(value))
+    if isinstance(value, Real) and not isinstance(value, Integral) and 0 < value <= 1:
+        return Budget(share=float(value))
     if isinstance(value, str):
         return Budget(num_bytes=parse_bytes(value))
     raise ValueError(

@@ -48,26 +48,32 @@ def modules_of(units: Iterable[Unit]) -> Iterator[nn.Module]:
             yield from module.modules()
 
 
-def run_planned(chain: Chain, plan: ChainPlan, inputs: Tensor) -> Tensor:
+def run_planned(chain: Chain, plan: ChainPlan, inputs: Tensor, others: Sequence[nn.Module] = ()) -> Tensor:
     """Return the output of `chain`, the same bits as without a plan; what the plan names is saved for the backward.
+
+    `others` are modules that belong to no unit, and have parameters or buffers that units read.
 
     Raises `ValueError` where the plan is for another number of units.
     """
     if plan.num_units != len(chain):
         raise ValueError(f"a plan for {plan.num_units} units cannot be followed by a chain of {len(chain)}")
-    return _run_steps(chain, plan.steps, inputs)
+    return _run_steps(chain, others, plan.steps, inputs)
 
 
-def _run_steps(chain: Chain, steps: Sequence[Step], inputs: Tensor) -> Tensor:
+def _run_steps(chain: Chain, others: Sequence[nn.Module], steps: Sequence[Step], inputs: Tensor) -> Tensor:
     for step in steps:
         if isinstance(step, Recompute):
             units = [chain[index] for index in units_of(step.steps)]
             inputs = run_recomputed(
-                partial(run_units, units), partial(_run_steps, chain, step.steps), partial(modules_of, units), inputs
+                partial(run_units, units),
+                partial(_run_steps, chain, others, step.steps),
+                (*modules_of(units), *others),
+                inputs,
+                units[0].name if len(units) == 1 else f"{units[0].name} to {units[-1].name}",
             )
         elif isinstance(step, SaveAll):
             inputs = chain[step.unit].run(inputs)
         else:
-            first, *others = (chain[index].run for index in units_of([step]))
-            inputs = run_selective(first, inputs, step.save, step.no_cache, linked=others)
+            first, *following = (chain[index].run for index in units_of([step]))
+            inputs = run_selective(first, inputs, step.save, step.no_cache, linked=following)
     return inputs

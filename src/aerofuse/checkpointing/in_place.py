@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.overrides import TorchFunctionMode
 
 from aerofuse.memory.torch_private import num_owners
 
@@ -57,6 +56,10 @@ class _InPlaceFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, name: str, option: Any, run: Callable[[], Tensor]) -> Tensor:
         output = run()
+        if output is inputs:
+            ctx.mark_dirty(inputs)
+            # What was written over need not be copied: the hooks know how to compute it again.
+            inputs = inputs.new_empty(()).expand(inputs.shape)
         ctx.save_for_backward(output if _SAVES_RESULT[name] else inputs)
         ctx.name, ctx.option = name, option
         return output
@@ -83,11 +86,13 @@ def run_with_in_place_backward(func: Callable[..., Any], args: Sequence[Any], ke
     """Return `func(*args, **keywords)`, with an in-place backward pass where there is one for it.
 
     For use under hooks that save nothing but how to compute it again: autograd itself may hold what it gives out.
+    An activation that is told to write over its input saves, in the place of what was there, a tensor without content.
     """
     name = getattr(func, "__name__", "")
-    if name not in _KERNELS or not args or not _is_plain(args[0]):
+    if name not in _KERNELS or not args or not _is_plain(args[0]) or (keywords.get("inplace") and args[0]._is_view()):
         return func(*args, **keywords)
-    named = {key: value for key, value in keywords.items() if key != "_stacklevel" and value not in (None, False)}
+    silent = ("_stacklevel", "inplace")
+    named = {key: value for key, value in keywords.items() if key not in silent and value not in (None, False)}
     option: Any = None
     if name == "softmax":
         option = named.pop("dim", args[1] if len(args) == 2 else None)
@@ -104,10 +109,3 @@ def _is_plain(tensor: Any) -> bool:
     return (
         isinstance(tensor, Tensor) and tensor.requires_grad and torch.is_grad_enabled() and tensor.is_floating_point()
     )
-
-
-class InPlaceBackward(TorchFunctionMode):
-    """Gives the activations of a range an in-place backward pass while it runs; see `run_with_in_place_backward`."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
-        return run_with_in_place_backward(func, args, kwargs or {})

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from aerofuse.memory.torch_private import all_modes_off
 
 # Cheap: time in proportion to the bytes moved, and a result about as large as the input. Pooling and other
-# reductions give small results, which are better saved. Variants in place end with an underscore.
+# reductions give small results, which are better saved.
 _NORMALISATIONS = ("layer_norm", "group_norm", "batch_norm", "rms_norm", "instance_norm", "softmax", "log_softmax")
 _ACTIVATIONS = ("relu", "relu6", "gelu", "silu", "mish", "hardswish", "hardsigmoid", "hardtanh", "sigmoid", "tanh")
 _ARITHMETIC = ("add", "sub", "rsub", "mul", "div", "neg", "pow", "sqrt", "rsqrt", "exp", "square", "where", "clamp")
@@ -51,6 +52,39 @@ class CallNames:
         return f"{function}.{self._counts[function] - 1}"
 
 
+def tensors_of(arguments: Iterable[Any]) -> Iterator[Tensor]:
+    """Yield the tensors among arguments, and in lists of them."""
+    for argument in arguments:
+        if isinstance(argument, Tensor):
+            yield argument
+        elif isinstance(argument, (list, tuple)):
+            yield from tensors_of(argument)
+
+
+def written_over(func: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any]) -> list[Tensor]:
+    """Return the tensors that a call is told to write over: in place by its name or by a flag, or as `out`.
+
+    A call that writes unasked is known by the `_version` of the tensor afterwards alone.
+    """
+    if keywords.get("out") is not None:
+        return list(tensors_of([keywords["out"]]))
+    name = getattr(func, "__name__", "")
+    if keywords.get("inplace") or _by_name(name) or ((at := _flag_position(func)) and args[at : at + 1] == (True,)):
+        return list(tensors_of([args[0] if args else keywords.get("input")]))
+    return []
+
+
+def _by_name(name: str) -> bool:
+    return name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
+
+
+@functools.cache
+def _flag_position(func: Callable[..., Any]) -> int:
+    """Return where the argument `inplace` of a function of `torch.nn.functional` is, 0 for others."""
+    names = list(inspect.signature(func).parameters) if inspect.isfunction(func) else []
+    return names.index("inplace") if "inplace" in names else 0
+
+
 def stacked_factors(args: Sequence[Any], keywords: Mapping[str, Any]) -> dict[str, Tensor] | None:
     """Return the left and right factor of a `matmul` that torch turns into stacks of matrices, `None` for any other.
 
@@ -74,9 +108,9 @@ def dropout_arguments(
     input: Tensor,  # the parameter's name in torch
     p: float = 0.5,
     training: bool = True,
-    inplace: bool = False,  # noqa: ARG001  # in a selective unit nothing that has a node is changed in place
-) -> tuple[Tensor, float, bool]:
-    return input, p, training
+    inplace: bool = False,
+) -> tuple[Tensor, float, bool, bool]:
+    return input, p, training, inplace
 
 
 def dropout_noise(size: torch.Size, stride: Sequence[int], dtype: torch.dtype, probability: float) -> Tensor:

@@ -12,7 +12,7 @@ from torch import nn
 
 from aerofuse.checkpointing.budget import Budget, format_bytes
 from aerofuse.checkpointing.chain import Unit
-from aerofuse.checkpointing.policy import CarriesPolicy, Policy, ReadyPlan, Scope
+from aerofuse.checkpointing.policy import CarriesPolicy, Policy, ReadyPlan, Scope, Structure
 from aerofuse.checkpointing.steps import ChainPlan, Recompute, SaveAll, SaveSome, Step, from_json, to_json, units_of
 
 
@@ -33,6 +33,10 @@ def plannable_parts(model: nn.Module) -> dict[str, Plannable]:
         for name, module in model.named_modules()
         if any(parameter.requires_grad for parameter in module.parameters()) and isinstance(module, Plannable)
     }
+
+
+# Of a plan's file. Older ones lack the structure of the network: nothing tells which they are for.
+_FILE_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -75,13 +79,15 @@ class CheckpointingPlan:
         """Make the plan the policy of each part of `model` that learns. It replaces a policy of the whole model.
 
         The plan may have parts that are frozen here. Raises `ValueError` where it lacks one, or where a part has
-        other units, saying which.
+        other units, other shapes or types of parameters, or where more of it learns.
         """
         found = plannable_parts(model)
         if not found or not found.keys() <= self.units.keys():
             raise ValueError(f"the plan is for the parts {_names(self.units)}, this model has {_names(found)}")
         for name, part in found.items():
             self._check_units(name, tuple(unit.name for unit in part.chain()))
+            if (structure := self.parts[name].structure) is not None and isinstance(part, nn.Module):
+                structure.check(Structure.of(part))
         if isinstance(model, CarriesPolicy):
             model.checkpointing = None
         for name, part in found.items():
@@ -97,7 +103,7 @@ class CheckpointingPlan:
 
     def save(self, path: Path) -> None:
         """Write the plan as JSON."""
-        content = asdict(self)
+        content = {"format": _FILE_FORMAT, **asdict(self)}
         for name, part in self.parts.items():
             content["parts"][name]["plan"] = to_json(part.plan.steps)
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -107,13 +113,20 @@ class CheckpointingPlan:
         """Read what `save` wrote. Raises `FileNotFoundError`, or `ValueError` for any other file."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
+            if "parts" in content and content.get("format") != _FILE_FORMAT:
+                raise ValueError(
+                    f"{path} is a plan of file format {content.get('format', 1)}, and this version of aerofuse reads "
+                    f"{_FILE_FORMAT}; plan again and save that"
+                )
             return cls(
                 _scope(content["scope"]),
                 content["optimizer"],
                 Budget(**content["budget"]),
                 {name: tuple(units) for name, units in content["units"].items()},
                 {
-                    name: ReadyPlan(ChainPlan(from_json(part["plan"])), _scope(part["scope"]))
+                    name: ReadyPlan(
+                        ChainPlan(from_json(part["plan"])), _scope(part["scope"]), Structure(**part["structure"])
+                    )
                     for name, part in content["parts"].items()
                 },
                 StepPrediction(**content["predicted"]),

@@ -6,10 +6,12 @@ segments; PyTorch's selective activation checkpointing for saving what is expens
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, Self, TypeVar, runtime_checkable
 
 from torch import nn
 
@@ -54,11 +56,41 @@ class Scope:
 
 
 @dataclass(frozen=True)
+class Structure:
+    """The network that a plan is for: what its bytes depend on.
+
+    `tensors` is a digest of the names, shapes and types of its parameters and buffers, `learning` says of each
+    parameter whether it learns, as a hexadecimal number of as many bits.
+    """
+
+    tensors: str
+    learning: str
+
+    @classmethod
+    def of(cls, network: nn.Module) -> Self:
+        """Return the structure of `network` now."""
+        learning = "".join(str(int(parameter.requires_grad)) for parameter in network.parameters())
+        tensors = [
+            (name, list(tensor.shape), str(tensor.dtype))
+            for name, tensor in (*network.named_parameters(), *network.named_buffers())
+        ]
+        return cls(hashlib.sha256(json.dumps(tensors).encode()).hexdigest()[:32], f"{int(f'0{learning}', 2):x}")
+
+    def check(self, found: Structure) -> None:
+        """Raise `ValueError` for a network of other shapes or types, or of which more learns than was planned for."""
+        if found.tensors != self.tensors:
+            raise ValueError("the plan is for a network of other shapes or types of parameters; plan again")
+        if int(found.learning, 16) & ~int(self.learning, 16):
+            raise ValueError("the plan is for a network of which less learns; plan again")
+
+
+@dataclass(frozen=True)
 class ReadyPlan:
-    """Follow one plan in every step that `scope` allows."""
+    """Follow one plan in every step that `scope` allows, with a network of the given structure."""
 
     plan: ChainPlan
     scope: Scope
+    structure: Structure | None = None
 
 
 # Under a budget, the fastest plan within it is made when the first batch is seen.

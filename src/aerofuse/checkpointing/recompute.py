@@ -11,16 +11,20 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.overrides import TorchFunctionMode
 
-from aerofuse.checkpointing.in_place import InPlaceBackward
-from aerofuse.checkpointing.snapshot import Autocast, RandomState, statistics_untouched
+from aerofuse.checkpointing.in_place import run_with_in_place_backward
+from aerofuse.checkpointing.module_tensors import ModuleTensors
+from aerofuse.checkpointing.operations import REPEATABLE
+from aerofuse.checkpointing.snapshot import Autocast, RandomState
+from aerofuse.memory.torch_private import saved_tensor_hooks
 
 Unpack = Callable[[Any], Tensor]
 
@@ -38,8 +42,50 @@ class _Slot:
         self.unpack: Unpack | None = None
 
 
-class _Enough(Exception):  # noqa: N818  # no error: the second run may stop here
-    """All slots are filled."""
+class _Enough(BaseException):
+    """All slots are filled: the second run stops here. No `Exception`: a unit may catch those."""
+
+
+class _FirstRun(TorchFunctionMode):
+    """Gives activations an in-place backward pass, and notes what the run reads and writes of its modules."""
+
+    def __init__(self, tensors: ModuleTensors) -> None:
+        super().__init__()
+        self._tensors = tensors
+
+    def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+        keywords = kwargs or {}
+        after = self._tensors.watch(func, args, keywords)
+        result = run_with_in_place_backward(func, args, keywords)
+        after()
+        return result
+
+
+class _SecondRun(TorchFunctionMode):
+    """Stops a second run when its range has all that it wants.
+
+    A call that is known to compute its result alone need not do so then. Any other one ends first: the noise of
+    `rrelu` is drawn after autograd has saved its tensor.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._may_stop = False
+        self._has_all = False
+
+    def stop(self) -> None:
+        """Stop now, or after the call that is being made."""
+        self._has_all = True
+        if self._may_stop:
+            raise _Enough
+
+    def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+        self._may_stop = getattr(func, "__name__", "") in REPEATABLE
+        result = func(*args, **(kwargs or {}))
+        if self._has_all:
+            raise _Enough
+        self._may_stop = False
+        return result
 
 
 class _Threads(threading.local):
@@ -62,6 +108,40 @@ def hand_over(promise: Any, unpack: Unpack, tensor: Tensor) -> Any:
     return promise
 
 
+def hooks_of_user() -> tuple[Callable[[Tensor], Any], Unpack] | None:
+    """Return the hooks on saved tensors around a first run, to pack and to unpack."""
+    return None if _threads.running else saved_tensor_hooks()
+
+
+class Offered:
+    """A tensor that is saved besides autograd's own. The user's hooks may put it elsewhere, as they do with those."""
+
+    __slots__ = ("_packed", "_unpack", "_version")
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._packed: Any = tensor
+        self._version = tensor._version
+        self._unpack: Unpack | None = None
+
+    def offer(self) -> None:
+        """Give the tensor to the hooks of the user, if there are any."""
+        if (hooks := hooks_of_user()) is not None:
+            self._packed = hooks[0](self.get())
+            self._unpack = hooks[1]
+
+    def get(self) -> Tensor:
+        """Return the tensor. Raises `RuntimeError` where it was changed in place."""
+        if self._unpack is not None:
+            return self._unpack(self._packed)
+        tensor: Tensor = self._packed
+        if tensor._version != self._version:
+            raise RuntimeError(
+                f"a tensor {list(tensor.shape)} that the backward pass needs (input? weight?) was changed in place "
+                "after it was saved: change it after the backward pass, or disable_gradient_checkpointing() first"
+            )
+        return tensor
+
+
 def refuse_second_derivatives() -> None:
     """Raises `RuntimeError` in a backward pass that is itself being recorded."""
     if torch.is_grad_enabled():
@@ -74,22 +154,37 @@ def refuse_second_derivatives() -> None:
 class _Range:
     """One run of consecutive units, of which only the input is saved."""
 
-    def __init__(self, again: Callable[[Tensor], Tensor], modules: Callable[[], Iterator[nn.Module]], x: Tensor):
+    def __init__(self, again: Callable[[Tensor], Tensor], modules: Iterable[nn.Module], x: Tensor, name: str):
         self._again = again
-        self._modules = modules
-        self._input = x.detach()
-        self._input_version = x._version
+        self._name = name
+        self.tensors = ModuleTensors(modules)
+        self._input = Offered(x.detach())
         self._requires_grad = x.requires_grad
         self._autocast = Autocast.capture(x.device)
         self._random = RandomState.capture(x.device)
         # Weak: a tensor that the backward pass never asks for is not worth filling.
         self._slots: list[weakref.ref[_Slot]] = []
         self._received = 0
+        self._second_run = _SecondRun()
 
     def pack(self, tensor: Tensor) -> Any:
         slot = _Slot(self, tensor)
         self._slots.append(weakref.ref(slot))
         return hand_over(slot, self.unpack, tensor)
+
+    def offer_input(self) -> None:
+        """The first run has ended."""
+        if self._slots:
+            self._input.offer()
+
+    def fill(self) -> None:
+        """The backward pass comes to the range: run it again, before any of its parameters has a gradient.
+
+        A parameter may be changed as soon as it has one, by an optimiser that steps in the backward pass.
+        """
+        refuse_second_derivatives()
+        if any((slot := born()) is not None and not slot.filled for born in self._slots):
+            self._run_again()
 
     def unpack(self, slot: _Slot) -> Tensor:
         refuse_second_derivatives()
@@ -113,26 +208,28 @@ class _Range:
                 )
             slot.filled, slot.promise, slot.unpack = True, promise, unpack
         if self._received == len(self._slots):
-            raise _Enough
+            self._second_run.stop()
 
     def _run_again(self) -> None:
-        if self._input._version != self._input_version:
-            raise RuntimeError("the input of a checkpointed range was changed in place before the backward pass")
+        self.tensors.check(self._name)
         self._received = 0
-        x = self._input.detach().requires_grad_(self._requires_grad)
+        self._second_run = _SecondRun()
+        x = self._input.get().detach().requires_grad_(self._requires_grad)
         with (
             torch.enable_grad(),
             self._autocast.restored(cache=True),
             self._random.replayed(),
-            statistics_untouched(self._modules()),
+            self.tensors.as_before(),
             self._receiving(),
             saved_tensors_hooks(self._collect, _never),
+            self._second_run,
         ):
             try:
                 self._again(x)
             except _Enough:
                 return
-        raise RuntimeError("a checkpointed range saved fewer tensors when it ran again: it is not deterministic")
+        if self._received < len(self._slots):
+            raise RuntimeError("a checkpointed range saved fewer tensors when it ran again: it is not deterministic")
 
     def _collect(self, tensor: Tensor) -> None:
         # Nothing is returned: the second run's graph is thrown away, the slots alone hold the tensors.
@@ -154,15 +251,22 @@ def _never(_: None) -> Tensor:
 def run_recomputed(
     once: Callable[[Tensor], Tensor],
     again: Callable[[Tensor], Tensor],
-    modules: Callable[[], Iterator[nn.Module]],
+    modules: Iterable[nn.Module],
     x: Tensor,
+    name: str = "a range",
 ) -> Tensor:
     """Return `once(x)` and save nothing but `x`; in the backward pass `again(x)`, the same function, supplies the rest.
 
-    `modules` lists those whose running statistics must advance only once.
+    `modules` are those that the function uses: the second run has the parameters, buffers and own random generators
+    of the first one, and changes none. `name` is what messages call the range.
     """
-    current = _Range(again, modules, x)
-    # Copies of weights that autocast would remember until its end are of no use to anybody here.
-    uncached = Autocast.capture(x.device).restored(cache=False)
-    with saved_tensors_hooks(current.pack, current.unpack), uncached, InPlaceBackward():
-        return once(x)
+    current = _Range(again, modules, x, name)
+    # Autocast's cache stays as it is: passes that share a copy of a weight sum its gradient in the lower precision.
+    with saved_tensors_hooks(current.pack, current.unpack), _FirstRun(current.tensors):
+        output = once(x)
+    current.offer_input()
+    if output.grad_fn is not None and output is not x:
+        # Weak: the graph keeps its hooks to the end of the backward pass, and the range has the input.
+        alive = weakref.ref(current)
+        output.register_hook(lambda _: None if (found := alive()) is None else found.fill())
+    return output

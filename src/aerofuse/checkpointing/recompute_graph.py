@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, UntypedStorage
 
-from aerofuse.checkpointing.recompute import hand_over
+from aerofuse.checkpointing.recompute import Offered, hand_over, hooks_of_user
 from aerofuse.checkpointing.recompute_nodes import (
     PackedTensor,
     RecomputeNode,
     SavedTensor,
     View,
     depends_on,
+    layout_of,
     storage_key,
     unpack,
 )
@@ -43,13 +45,28 @@ class Call:
     is_output: bool
 
 
+@dataclass
+class _Write:
+    """A call that writes over a tensor. `before` is how to compute what was there, `copy` a copy that autograd made."""
+
+    known: set[int]
+    size: torch.Size
+    dtype: torch.dtype
+    before: View | None
+    copy: SavedTensor | None = None
+
+    def copies(self, tensor: Tensor) -> bool:
+        """Return whether autograd, which saves `tensor` now, has copied for it what will be written over."""
+        return (tensor.shape, tensor.dtype) == (self.size, self.dtype) and storage_key(tensor) not in self.known
+
+
 class RecomputeGraph:
     """Nodes by the storage that they make, for one run of one unit, or of units that are linked.
 
     With `no_cache`, what is computed on the way to a tensor is not cached for others that need it.
     """
 
-    def __init__(self, autocast: Autocast, no_cache: bool) -> None:
+    def __init__(self, inputs: Tensor, autocast: Autocast, no_cache: bool) -> None:
         self._autocast = autocast
         self._no_cache = no_cache
         # By storage, for as long as it lives; its address may be that of another one afterwards.
@@ -60,6 +77,11 @@ class RecomputeGraph:
         self._saved: set[int] = set()
         # What was saved while the current call ran: it may have been the call's own result.
         self._just_saved: dict[int, list[PackedTensor]] = {}
+        self._write: _Write | None = None
+        self._all_saved: list[weakref.ref[SavedTensor]] = []
+        self._input_key = storage_key(inputs)
+        # What a unit writes over and has not made is state of its modules: the next pass writes over it again.
+        self._state: set[int] = set()
         self._saved_nodes: dict[RecomputeNode, None] = {}
         self._called: dict[RecomputeNode, str] = {}
 
@@ -106,13 +128,49 @@ class RecomputeGraph:
         named = {key: self.refer(argument) for key, argument in keywords.items()}
         return RecomputeNode(func, references, named, self._autocast, output, random, caches=not self._no_cache)
 
-    def write_in_place(
+    def begin_write(self, targets: Sequence[Tensor], arguments: Sequence[Tensor], *, known: bool) -> None:
+        """A call that writes over `targets` begins. `known`: it saves nothing but arguments, its result and copies."""
+        self.begin_call()
+        self._write = None
+        nodes = [self._nodes.pop(storage_key(target), None) for target in targets]
+        if known and len(targets) == 1:
+            (target,), (node,) = targets, nodes
+            whole = node is not None and node.layout == layout_of(target) and node.dtype == target.dtype
+            if whole or (node is None and target.is_contiguous() and not target._is_view()):
+                keys = {storage_key(tensor) for tensor in (target, *arguments)}
+                self._write = _Write(keys, target.shape, target.dtype, View(node, target) if node else None)
+        for target, node in zip(targets, nodes, strict=True):
+            key = storage_key(target)
+            if node is None and key not in self._alive and key != self._input_key:
+                self._state.add(key)
+            self._protect_readers(target)
+            if node is not None:
+                node.value = None
+
+    @property
+    def knows_what_was_there(self) -> bool:
+        """Return whether what the current call writes over can be computed again."""
+        return self._write is not None and self._write.before is not None
+
+    def end_write(
         self, func: Callable[..., Any], references: Sequence[Any], named: Mapping[str, Any], target: Tensor
-    ) -> RecomputeNode:
-        """Return the node of `target`, over which `func` wrote; its arguments were referred to before that."""
+    ) -> RecomputeNode | None:
+        """Return the node of `target`, over which `func` wrote; its other arguments were referred to before that."""
+        write, self._write = self._write, None
+        source = write and (write.before or write.copy)
+        if source is None:
+            return None
         function = partial(_write_over, func)
+        if isinstance(source, SavedTensor):
+            named = {**named, "copying": True}
         return RecomputeNode(
-            function, references, named, self._autocast, target, in_place=True, caches=not self._no_cache
+            function,
+            [source, *references],
+            named,
+            self._autocast,
+            target,
+            in_place=isinstance(source, View),
+            caches=not self._no_cache,
         )
 
     def remember(self, name: str, output: Tensor, node: RecomputeNode) -> None:
@@ -132,34 +190,48 @@ class RecomputeGraph:
             node = self._nodes.get(key)
             if node is not None and node.dtype == argument.dtype:
                 return View(node, argument)
-            saved = SavedTensor(argument)
+            saved = self._save(argument.clone() if key in self._state else argument)
             self._references.setdefault(key, []).append(saved)
             return saved
         if isinstance(argument, (list, tuple)):
             return type(argument)(self.refer(item) for item in argument)
         return argument
 
-    def take(self, tensor: Tensor) -> RecomputeNode | None:
-        """Remove and return the node of a tensor's storage, which is about to be written over."""
-        return self._nodes.pop(storage_key(tensor), None)
+    def _save(self, tensor: Tensor) -> SavedTensor:
+        saved = SavedTensor(tensor)
+        self._all_saved.append(weakref.ref(saved))
+        return saved
 
-    def protect_readers(self, target: Tensor) -> None:
+    def forget(self, tensor: Tensor) -> None:
+        """A call has written over `tensor` unasked. Who needs what was there will find that it is not there."""
+        node = self._nodes.pop(storage_key(tensor), None)
+        if node is not None:
+            node.value = None
+
+    def _protect_readers(self, target: Tensor) -> None:
         """Nodes that were written down before `target` is written over need what was there before."""
         for saved in self._references.pop(storage_key(target), ()):
-            saved.tensor = saved.tensor.clone()
-            saved.version = saved.tensor._version
+            saved.copy()
 
     # ----- saved tensors
 
     def pack(self, tensor: Tensor) -> Any:
         """Return what autograd saves of a tensor: how to make it, where there is a node."""
         key = storage_key(tensor)
-        node = self._nodes.get(key)
-        if node is not None and node.dtype == tensor.dtype:
-            saved = PackedTensor(View(node, tensor))
-            self._saved_nodes[node] = None
+        view: View | None = None
+        copied = self._write is not None and self._write.copies(tensor)
+        if copied and self._write is not None and self._write.before is not None:
+            view = self._write.before
+        elif (node := self._nodes.get(key)) is not None and node.dtype == tensor.dtype:
+            view = View(node, tensor)
+        if view is not None:
+            saved = PackedTensor(view)
+            self._saved_nodes[view.source] = None
         else:
-            saved = PackedTensor(SavedTensor(tensor))
+            content = self._save(tensor)
+            if copied and self._write is not None:
+                self._write.copy = content
+            saved = PackedTensor(content)
             self._saved.add(key)
             self._just_saved.setdefault(key, []).append(saved)
         return hand_over(saved, unpack, tensor)
@@ -203,6 +275,23 @@ class RecomputeGraph:
         self._nodes.clear()
         self._called.clear()
         self._references.clear()
+        self._just_saved.clear()
+
+    def offer(self) -> None:
+        """After `settle`: give what is still saved to the hooks of the user, each tensor once."""
+        if hooks_of_user() is not None:
+            for saved_node in self._saved_nodes:
+                saved_node.offer()
+        self._saved_nodes.clear()
+        offered: dict[tuple[Any, ...], Offered] = {}
+        for born in self._all_saved:
+            saved = born()
+            if saved is not None and saved.tensor is not None:
+                key = (saved.key, *layout_of(saved.tensor), saved.tensor._version)
+                if key not in offered:
+                    offered[key] = saved.offered
+                    saved.offered.offer()
+                saved.settle(offered[key])
 
     def _save_instead_of_larger(self, saved: set[int]) -> None:
         """Save a tensor rather than recompute it, where that alone would save something at least as large.

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aerofuse.checkpointing.recompute import refuse_second_derivatives
+from aerofuse.checkpointing.recompute import Offered, refuse_second_derivatives
 from aerofuse.checkpointing.snapshot import Autocast, RandomState
 
 # Size, stride and offset.
@@ -18,18 +18,25 @@ Layout = tuple[torch.Size, tuple[int, ...], int]
 class SavedTensor:
     """A tensor that is saved as it is."""
 
-    __slots__ = ("key", "tensor", "version")
+    __slots__ = ("__weakref__", "key", "offered", "tensor")
 
     def __init__(self, tensor: Tensor) -> None:
         # Detached: a graph that holds its own outputs is never freed.
-        self.tensor = tensor.detach()
+        self.tensor: Tensor | None = tensor.detach()
         self.key = storage_key(tensor)
-        self.version = tensor._version
+        self.offered = Offered(self.tensor)
+
+    def copy(self) -> None:
+        """Save a copy instead: the tensor is about to be written over."""
+        self.tensor = self.get().clone()
+        self.offered = Offered(self.tensor)
+
+    def settle(self, offered: Offered) -> None:
+        """The unit has ended; `offered` is this tensor, where it may be elsewhere by now."""
+        self.offered, self.tensor = offered, None
 
     def get(self) -> Tensor:
-        if self.tensor._version != self.version:
-            raise RuntimeError("a tensor that the backward pass needs was changed in place after it was saved")
-        return self.tensor
+        return self.offered.get()
 
 
 class RecomputeNode:
@@ -47,6 +54,7 @@ class RecomputeNode:
         "layout",
         "links_units",
         "num_bytes",
+        "offered",
         "random",
         "value",
         "waiting",
@@ -76,6 +84,7 @@ class RecomputeNode:
         # those of later units are computed from it; nor do its own sources wait for it.
         self.links_units = False
         self.value: Tensor | None = None
+        self.offered: Offered | None = None
         self.layout, self.dtype = layout_of(result), result.dtype
         self.num_bytes = result.untyped_storage().nbytes()
         # Saved tensors that want this value and have not been asked for yet, and nodes to be computed from it.
@@ -89,12 +98,20 @@ class RecomputeNode:
 
     @property
     def is_saved(self) -> bool:
-        return self.value is not None and not self.arguments
+        return (self.value is not None or self.offered is not None) and not self.arguments
+
+    def offer(self) -> None:
+        """Give a saved value to the hooks of the user."""
+        if self.is_saved and self.value is not None:
+            self.offered, self.value = Offered(self.value), None
+            self.offered.offer()
 
     def get(self, *, for_autograd: bool = False, passing: bool = False) -> Tensor:
         """Return the value. `passing`: on the way to the input of a later unit, so that nothing is cached or freed."""
         if self.value is not None:
             return self.value
+        if self.offered is not None:
+            return self.offered.get()
         arguments = [resolve(argument, passing=passing or self.links_units) for argument in self.arguments]
         keywords = {
             name: resolve(argument, passing=passing or self.links_units) for name, argument in self.keywords.items()
@@ -103,7 +120,7 @@ class RecomputeNode:
             target = self.arguments[0].source
             wanted = passing or self.links_units or target.is_saved or target.waiting > self._required
             # Somebody else may read what the function is about to change.
-            keywords["copying"] = target.value is not None and wanted
+            keywords["copying"] = (target.value is not None or target.is_saved) and wanted
         if self.random is None:
             value = self.function(*arguments, **keywords)
         else:
@@ -187,6 +204,7 @@ class PackedTensor:
     def replace(self, node: RecomputeNode) -> None:
         """A node has been found for what was to be saved."""
         assert isinstance(self.content, SavedTensor)
+        assert self.content.tensor is not None
         self.content = View(node, self.content.tensor)
         node.waiting += 1
 

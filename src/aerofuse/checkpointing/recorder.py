@@ -23,9 +23,11 @@ from aerofuse.checkpointing.operations import (
     replay_batch_norm,
     stack_shape,
     stacked_factors,
+    tensors_of,
+    written_over,
 )
 from aerofuse.checkpointing.recompute_graph import RecomputeGraph
-from aerofuse.checkpointing.recompute_nodes import RecomputeNode, View, layout_of
+from aerofuse.checkpointing.recompute_nodes import RecomputeNode, layout_of
 from aerofuse.checkpointing.snapshot import Autocast, RandomState
 
 # From the name of a call and the function that makes its result again, the function to use.
@@ -48,7 +50,7 @@ class CallRecorder(TorchFunctionMode):
         self._device = inputs.device
         autocast = Autocast.capture(inputs.device)
         self._lower = autocast.lower_precision(inputs.device)
-        self.graph = RecomputeGraph(autocast, no_cache)
+        self.graph = RecomputeGraph(inputs, autocast, no_cache)
 
     def link(self, inputs: Tensor) -> None:
         """The unit has ended, and the next one begins with its output."""
@@ -62,6 +64,7 @@ class CallRecorder(TorchFunctionMode):
     def settle(self, inputs: Tensor, output: Tensor | None) -> None:
         """The last unit has ended: choose what is saved, free the rest."""
         self.graph.settle(inputs, output, cheap_only=self._save is None)
+        self.graph.offer()
 
     def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         function = getattr(func, "__name__", "")
@@ -71,27 +74,25 @@ class CallRecorder(TorchFunctionMode):
         name = self._names.next(function)
         if function == DROPOUT:
             return self._dropout(name, func, args, keywords)
-        if function.endswith("_") and not function.endswith("__"):
-            return self._in_place(name, func, function[:-1], args, keywords)
-        if function == "__setitem__":
-            return self._in_place(name, func, "", args, keywords)
+        if targets := written_over(func, args, keywords):
+            return self._write(name, func, function, targets, args, keywords)
         if self._lower is not None and function in MATRIX_PRODUCTS:
             # Autocast would do the same out of sight, and its copies would be saved.
             args = [self._cast(argument) for argument in args]
             keywords = {key: self._cast(argument) for key, argument in keywords.items()}
-        if function in CHEAP and keywords.get("inplace"):
-            # An activation in place saves a copy of its input; out of place, the input itself, which has a node.
-            keywords["inplace"] = False
         if function == "matmul" and (factors := stacked_factors(args, keywords)):
             return self._product_of_stacks(name, factors)
         if self._may_be_repeated(name, function):
             if function == "batch_norm":
                 return self._batch_norm(name, func, BatchNormCall(*args, **keywords))
             return self._repeatable(name, func, args, keywords)
+        versions = [(tensor, tensor._version) for tensor in tensors_of((*args, *keywords.values()))]
         output = func(*args, **keywords)
-        for tensor in output if isinstance(output, (list, tuple)) else (output,):
-            if isinstance(tensor, Tensor):
-                self.graph.register(tensor)
+        for tensor, version in versions:
+            if tensor._version != version:
+                self.graph.forget(tensor)
+        for tensor in tensors_of([output]):
+            self.graph.register(tensor)
         return output
 
     def _may_be_repeated(self, name: str, function: str) -> bool:
@@ -158,31 +159,35 @@ class CallRecorder(TorchFunctionMode):
             node.value = output.detach()  # whether it is worth its bytes is known at the end
         self.graph.remember(name, output, node)
 
-    def _in_place(
-        self, name: str, func: Callable[..., Any], function: str, args: Sequence[Any], keywords: dict[str, Any]
+    def _write(
+        self,
+        name: str,
+        func: Callable[..., Any],
+        function: str,
+        targets: list[Tensor],
+        args: Sequence[Any],
+        keywords: dict[str, Any],
     ) -> Any:
-        target = args[0] if args else None
-        if not isinstance(target, Tensor):
-            return func(*args, **keywords)
-        node = self.graph.take(target)
-        whole = node is not None and node.layout == layout_of(target)
-        remembered = whole and function in CHEAP and self._may_be_repeated(name, function)
-        if node is not None and remembered:
-            arguments = [View(node, target), *(self.graph.refer(argument) for argument in args[1:])]
-            named = {key: self.graph.refer(argument) for key, argument in keywords.items()}
-        self.graph.protect_readers(target)
-        if node is not None:
-            node.value = None
-        self.graph.begin_call()
-        output = func(*args, **keywords)
-        if node is not None and remembered:
-            self._remember(name, target, self.graph.write_in_place(func, arguments, named, target))
+        """Make a call that writes over `targets`."""
+        function = function.removesuffix("_")
+        known = function in CHEAP and bool(args) and args[0] is targets[0]
+        arguments = list(tensors_of((*args, *keywords.values())))
+        references = [self.graph.refer(argument) for argument in args[1:]]
+        named = {key: self.graph.refer(argument) for key, argument in keywords.items()}
+        self.graph.begin_write(targets, arguments, known=known)
+        in_place_backward = self.graph.knows_what_was_there or function == "relu"
+        output = (run_with_in_place_backward if in_place_backward else _call)(func, args, keywords)
+        node = self.graph.end_write(func, references, named, targets[0])
+        if node is not None and self._may_be_repeated(name, function):
+            self._remember(name, targets[0], node)
         return output
 
     def _dropout(self, name: str, func: Callable[..., Any], args: Sequence[Any], keywords: dict[str, Any]) -> Any:
-        inputs, probability, training = dropout_arguments(*args, **keywords)
+        inputs, probability, training, in_place = dropout_arguments(*args, **keywords)
         if not training or probability == 0 or inputs.device.type != "cpu" or not 0 < probability < 1:
             # Elsewhere one fused kernel draws the mask, a byte an element, which autograd saves.
+            if in_place:
+                return self._write(name, func, DROPOUT, [inputs], args, keywords)
             output = func(*args, **keywords)
             self.graph.register(output)
             return output
@@ -191,6 +196,8 @@ class CallRecorder(TorchFunctionMode):
         like = torch.empty_like(inputs)
         arguments = (like.size(), like.stride(), like.dtype, probability)
         noise = self._repeatable(f"{name}.noise", dropout_noise, arguments, {}, random)
+        if in_place:
+            return self._write(name, Tensor.mul_, "mul_", [inputs], (inputs, noise), {})
         return self._repeatable(name, torch.mul, (inputs, noise), {})
 
     def _cast(self, argument: Any) -> Any:
@@ -203,3 +210,7 @@ class CallRecorder(TorchFunctionMode):
             self._num_casts += 1
             casts[key] = self._repeatable(name, Tensor.to, (argument, self._lower), {})
         return casts[key]
+
+
+def _call(func: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+    return func(*args, **keywords)

@@ -97,20 +97,3 @@ def running_statistics(modules: Iterable[nn.Module]) -> list[RunningStatistic]:
         for name in _STATISTICS
         if (buffer := module._buffers.get(name)) is not None
     ]
-
-
-@contextmanager
-def statistics_untouched(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Run normalisation layers in training mode without a second update of their running statistics.
-
-    They update copies. (A momentum of 0 would still count the batch, and turn an infinite statistic into NaN;
-    without statistics a layer saves two tensors less for its backward pass than it did at first.)
-    """
-    replaced = running_statistics(modules)
-    for statistic in replaced:
-        statistic.module._buffers[statistic.name] = statistic.buffer.clone()
-    try:
-        yield
-    finally:
-        for statistic in replaced:
-            statistic.module._buffers[statistic.name] = statistic.buffer

@@ -12,15 +12,14 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
 
 from aerofuse.common.hardware import device_name
 from aerofuse.memory.counter import LiveBytes
 from aerofuse.memory.fake import FakeCopy
+from aerofuse.memory.optimizers import OptimizerChoice, build_optimizer, choose_optimizer
 from aerofuse.memory.report import MemoryReport
 
 Precision = Literal["float32", "bf16"]
-OptimizerName = Literal["adamw"]
 
 _CUDA_BLOCK_BYTES = 512  # CUDA's allocator gives memory in multiples of it
 
@@ -42,7 +41,7 @@ def count_training_step(
     input_shape: Sequence[int],
     *,
     loss: Callable[[Any], Tensor] = sum_of_outputs,
-    optimizer: OptimizerName | None = "adamw",
+    optimizer: object = "adamw",
     precision: Precision = "float32",
     input_dtype: torch.dtype = torch.float32,
     fake: bool = False,
@@ -50,6 +49,7 @@ def count_training_step(
     """Return the peak memory of a training step: forward, backward, and the optimiser's step where there is one.
 
     `input_shape` is that of the batch, `[B, 3, H, W]` for images; `loss` makes a scalar of what the model returns.
+    `optimizer` is its name, an optimiser of torch for this model, the bytes of its state per parameter, or `None`.
     The optimiser has its state by then, as from the second step on: so on real tensors two steps run on the model's
     device, and the second is counted. Parameters have no gradients when a step begins.
 
@@ -62,13 +62,13 @@ def count_training_step(
     Raises `ValueError` for a shape with a size below 1, an unknown optimiser or precision, and a model that learns
     nothing, is on several devices, or is on `meta` without `fake`.
     """
-    step = TrainingStep(tuple(input_shape), loss, optimizer, precision, input_dtype)
+    step = TrainingStep(tuple(input_shape), loss, choose_optimizer(optimizer, model), precision, input_dtype)
     if fake:
         return FakeTraining(model, step).count_step()
     device = _device_of(model)
     if device.type == "meta":
         raise ValueError("the model is on the device meta, so its steps cannot be run; count them with fake=True")
-    with _put_back(model, device):
+    with put_back(model, device):
         training = _SteppedModel(model, step)
         if device.type == "cuda":
             return _count_on_cuda(training, device)
@@ -80,18 +80,21 @@ def count_training_step(
 class TrainingStep:
     """What a training step does besides its model, in the terms of `count_training_step`.
 
-    Raises `ValueError` for a shape with a size below 1, an unknown optimiser or precision.
+    Raises `ValueError` for a shape with a size below 1, or an unknown precision.
     """
 
     input_shape: tuple[int, ...]
     loss: Callable[[Any], Tensor] = sum_of_outputs
-    optimizer: OptimizerName | None = "adamw"
+    optimizer: OptimizerChoice = "adamw"
     precision: Precision = "float32"
     input_dtype: torch.dtype = torch.float32
+    # Whether gradients are there already when the batch begins.
+    holds_gradients: bool = False
 
     def __post_init__(self) -> None:
-        _check_choice("optimizer", self.optimizer, (*get_args(OptimizerName), None))
-        _check_choice("precision", self.precision, get_args(Precision))
+        if self.precision not in get_args(Precision):
+            allowed = ", ".join(map(repr, get_args(Precision)))
+            raise ValueError(f"precision is {self.precision!r}; it must be one of {allowed}")
         if not self.input_shape or min(self.input_shape) < 1:
             raise ValueError(
                 f"input_shape is {self.input_shape}; it needs sizes of at least 1, such as (8, 3, 224, 224)"
@@ -113,6 +116,7 @@ class FakeTraining:
     def __init__(self, model: nn.Module, step: TrainingStep) -> None:
         _device_of(model)
         self.copy = FakeCopy(model, mixed_precision=step.precision != "float32")
+        self._holds_gradients = step.holds_gradients
         with self.copy.active() as fake:
             self._training = _SteppedModel(fake, step)
             self._training.give_optimizer_its_state()
@@ -123,6 +127,8 @@ class FakeTraining:
 
     def count_passes(self) -> MemoryReport:
         """Return the forward and backward pass, with the optimiser's state there."""
+        if self._holds_gradients:
+            return self._count(self._training.run_passes, before=self._training.give_zeros_as_gradients)
         return self._count(self._training.run_passes)
 
     def count_update(self) -> MemoryReport:
@@ -145,7 +151,7 @@ class _SteppedModel:
         device = _device_of(model)
         self.inputs = step.make_inputs(device)
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self._optimizer = AdamW(self._parameters) if step.optimizer is not None else None
+        self._optimizer = build_optimizer(step.optimizer, model)
         self._loss = step.loss
         self._autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=step.precision == "bf16")
 
@@ -199,11 +205,6 @@ def _count_on_cuda(training: _SteppedModel, device: torch.device) -> MemoryRepor
     return replace(report, peak_bytes=peak_bytes, source=f"allocator of {device_name(device)}")
 
 
-def _check_choice(name: str, value: object, allowed: Sequence[object]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, allowed))}")
-
-
 def _device_of(model: nn.Module) -> torch.device:
     """Return where the model is. Raises `ValueError` where it is on several devices, or has nothing to learn."""
     if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -215,7 +216,7 @@ def _device_of(model: nn.Module) -> torch.device:
 
 
 @contextmanager
-def _put_back(model: nn.Module, device: torch.device) -> Iterator[None]:
+def put_back(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Take the gradients off the model, and at the end make it and the random state what they were."""
     tensors = [*model.parameters(), *model.buffers()]
     values = [tensor.detach().to("cpu", copy=True) for tensor in tensors]

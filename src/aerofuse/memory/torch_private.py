@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._ops import OpOverload
 
 # Tensors of the device `meta` are the public ones without memory, but they do not know the device that they stand
@@ -33,11 +33,15 @@ __all__ = [
     "all_modes_off",
     "fake_view",
     "in_backward",
+    "in_function_transform",
+    "is_compiled",
     "new_fake",
     "next_node_number",
     "node_number",
+    "not_compiled",
     "num_owners",
     "running_node",
+    "saved_tensor_hooks",
 ]
 
 
@@ -119,3 +123,26 @@ def num_owners(tensor: Tensor) -> int:
     # There is no public count. The second reference is that of the storage's own Python object.
     storage = tensor.untyped_storage()
     return int(torch._C._storage_Use_Count(storage._cdata)) - 1
+
+
+def in_function_transform() -> bool:
+    """Return whether a transform of `torch.func`, such as `grad` or `vmap`, is running."""
+    return torch._C._are_functorch_transforms_active()
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Return whether a module was given to `torch.compile`, or has compiled itself."""
+    # Not asked by its class: to import that takes seconds.
+    return module._compiled_call_impl is not None or type(module).__name__ == "OptimizedModule"
+
+
+def not_compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a function that is called from compiled code and never compiled itself."""
+    function._torchdynamo_disable = True  # type: ignore[attr-defined]  # `torch.compiler.disable` takes seconds to import
+    return function
+
+
+def saved_tensor_hooks() -> tuple[Callable[[Tensor], Any], Callable[[Any], Tensor]] | None:
+    """Return the innermost hooks on saved tensors, to pack and to unpack."""
+    # The public context manager sets them, and nothing tells them.
+    return torch._C._autograd._top_saved_tensors_default_hooks(True)

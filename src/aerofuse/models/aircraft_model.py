@@ -26,8 +26,6 @@ class AircraftModel(Checkpointed, ABC):
     drop-path and dropout are off.
     """
 
-    _optimizer = "adamw"  # with which every stage trains
-
     def __init__(self) -> None:
         super().__init__()
         self._frozen: frozenset[str] = frozenset()

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from aerofuse.checkpointing.budget import Budget, format_bytes, parse_budget
 from aerofuse.checkpointing.plan import CheckpointingPlan, Plannable, StepPrediction, plannable_parts
-from aerofuse.checkpointing.policy import ReadyPlan, Scope, policy_carriers
+from aerofuse.checkpointing.policy import ReadyPlan, Scope, Structure, policy_carriers
 from aerofuse.checkpointing.steps import ChainPlan, Step, shifted, units_of
+from aerofuse.memory.optimizers import choose_optimizer
 from aerofuse.memory.report import Kind, MemoryReport
-from aerofuse.memory.step import FakeTraining, OptimizerName, Precision, TrainingStep, sum_of_outputs
+from aerofuse.memory.step import FakeTraining, Precision, TrainingStep, sum_of_outputs
 from aerofuse.planning.clocks import Measured, Stopwatch
 from aerofuse.planning.profiling import ChainProfile, profile_chain
 from aerofuse.planning.simulation import PlanCost, simulate
@@ -31,7 +32,8 @@ def plan_checkpointing(
     input_shape: Sequence[int],
     budget: object,
     *,
-    optimizer: OptimizerName | None = None,
+    optimizer: object = None,
+    holds_gradients: bool = False,
     precision: Precision = "float32",
     input_dtype: torch.dtype = torch.float32,
     loss: Callable[[Any], Tensor] = sum_of_outputs,
@@ -41,7 +43,9 @@ def plan_checkpointing(
 
     `input_shape` is that of the batch, `[B, 3, H, W]` for images. A budget in bytes (`6 * 2**30`, `"6 GiB"`) limits
     all that a step takes, a share (`0.5`) limits activations and temporaries to that share of their peak without
-    checkpointing.
+    checkpointing. In a budget in bytes counts the `optimizer`: `"adamw"`, an optimiser of torch for this model, or the
+    bytes of its state per parameter as a number; by default none. With `holds_gradients`, gradients are there already
+    when the batch begins, as between the batches of one accumulated step.
     Bytes are counted on fake tensors, and the chosen plan's step is counted as a whole. `stopwatch` says how long
     units take: by default one of each kind runs a few samples on the model's device.
 
@@ -52,6 +56,7 @@ def plan_checkpointing(
         model,
         input_shape,
         optimizer=optimizer,
+        holds_gradients=holds_gradients,
         precision=precision,
         input_dtype=input_dtype,
         loss=loss,
@@ -67,7 +72,8 @@ class Planner:
         model: nn.Module,
         input_shape: Sequence[int],
         *,
-        optimizer: OptimizerName | None = None,
+        optimizer: object = None,
+        holds_gradients: bool = False,
         precision: Precision = "float32",
         input_dtype: torch.dtype = torch.float32,
         loss: Callable[[Any], Tensor] = sum_of_outputs,
@@ -76,14 +82,16 @@ class Planner:
         parts = plannable_parts(model)
         if not parts:
             raise ValueError("no part of this model that learns is a backbone made by create_backbone")
-        step = TrainingStep(tuple(input_shape), loss, optimizer, precision, input_dtype)
+        chosen = choose_optimizer(optimizer, model)
+        step = TrainingStep(tuple(input_shape), loss, chosen, precision, input_dtype, holds_gradients)
         self._scope = Scope(step.input_shape, precision)
-        self._optimizer = optimizer
+        self._optimizer = None if chosen is None else str(chosen)
         self._training = FakeTraining(model, step)
         fake = self._training.copy.model
         for carrier in policy_carriers(fake):
             carrier.checkpointing = None  # a model with a budget would plan for itself
         self._parts = plannable_parts(fake)
+        self._structures = {name: Structure.of(model.get_submodule(name)) for name in parts}
         self._lengths = [len(part.chain()) for part in self._parts.values()]
         with self._training.copy.active():
             self._layouts = self._input_layouts(fake, step)
@@ -207,7 +215,7 @@ class Planner:
         for name, length in zip(self._parts, self._lengths, strict=True):
             steps = [step for step in plan.steps if start <= next(units_of([step])) < start + length]
             scope = Scope(self._layouts[name].size, self._scope.precision)
-            policies[name] = ReadyPlan(ChainPlan(shifted(steps, -start)), scope)
+            policies[name] = ReadyPlan(ChainPlan(shifted(steps, -start)), scope, self._structures[name])
             start += length
         return policies
 

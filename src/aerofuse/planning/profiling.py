@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from aerofuse.checkpointing.chain import Chain, Unit, modules_of
+from aerofuse.checkpointing.module_tensors import ModuleTensors
 from aerofuse.checkpointing.recompute import run_recomputed
 from aerofuse.checkpointing.selective import list_calls, run_selective
-from aerofuse.checkpointing.snapshot import running_statistics, statistics_untouched
+from aerofuse.checkpointing.snapshot import running_statistics
 from aerofuse.checkpointing.steps import SaveAll, SaveSome
 from aerofuse.memory.fake import without_hooks
 from aerofuse.memory.torch_private import all_modes_off
@@ -128,7 +129,7 @@ def profile_chain(fake: Chain, real: Chain, inputs: TensorLike, stopwatch: Stopw
     """
     kinds: dict[Hashable, _UnitKind] = {}
     found: list[_UnitKind] = []
-    with statistics_untouched(modules_of(fake)):
+    with ModuleTensors(modules_of(fake)).as_before():
         signatures = [_signature(unit) for unit in fake]
         repeated = {one for one, other in pairwise(signatures) if one == other}
         counts = Counter(signatures)
@@ -215,7 +216,7 @@ def _profile_unit(
 
 
 def _run_recomputed(unit: Unit, x: Tensor) -> Tensor:
-    return run_recomputed(unit.run, unit.run, partial(modules_of, [unit]), x)
+    return run_recomputed(unit.run, unit.run, modules_of([unit]), x)
 
 
 def _policy(counted: UnitBytes, save: tuple[str, ...] | None) -> UnitPolicy:

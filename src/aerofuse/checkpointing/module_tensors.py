@@ -1,0 +1,143 @@
+"""What a range of units reads besides its input: parameters, buffers and random generators of its modules.
+
+A second run must find all of them as the first one did, and leave them as the first one left them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from aerofuse.checkpointing.operations import LOOKED_THROUGH, REPEATABLE, tensors_of, written_over
+from aerofuse.checkpointing.snapshot import running_statistics
+
+# They write over none of their arguments, unless they are told to.
+_READ_ONLY = REPEATABLE | LOOKED_THROUGH | {"__getitem__", "index_select"}
+
+
+class ModuleTensors:
+    """The tensors of some modules at the start of a run, what the run reads of them, and what it writes over.
+
+    Running statistics that normalisation layers update in training mode are not watched: nothing reads them then.
+    `functional_call` puts other tensors into the modules for the length of a run; the second one gets the same.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        self._modules = list(dict.fromkeys(modules))
+        self._entries: list[tuple[dict[str, Any], str, Tensor | None]] = [
+            (registry, name, tensor)
+            for module in self._modules
+            for registry in (module._parameters, module._buffers)
+            for name, tensor in registry.items()
+        ]
+        learning = (module for module in self._modules if module.training)
+        self._statistics = {id(statistic.buffer) for statistic in running_statistics(learning)}
+        self._by_storage: dict[int, list[Tensor]] = {}
+        self._buffers: set[int] = set()
+        for _registry, _, tensor in self._entries:
+            if tensor is not None and id(tensor) not in self._statistics:
+                key = _storage_key(tensor)
+                self._by_storage.setdefault(key, []).append(tensor)
+                if not isinstance(tensor, nn.Parameter):
+                    self._buffers.add(key)
+        self._generators = [
+            (value, value.get_state())
+            for module in self._modules
+            for value in vars(module).values()
+            if isinstance(value, torch.Generator)
+        ]
+        self._read: dict[int, tuple[Tensor, int]] = {}
+        # What was there before the run wrote over it, by the tensor.
+        self._before: dict[int, Tensor] = {}
+
+    def watch(self, func: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any]) -> Callable[[], None]:
+        """Note what a call of the first run is about to read and to write over; call the result after it."""
+        tensors = list(tensors_of((*args, *keywords.values())))
+        for tensor in tensors:
+            if (tensor.is_leaf and tensor.requires_grad) or _storage_key(tensor) in self._by_storage:
+                self._read.setdefault(id(tensor), (tensor, tensor._version))
+        targets = written_over(func, args, keywords)
+        if not targets and getattr(func, "__name__", "") not in _READ_ONLY:
+            targets = [tensor for tensor in tensors if _storage_key(tensor) in self._buffers]
+        versions = [(tensor, tensor._version) for tensor in targets if _storage_key(tensor) in self._by_storage]
+        added = [
+            (held, tensor, version)
+            for tensor, version in versions
+            for held in self._by_storage[_storage_key(tensor)]
+            if id(held) not in self._before
+        ]
+        for held, _, _ in added:
+            self._before[id(held)] = held.detach().clone()
+
+        def forget_unchanged() -> None:
+            for held, tensor, version in added:
+                if tensor._version == version:
+                    self._before.pop(id(held), None)
+
+        return forget_unchanged if added else _nothing
+
+    def check(self, what: str) -> None:
+        """Raise `RuntimeError` where something that the first run read, and did not write, has been changed since."""
+        for tensor, version in self._read.values():
+            if tensor._version != version and not self._was_written(tensor):
+                raise RuntimeError(
+                    f"{self._name(tensor)} was changed in place between the forward and the backward pass, which "
+                    f"computes {what} again with it: change it after the backward pass, or "
+                    "disable_gradient_checkpointing() first"
+                )
+
+    def _was_written(self, tensor: Tensor) -> bool:
+        held = self._by_storage.get(_storage_key(tensor), ())
+        return any(id(one) in self._before for one in held)
+
+    def _name(self, tensor: Tensor) -> str:
+        prefixes: dict[nn.Module, str] = {}
+        for module in self._modules:  # a parent comes before its children
+            for name, child in module._modules.items():
+                if child is not None:
+                    prefixes.setdefault(child, f"{prefixes.get(module, '')}{name}.")
+            for name, own in (*module._parameters.items(), *module._buffers.items()):
+                if own is not None and _storage_key(own) == _storage_key(tensor):
+                    return f"{prefixes.get(module, '')}{name} {list(own.shape)}"
+        return f"a tensor {list(tensor.shape)} that learns"
+
+    @contextmanager
+    def as_before(self) -> Iterator[None]:
+        """Let the modules have what the run found. What the block changes of them is undone.
+
+        Running statistics are updated in copies. (A momentum of 0 would still count the batch, and turn an infinite
+        statistic into NaN; without statistics a layer saves two tensors less for its backward pass than at first.)
+        """
+        now = [(registry, name, registry[name]) for registry, name, _ in self._entries if name in registry]
+        states = [(generator, generator.get_state()) for generator, _ in self._generators]
+        for registry, name, tensor in self._entries:
+            registry[name] = self._found(tensor)
+        for generator, state in self._generators:
+            generator.set_state(state)
+        try:
+            yield
+        finally:
+            for registry, name, current in now:
+                registry[name] = current
+            for generator, state in states:
+                generator.set_state(state)
+
+    def _found(self, tensor: Tensor | None) -> Tensor | None:
+        if tensor is None:
+            return None
+        if id(tensor) in self._statistics:
+            return tensor.clone()
+        before = self._before.get(id(tensor))
+        return tensor if before is None else before.clone().requires_grad_(tensor.requires_grad)
+
+
+def _storage_key(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _nothing() -> None:
+    """Nothing was added."""
