@@ -9,6 +9,7 @@ import pickle
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -162,7 +163,7 @@ def test_a_thawed_backbone_is_planned_for_anew() -> None:
 
 OPTIMIZERS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
     "by default": torch.optim.AdamW,
-    "another": lambda parameters: torch.optim.SGD([{"params": parameters[:9], "lr": 0.1}, {"params": parameters[9:]}]),
+    "another": lambda parameters: torch.optim.SGD([{"params": part} for part in (parameters[:9], parameters[9:])]),
     "with momentum": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9, foreach=False),
     "as bytes": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9, foreach=False),
 }
@@ -173,7 +174,7 @@ OPTIMIZERS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
 def test_a_budget_in_bytes_has_room_for_the_optimizer(name: str, holds_gradients: bool) -> None:
     backbone, images = shrunken_backbone("convnext"), small_batch("convnext_atto", batch=4)
     optimizer = OPTIMIZERS[name](list(backbone.parameters()))
-    given: dict[str, object] = {"by default": {}, "as bytes": {"optimizer": 4.0}}.get(name, {"optimizer": optimizer})  # type: ignore[assignment]
+    given: dict[str, Any] = {"by default": {}, "as bytes": {"optimizer": 4.0}}.get(name, {"optimizer": optimizer})
     planner = Planner(backbone, images.shape, holds_gradients=holds_gradients, **{"optimizer": "adamw", **given})
     budget = (planner.least().peak_bytes + planner.baseline.peak_bytes) // 2
     backbone.enable_gradient_checkpointing(budget=budget, holds_gradients=holds_gradients, **given)

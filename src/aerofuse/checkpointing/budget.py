@@ -35,9 +35,9 @@ def parse_budget(value: object) -> Budget:
     """`6 * 2**30`, `"6 GiB"`, or `0.5`, also as numbers of NumPy. Raises `ValueError` for anything else."""
     if isinstance(value, Budget):
         return value
-    if isinstance(value, Integral) and not isinstance(value, bool) and value > 1:
+    if isinstance(value, Integral) and int(value) > 1:
         return Budget(num_bytes=int(value))
-    if isinstance(value, Real) and not isinstance(value, Integral) and 0 < value <= 1:
+    if isinstance(value, Real) and not isinstance(value, Integral) and 0 < float(value) <= 1:
         return Budget(share=float(value))
     if isinstance(value, str):
         return Budget(num_bytes=parse_bytes(value))

@@ -81,7 +81,7 @@ def choose_optimizer(optimizer: object, model: nn.Module) -> OptimizerChoice:
     """
     if isinstance(optimizer, Optimizer):
         return OptimizerLike.of(optimizer, model)
-    is_number = isinstance(optimizer, Real) and not isinstance(optimizer, bool) and float(optimizer) >= 0
+    is_number = type(optimizer) is not bool and isinstance(optimizer, Real) and float(optimizer) >= 0
     if optimizer is None or isinstance(optimizer, OptimizerLike) or is_number or optimizer in get_args(OptimizerName):
         return optimizer  # type: ignore[return-value]
     raise ValueError(
