@@ -356,3 +356,15 @@ def test_bytes_of_a_step_with_its_optimizer(precision: str) -> None:
     counted = count_training_step(backbone, shape, precision=precision)  # type: ignore[arg-type]
     assert counted.peak_bytes <= budget
     assert counted.peak_bytes == pytest.approx(plan.predicted.peak_bytes, rel=0.02 if precision == "float32" else 0.05)
+
+
+@pytest.mark.parametrize("optimizer", [None, "adamw"])
+def test_a_share_is_one_of_the_activations_whatever_the_optimizer(optimizer: str | None) -> None:
+    """Of a small batch AdamW's temporaries are more than the activations, and no plan lowers them."""
+    backbone = create_backbone("resnet18").train()
+    planner = Planner(backbone, (4, 3, 64, 64), optimizer=optimizer, stopwatch=ESTIMATED)
+    plan = planner.plan(0.7)
+    assert plan.predicted.activation_bytes <= 0.7 * planner.baseline.activation_bytes
+    plan.apply(backbone)
+    counted = count_training_step(backbone, (4, 3, 64, 64), optimizer=None)
+    assert counted.peak_activation_bytes == pytest.approx(plan.predicted.activation_bytes, rel=0.02)

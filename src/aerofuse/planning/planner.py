@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial, reduce
 from typing import Any
 
@@ -183,7 +184,10 @@ class Planner:
         if plan not in self._counted:
             for name, policy in self._by_part(plan).items():
                 self._parts[name].checkpointing = policy
-            self._counted[plan] = self._training.count_passes().larger(self._update)
+            passes = self._training.count_passes()
+            # A share is one of the activations. What the optimizer holds for a moment is no part of them.
+            activation_bytes = passes.peak_activation_bytes
+            self._counted[plan] = replace(passes.larger(self._update), peak_activation_bytes=activation_bytes)
         return self._counted[plan]
 
     def _profile_parts(self, real: Mapping[str, Plannable], step: TrainingStep, stopwatch: Stopwatch) -> ChainProfile:
