@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from aerofuse.checkpointing.operations import LOOKED_THROUGH, REPEATABLE, tensors_of, written_over
 from aerofuse.checkpointing.snapshot import running_statistics
+from aerofuse.memory.torch_private import is_share
 
 # They write over none of their arguments, unless they are told to.
 _READ_ONLY = REPEATABLE | LOOKED_THROUGH | {"__getitem__", "index_select"}
@@ -33,6 +34,7 @@ class ModuleTensors:
             for module in self._modules
             for registry in (module._parameters, module._buffers)
             for name, tensor in registry.items()
+            if tensor is None or not is_share(tensor)  # whoever shards them puts whole ones in their place, both times
         ]
         learning = (module for module in self._modules if module.training)
         self._statistics = {id(statistic.buffer) for statistic in running_statistics(learning)}

@@ -14,6 +14,7 @@ from aerofuse.checkpointing.chain import Chain
 from aerofuse.checkpointing.snapshot import Autocast
 from aerofuse.checkpointing.steps import ChainPlan, Recompute, SaveAll
 from aerofuse.memory.fake import FakeCopy
+from aerofuse.memory.torch_private import all_modes_off
 
 
 def check_segments(segments: int, num_units: int) -> None:
@@ -64,7 +65,6 @@ def saved_bytes(network: nn.Module, read_chain: Callable[[Any], Chain], inputs: 
     They are counted on a fake copy of `network`: nothing is computed, and the network itself is not touched. A tensor
     that two units save counts for the first. Raises `ValueError` for a network that cannot be copied so.
     """
-    copy = FakeCopy(network)
     counted: set[Any] = set()
     sizes: list[int] = []
     alive: list[Tensor] = []
@@ -79,10 +79,12 @@ def saved_bytes(network: nn.Module, read_chain: Callable[[Any], Chain], inputs: 
 
     # Autocast must not remember the fake copies that it makes of weights.
     autocast = Autocast.capture(inputs.device).restored(cache=False)
-    with copy.active() as fake, torch.enable_grad(), autocast:
+    # The network may be a fake copy itself, whose step is being counted.
+    with all_modes_off(), FakeCopy(network).active() as fake, torch.enable_grad(), autocast:
         for tensor in (*fake.parameters(), *fake.buffers()):
             counted.add(tensor.untyped_storage()._cdata)
-        x = torch.empty_like(inputs, requires_grad=inputs.requires_grad)
+        x = torch.empty_strided(inputs.size(), inputs.stride(), dtype=inputs.dtype, device=inputs.device)
+        x.requires_grad_(inputs.requires_grad)
         counted.add(x.untyped_storage()._cdata)
         with saved_tensors_hooks(pack, lambda tensor: tensor):
             for unit in read_chain(fake):

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from aerofuse.memory.torch_private import (
@@ -24,6 +23,7 @@ from aerofuse.memory.torch_private import (
     LightDispatchMode,
     OpOverload,
     fake_view,
+    is_share,
     new_fake,
 )
 
@@ -79,7 +79,7 @@ def _do_nothing(*_: object) -> None:
 
 
 def _fake_twin(tensor: Tensor) -> Tensor:
-    if isinstance(tensor, DTensor):
+    if is_share(tensor):
         raise ValueError(
             "the model's parameters are in shares (DTensor): count and plan before it is sharded, then apply the plan"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -35,6 +36,7 @@ __all__ = [
     "in_backward",
     "in_function_transform",
     "is_compiled",
+    "is_share",
     "new_fake",
     "next_node_number",
     "node_number",
@@ -92,6 +94,13 @@ def fake_view(
         view = func(*args, **keywords)
     with torch._C._DisableTorchDispatch():
         return FakeTensor(mode, view, args[0].fake_device)
+
+
+def is_share(tensor: Tensor) -> bool:
+    """Return whether a tensor is one process's share of a larger one, as `fully_shard` makes them."""
+    # The module takes a second to import, and where nobody has imported it there are no shares.
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(tensor, module.DTensor)
 
 
 def in_backward() -> bool:
