@@ -13,7 +13,7 @@ from torch.func import functional_call
 from torch.nn.utils.parametrizations import spectral_norm
 
 from aerofuse.backbones.backbone import Backbone
-from aerofuse.memory.verification import verify_checkpointing
+from aerofuse.checkpointing.verification import verify_checkpointing
 from tests.backbones.conftest import SMALLEST, shrunken_backbone, small_batch
 
 SETTINGS: list[Mapping[str, Any]] = [{"policy": "recompute_all"}, {"segments": 3}, {"policy": "selective"}]

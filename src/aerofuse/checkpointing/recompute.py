@@ -266,7 +266,8 @@ def run_recomputed(
         output = once(x)
     current.offer_input()
     if output.grad_fn is not None and output is not x:
-        # Weak: the graph keeps its hooks to the end of the backward pass, and the range has the input.
+        # Weak: the graph keeps its hooks to the end of the backward pass, and the range has the input. A node's hook
+        # comes after those of its tensors, with one of which `fully_shard` gathers the weights that the range needs.
         alive = weakref.ref(current)
-        output.register_hook(lambda _: None if (found := alive()) is None else found.fill())
+        output.grad_fn.register_prehook(lambda _: None if (found := alive()) is None else found.fill())
     return output
