@@ -44,14 +44,14 @@ $(DEMO_READY): $(READY) requirements-demo.lock
 repro: $(READY)  ## run the pipeline (a stage without a change does not run again)
 	dvc repro
 
-test: $(READY)  ## run the tests
-	pytest -n auto --dist loadfile --no-loadscope-reorder -m "not large"
+test: $(READY)  ## run the tests that need no whole stage and no server
+	pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow and not largest"
 
-test-long: $(READY)  ## run the long tests: whole pipelines, killed ones, experiments, every command of the docs
-	pytest -n auto --dist loadfile --no-loadscope-reorder -m large --ignore=tests/backbones
+test-long: $(READY)  ## run the slow tests: whole pipelines, killed ones, servers, every command of the docs
+	pytest -n auto --dist loadfile --no-loadscope-reorder -m "slow and not largest"
 
 test-all: test test-long  ## run all tests; those of every variant of the backbones take 10 GB per process
-	pytest -n auto --dist worksteal -m large tests/backbones
+	pytest -n auto --dist worksteal -m largest
 
 lint: $(READY)  ## check style and types
 	ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,7 @@ def imported_files(page: Path) -> set[Path]:
     return {path.relative_to(ROOT) for path in found}
 
 
+@functools.cache
 def _imports(path: Path) -> set[str]:
     """Dotted names that a file imports anywhere, inside functions too; `from a import b` counts as a and a.b.
 

@@ -182,7 +182,7 @@ def test_the_pages_have_commands() -> None:
         assert (ROOT / "tests" / test).is_file()
 
 
-@pytest.mark.large
+@pytest.mark.slow
 @pytest.mark.parametrize("command", TRIED)
 def test_a_command_does_what_it_says(command: str, clone: Path) -> None:
     way = next((way for pattern, way in WAYS.items() if re.match(pattern, command)), None)
@@ -199,7 +199,7 @@ PYTHON = [
 ]
 
 
-@pytest.mark.large
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "content"), PYTHON)
 def test_a_piece_of_python_runs(page: str, content: str, tmp_path: Path) -> None:
     write_small_package(tmp_path / "models/aerofuse", "concat")

@@ -15,7 +15,7 @@ from tests.imports import ROOT
 from tests.inference.small_packages import write_model, write_small_package
 from tests.warm_python import warm_python
 
-pytestmark = [pytest.mark.slow, pytest.mark.large]
+pytestmark = pytest.mark.slow
 
 PAGE = (ROOT / "docs/predict.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)

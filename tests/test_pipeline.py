@@ -12,7 +12,7 @@ from aerofuse.models.files import load_model
 from tests.pipeline import FinishedRun, git, ran, run_dvc_warm, scores_by_epoch, tracked_runs, tracked_trainings
 from tests.s3_server import add_remote, s3_server
 
-pytestmark = [pytest.mark.slow, pytest.mark.large]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

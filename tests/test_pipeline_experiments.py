@@ -18,7 +18,7 @@ from tests.imports import ROOT
 from tests.pipeline import ENVIRONMENT, FinishedRun, git, ran, run_dvc, run_dvc_warm, warm_environment
 from tests.test_docs_commands import commands
 
-pytestmark = [pytest.mark.slow, pytest.mark.large]
+pytestmark = pytest.mark.slow
 
 STAGES_OF_FUSION = {
     "check_params",

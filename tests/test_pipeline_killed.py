@@ -14,7 +14,7 @@ import pytest
 
 from tests.pipeline import clone_on_a_shrunken_recipe, git, run_dvc, run_dvc_warm, warm_environment
 
-pytestmark = [pytest.mark.slow, pytest.mark.large]
+pytestmark = pytest.mark.slow
 
 STAGE = "train_multi_task"
 TARGET = "train_baseline@multi_task"  # as dvc.yaml calls it

@@ -23,7 +23,7 @@ from tests.ingest.fgvc_archive import make_fgvc, pack
 from tests.ingest.photo_folder import PhotoFolder, draw_folder
 from tests.pipeline import clone_on_a_shrunken_recipe, git, ran, run_dvc_warm, tracked_trainings
 
-pytestmark = [pytest.mark.slow, pytest.mark.large]
+pytestmark = pytest.mark.slow
 
 Plant = Callable[[PhotoFolder, Image.Image], object]  # writes a photo, and its row of the table
 

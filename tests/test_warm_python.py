@@ -14,7 +14,7 @@ from tests.imports import ROOT
 from tests.new_python import check_in_new_python
 from tests.pipeline import warm_environment
 
-pytestmark = pytest.mark.large
+pytestmark = pytest.mark.slow
 
 
 def _run(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -15,7 +15,7 @@ from aerofuse.backbones.families import FAMILIES, family_of
 
 SMALLEST = {name: family.variants[0] for name, family in FAMILIES.items()}
 VARIANTS = [
-    pytest.param(variant, marks=() if variant == SMALLEST[name] else pytest.mark.large)
+    pytest.param(variant, marks=() if variant == SMALLEST[name] else pytest.mark.largest)
     for name, family in FAMILIES.items()
     for variant in family.variants
 ]

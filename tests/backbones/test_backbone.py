@@ -294,6 +294,7 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_two_processes_share_their_gradients(family: str, two_processes: Path) -> None:
     for rank in (0, 1):
         answers = json.loads((two_processes / f"{family}-{rank}.json").read_text())

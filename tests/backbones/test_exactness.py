@@ -13,6 +13,8 @@ from torch import Tensor
 from aerofuse.backbones.backbone import Backbone
 from tests.backbones.conftest import VARIANTS, small_backbone, small_batch
 
+pytestmark = pytest.mark.slow
+
 
 def _bits(tensor: Tensor) -> int:
     """A digest of every bit. Copies of all gradients of the largest networks would fill the machine."""
@@ -49,7 +51,7 @@ def settings(backbone: Backbone) -> list[Mapping[str, Any]]:
     return policies + [{"segments": segments} for segments in (1, 2, 4, len(backbone.chain()))]
 
 
-@pytest.mark.parametrize("precision", ["float32", pytest.param("bf16", marks=pytest.mark.large)])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bf16", marks=pytest.mark.largest)])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_two_steps_are_the_same_bit_for_bit(variant: str, precision: str) -> None:
     backbone, images = small_backbone(variant), small_batch(variant)

@@ -12,6 +12,8 @@ from aerofuse.memory.step import count_training_step
 from tests.backbones.conftest import VARIANTS
 from tools.benchmarks.subjects import input_shape, middle_variant
 
+pytestmark = pytest.mark.slow
+
 BATCH = 8
 MIDDLE = {middle_variant(family): family for family in FAMILIES}
 

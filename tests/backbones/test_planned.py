@@ -79,7 +79,7 @@ def test_no_plan_changes_a_bit(family: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "family", [pytest.param(name, marks=() if name in IN_SHORT else pytest.mark.large) for name in FAMILIES]
+    "family", [pytest.param(name, marks=() if name in IN_SHORT else pytest.mark.largest) for name in FAMILIES]
 )
 def test_a_plan_holds_what_it_says(family: str) -> None:
     backbone, images = shrunken_backbone(family), small_batch(SMALLEST[family])
@@ -343,7 +343,7 @@ def test_a_model_without_a_backbone_cannot_be_planned() -> None:
         plan_checkpointing(torch.nn.Linear(2, 2), (1, 2), 0.5)
 
 
-@pytest.mark.parametrize("precision", ["float32", pytest.param("bf16", marks=pytest.mark.large)])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bf16", marks=pytest.mark.largest)])
 def test_bytes_of_a_step_with_its_optimizer(precision: str) -> None:
     backbone = create_backbone("convnext_atto")
     shape = (8, 3, 128, 128)

@@ -150,7 +150,6 @@ def test_every_format_has_a_file() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.large
 def test_damaged_files_end_in_a_photo_or_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Mutates small valid files of every format for `AEROFUSE_FUZZ_SECONDS` (60 by default)."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500_000)  # so that no changed width takes seconds

@@ -66,6 +66,7 @@ def test_the_fastest_is_named_for_each_batch() -> None:
     assert (check.fastest(1), check.fastest(16)) == ("ONNX Runtime", "torch eager")
 
 
+@pytest.mark.slow
 def test_where_there_is_no_compiler_the_report_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch._dynamo.reset()
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))

@@ -23,9 +23,9 @@ from aerofuse.inference.export_check import TOLERANCE, onnx_runner, torch_runner
 from aerofuse.inference.package import Preprocessing, load_package
 from tests.inference.small_packages import ARCHITECTURES, CLASSES, write_model
 
-# Each takes a quarter of a minute. The two have every kind of part.
-ALWAYS = ("single_task", "attention")
-MODELS = [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.large) for name in ARCHITECTURES]
+# Each takes a quarter of a minute.
+ALWAYS = ("single_task",)
+MODELS = [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow) for name in ARCHITECTURES]
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -200,7 +200,6 @@ def test_a_port_that_is_taken(server: ModelServer, place: Path, port: int) -> No
     assert post(server, {"dataframe_records": []})[0] == 400  # the first one lives on
 
 
-@pytest.mark.large
 def test_out_of_the_registry(place: Path, expected: dict[str, Any]) -> None:
     port = free_port()
     register, serve = commands("", port)[2].splitlines()

@@ -23,6 +23,8 @@ from stages.explain import explain_mistakes
 from tests.browser import open_page
 from tests.report.page_sources import EXPORT
 
+pytestmark = pytest.mark.slow
+
 ARCHITECTURES = {
     "single_task": baseline_architecture("convnext_thin", ("type",), 0.1, 0.0, 96),
     "multi_task": baseline_architecture("convnext_thin", TASKS, 0.1, 0.0, 96),

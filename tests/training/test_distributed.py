@@ -80,7 +80,7 @@ def _assert_alike(found: dict[str, Any], expected: dict[str, Any]) -> None:
         assert total == pytest.approx(expected["weights"][name], rel=1e-3), name
 
 
-@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.large)])
+@pytest.mark.parametrize("processes", [2, 4])
 @pytest.mark.parametrize("parallelism", get_args(Parallelism))
 def test_processes_give_what_one_gives(
     parallelism: str,
@@ -94,7 +94,6 @@ def test_processes_give_what_one_gives(
     _assert_alike(_run(processes, prepared_folder, tmp_path, parallelism, python=python), alone)
 
 
-@pytest.mark.large
 def test_where_one_runs_out_of_memory_all_make_smaller_parts(
     prepared_folder: Path, tmp_path: Path, alone: dict[str, Any], quick_python: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,7 +101,6 @@ def test_where_one_runs_out_of_memory_all_make_smaller_parts(
     assert capfd.readouterr().err.count("run in parts of 2 from now on") == 2  # 8, then 4, did not fit in one of them
 
 
-@pytest.mark.large
 @pytest.mark.parametrize("parallelism", get_args(Parallelism))
 def test_they_stop_together_and_go_on(
     parallelism: str, prepared_folder: Path, tmp_path: Path, alone: dict[str, Any], quick_python: str

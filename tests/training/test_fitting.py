@@ -222,7 +222,7 @@ def test_no_plan_where_all_fits(room: Room) -> None:
     assert (found.batch_size, found.validation_batch_size) == (4, 16)
 
 
-@pytest.mark.large  # `test_stage.py` does as much
+@pytest.mark.slow  # `test_stage.py` does as much
 def test_a_larger_batch_fits_with_its_plan(room: Room) -> None:
     """Within the budget that is told, of much more that is free."""
     room(2**40)
@@ -234,7 +234,7 @@ def test_a_larger_batch_fits_with_its_plan(room: Room) -> None:
     assert found.predicted_peak_bytes == counted(model, 48).peak_bytes <= 40 * MIB < baseline_bytes
 
 
-@pytest.mark.large
+@pytest.mark.slow
 def test_the_largest_batch_with_its_plan(room: Room) -> None:
     room(30 * MIB)
     model = small_model()
@@ -245,7 +245,7 @@ def test_the_largest_batch_with_its_plan(room: Room) -> None:
     assert step.planner(math.ceil(1.1 * found.batch_size)).least().peak_bytes > found.available_bytes
 
 
-@pytest.mark.large
+@pytest.mark.slow
 def test_the_largest_batch_at_a_share(room: Room) -> None:
     room(20 * MIB)
     found = fit(small_model(), "auto", training(policy="budget", budget=0.6))
@@ -318,7 +318,7 @@ sys.stdout.write(str(found.batch_size))
 """
 
 
-@pytest.mark.large
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
 def test_where_the_memory_runs_out_a_tenth_less_is_tried() -> None:
     batch_size = 15_000

@@ -23,6 +23,8 @@ from aerofuse.training.phases import PRETRAINED_FOLDER
 from aerofuse.training.stage import RESUME_FOLDER, train_stage
 from tests.imports import ROOT
 
+pytestmark = pytest.mark.slow
+
 MIB = 2**20
 
 

@@ -24,6 +24,7 @@ def measured() -> Results:
         return measure(tiny_subject(), SETTINGS)
 
 
+@pytest.mark.slow
 def test_every_way_is_measured(measured: Results) -> None:
     ways = by_variant(measured.table)["tiny"]
     assert list(ways) == list(WAYS)
@@ -40,6 +41,7 @@ def test_every_way_is_measured(measured: Results) -> None:
     assert all(abs(way["peak_error"]) < 0.02 for way in ways.values())
 
 
+@pytest.mark.slow
 def test_in_bf16_a_cpu_counts_and_takes_no_times(measured: Results) -> None:
     table = measured.table
     rows = table[table["precision"] == "bf16"]
@@ -52,6 +54,7 @@ def test_in_bf16_a_cpu_counts_and_takes_no_times(measured: Results) -> None:
     assert abs(checked["peak_error"].iloc[0]) < 0.05
 
 
+@pytest.mark.slow
 def test_the_curve_falls_from_the_least_memory_to_all_of_it(measured: Results) -> None:
     curve = measured.curves["tiny"]
     assert curve == sorted(curve)

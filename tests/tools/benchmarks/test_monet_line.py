@@ -10,6 +10,7 @@ from tools.benchmarks.results import FOLDER, MONET, newest_results
 from tools.benchmarks.tables import monet_table
 
 
+@pytest.mark.slow
 def test_the_line_is_measured_at_monets_shares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(monet_line, "Measured", lambda batch: ESTIMATED)

@@ -11,10 +11,8 @@ from tests.pipeline import ENVIRONMENT, FinishedRun, git, run_dvc, warm_environm
 from tools.studies.chaos import ChaosResult, Fault, chaos_page, compare_disturbed, run_chaos
 from tools.studies.killable_pipeline import Pipeline
 
-pytestmark = pytest.mark.slow
 
-
-@pytest.mark.large
+@pytest.mark.slow
 def test_a_pipeline_that_is_killed_again_and_again_gives_the_same_bits(
     finished: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

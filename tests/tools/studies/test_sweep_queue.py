@@ -19,7 +19,7 @@ import pytest
 from tests.imports import ROOT
 from tests.pipeline import ENVIRONMENT, git, run_dvc
 
-pytestmark = [pytest.mark.slow, pytest.mark.large]
+pytestmark = pytest.mark.slow
 
 PIPELINE = """
 stages:
