@@ -149,6 +149,7 @@ def _sharded_gradients(rank: int, folder: str) -> None:
     distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_blocks_in_shares(tmp_path: Path) -> None:
     spawn(_sharded_gradients, args=(str(tmp_path),), nprocs=2)
     for rank in (0, 1):

@@ -5,7 +5,11 @@ Each case runs in a Python of its own: what is imported, and which operators exi
 
 from __future__ import annotations
 
+import pytest
+
 from tests.new_python import check_in_new_python
+
+pytestmark = pytest.mark.slow
 
 NOTHING_DEFINED = """
 import torch

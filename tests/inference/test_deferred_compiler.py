@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.new_python import check_in_new_python
+
+pytestmark = pytest.mark.slow
 
 DEFERRED = """
 import sys

@@ -23,12 +23,9 @@ from aerofuse.inference.export_check import TOLERANCE, onnx_runner, torch_runner
 from aerofuse.inference.package import Preprocessing, load_package
 from tests.inference.small_packages import ARCHITECTURES, CLASSES, write_model
 
-# Each takes a quarter of a minute.
-ALWAYS = ("single_task",)
-MODELS = [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow) for name in ARCHITECTURES]
 
-
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_files_say_what_the_model_says(name: str, tmp_path: Path) -> None:
     model, record = load_package(write_model(tmp_path / "model", name, confident=True))
     program = export_program(model, record)

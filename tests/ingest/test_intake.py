@@ -158,6 +158,7 @@ def _wait_for(condition: Any, seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core reads in the stage's own process")
 def test_processes_end_with_a_run_that_is_killed(folder: PhotoFolder, tmp_path: Path) -> None:
     work = tmp_path / "work"

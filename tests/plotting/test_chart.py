@@ -24,6 +24,7 @@ def charts(folder: Path) -> list[Chart]:
     return charts
 
 
+@pytest.mark.slow
 def test_every_chart_of_the_page_is_a_picture_with_something_on_it(folder: Path, charts: list[Chart]) -> None:
     page = (folder / "index.html").read_text(encoding="utf-8")
     assert page.count('data-chart="') == len(charts) > 20

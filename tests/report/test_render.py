@@ -163,6 +163,7 @@ def test_a_page_that_is_too_large_is_refused(
     assert not (tmp_path / "other.html").exists()
 
 
+@pytest.mark.slow
 def test_ten_thousand_photos_of_a_hundred_types_fit(tmp_path: Path) -> None:
     write_page(page_sources(tmp_path, many_results()), tmp_path / "index.html")
     assert (tmp_path / "index.html").stat().st_size < 6_000_000
@@ -181,6 +182,7 @@ def many_results() -> dict[str, ModelResults]:
     return results
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_opens_offline_without_a_word_on_the_console(
     page: str, open_text: Callable[..., OpenedPage], scheme: str
@@ -195,6 +197,7 @@ def test_it_opens_offline_without_a_word_on_the_console(
     assert opened.dom.count(f'"{colour[scheme]}"') > 20
 
 
+@pytest.mark.slow
 def test_what_is_folded_away_is_drawn_when_it_is_opened(page: str, open_text: Callable[..., OpenedPage]) -> None:
     at_first = len(re.findall('class="marks"', open_text(page).dom))
     opening = "document.querySelectorAll('details').forEach(details => details.open = true)"
@@ -203,6 +206,7 @@ def test_what_is_folded_away_is_drawn_when_it_is_opened(page: str, open_text: Ca
     assert at_first < len(re.findall('class="marks"', opened.dom)) == 31
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width_px", [400, 1280])
 def test_it_is_no_wider_than_the_window(page: str, tmp_path: Path, width_px: int) -> None:
     """In a frame, for a headless window has a least width of its own."""
@@ -219,6 +223,7 @@ def test_it_is_no_wider_than_the_window(page: str, tmp_path: Path, width_px: int
     assert int(told[1]) <= width_px
 
 
+@pytest.mark.slow
 def test_the_console_is_heard(open_text: Callable[..., OpenedPage]) -> None:
     """The tests above would not find an error otherwise."""
     assert "nowhere is not defined" in open_text("<script>nowhere()</script>").console[0]
@@ -241,6 +246,7 @@ def without(results: dict[str, ModelResults], *tasks: str, heads: bool) -> dict[
     return changed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heads", [True, False])
 def test_data_like_fgvc(tmp_path: Path, open_text: Callable[..., OpenedPage], heads: bool) -> None:
     """No labels of airline, clarity and block: whether the models have such heads or not."""
@@ -269,6 +275,7 @@ def test_data_like_fgvc(tmp_path: Path, open_text: Callable[..., OpenedPage], he
     assert open_text(text).console == []
 
 
+@pytest.mark.slow
 def test_no_label_at_all(tmp_path: Path, open_text: Callable[..., OpenedPage]) -> None:
     results = without(samples.results(), "type", "airline", "clarity", "block", heads=True)
     mistakes = mistakes_report(tmp_path / "mistakes", count=0)
@@ -327,6 +334,7 @@ def test_what_was_not_measured_is_said(tmp_path: Path, page: str) -> None:
     assert "There is no sheet of photos." in words(sheetless)
 
 
+@pytest.mark.slow
 def test_calibration_is_shown_before_and_after(tmp_path: Path, open_text: Callable[..., OpenedPage]) -> None:
     results = {}
     for model, result in samples.results().items():

@@ -11,6 +11,8 @@ from aerofuse.backbones.weights import BUNDLED_FOLDER, file_sha256
 from aerofuse.common.files import load_weights
 from tools.pretraining import PretrainingParams, draw, load_recipe, pretrain
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def recipe() -> PretrainingParams:

@@ -260,6 +260,7 @@ with track_run("train", TrackingParams(enabled=True, experiment=sys.argv[1], sys
 """
 
 
+@pytest.mark.slow
 def test_killed_without_a_word_while_it_was_gone(
     server: TroubledMlflow, arrived: Arrived, params: TrackingParams
 ) -> None:

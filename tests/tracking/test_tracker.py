@@ -159,6 +159,7 @@ with track_run("train", params, repo=Path(sys.argv[2])) as tracker:
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_without_a_word_is_ended_by_the_next(
     store: Path, arrived: Arrived, params: TrackingParams
 ) -> None:

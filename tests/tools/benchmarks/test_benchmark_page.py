@@ -19,6 +19,8 @@ from tools.benchmarks.subjects import middle_variant
 from tools.benchmarks.tables import checkpointing_table, exactness_table, goals_table, planned_table, promised_range
 from tools.readme import page_blocks, replace_blocks
 
+pytestmark = pytest.mark.slow
+
 
 def cells(table: str, first: str) -> list[str]:
     """The cells of the first row that begins with `first`."""

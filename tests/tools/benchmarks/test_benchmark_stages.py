@@ -21,6 +21,8 @@ from tools.benchmarks.params import BENCHMARK_PARAMS_FILE
 from tools.benchmarks.results import QUICK_FOLDER, BenchmarkSettings, Planning, Results, newest_results
 from tools.benchmarks.subjects import Subject
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -16,6 +16,8 @@ from tools.benchmarks.rows import AT_HALF, AT_SEGMENTS, AT_SWITCH, BASELINE, LEA
 from tools.benchmarks.subjects import Subject, backbone_subject, input_shape, middle_variant
 from tools.benchmarks.ways import plain_ways, planned_shares, planned_ways, switched
 
+pytestmark = pytest.mark.slow
+
 
 def outputs(model: nn.Module, subject: Subject) -> list[Tensor]:
     torch.manual_seed(1)

@@ -24,6 +24,8 @@ from tools.benchmarks.rows import BASELINE, RECOMPUTE_ALL, SEGMENTS, SWITCH, Dif
 from tools.benchmarks.subjects import Subject, backbone_subject
 from tools.benchmarks.ways import Way, plain_ways
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_largest_batch_holds_no_more() -> None:
     subject = tiny_subject()

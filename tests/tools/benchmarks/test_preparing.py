@@ -41,6 +41,7 @@ def test_prepare_goes_on_after_it_was_killed(tmp_path: Path, monkeypatch: pytest
     assert not list((tmp_path / "workspace/.resume").rglob("*.partial"))
 
 
+@pytest.mark.slow
 def test_a_stage_that_fails_is_no_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     with pytest.raises(RuntimeError, match="prepare ended with 1"):
