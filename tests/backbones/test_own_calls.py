@@ -15,6 +15,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.multiprocessing.spawn import spawn
 
 from aerofuse.backbones.backbone import Backbone
+from aerofuse.backbones.families import FAMILIES
 from aerofuse.checkpointing.policy import RecomputeAll, Segments, Selective
 from tests.backbones.conftest import SMALLEST, shrunken_backbone, small_batch
 
@@ -33,6 +34,11 @@ def override(module: nn.Module) -> None:
     module.forward = lambda *inputs: 2 * forward(*inputs)
 
 
+# The smallest two of those whose blocks are cut into halves, and one of the others; `make test-long` has all.
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(name, marks=() if name in ("vit", "convnext", "resnet") else pytest.mark.slow) for name in FAMILIES],
+)
 def test_a_hook_anywhere_is_called(family: str) -> None:
     images, backbone = small_batch(SMALLEST[family]), shrunken_backbone(family)
     names = places(backbone.model)

@@ -31,7 +31,7 @@ from tests.backbones.test_exactness import two_steps
 
 # Nothing is timed in tests.
 ESTIMATED = Estimated(flops_per_second=5e10, bytes_per_second=1e10)
-# What the planner promises is counted for these always, for all families by `make test-all`.
+# What the planner promises is counted for these always, for all families by `make test-long`.
 IN_SHORT = ("resnet", "vit", "swin3d")
 
 
@@ -79,7 +79,7 @@ def test_no_plan_changes_a_bit(family: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "family", [pytest.param(name, marks=() if name in IN_SHORT else pytest.mark.largest) for name in FAMILIES]
+    "family", [pytest.param(name, marks=() if name in IN_SHORT else pytest.mark.slow) for name in FAMILIES]
 )
 def test_a_plan_holds_what_it_says(family: str) -> None:
     backbone, images = shrunken_backbone(family), small_batch(SMALLEST[family])
@@ -321,7 +321,7 @@ def last_third(network: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("learn", [adapted, last_third])
-@pytest.mark.parametrize("name", ["vit", "swin"])
+@pytest.mark.parametrize("name", ["vit", pytest.param("swin", marks=pytest.mark.slow)])
 def test_a_partly_frozen_backbone_is_planned_for(name: str, learn: Callable[[nn.Module], None]) -> None:
     backbone, images = shrunken_backbone(name), small_batch(SMALLEST[name])
     learn(backbone)

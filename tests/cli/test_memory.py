@@ -35,6 +35,7 @@ def test_it_fits_with_a_plan(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     assert CheckpointingPlan.load(saved).scope.input_shape == (16, 3, 128, 128)
 
 
+@pytest.mark.slow
 def test_a_hybrid_that_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
     models = ["convnext_thin", "swin_thin", "--image-size", "96", "--batch-size", "4"]
     assert main(["memory", *models, "--gpu-memory", "1MB"]) == 1

@@ -33,6 +33,7 @@ def test_the_effect_is_the_fall_of_the_margin(hybrid: HybridModel, photos: Tenso
     assert occlusion_effects(hybrid, [photo])["cnn"].hottest == pytest.approx(float(margins[0] - margins[1]), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_map_that_says_nothing_is_found_out(
     hybrid: HybridModel, photos: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -144,13 +144,8 @@ def test_checkpointing_reaches_every_backbone(model: AircraftModel, images: Tens
         model.enable_gradient_checkpointing(segments=500)
 
 
-@pytest.mark.parametrize(
-    "trains",
-    [
-        ("cnn", "transformer", "fusion", "heads"),
-        pytest.param(("transformer", "fusion", "heads"), marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("trains", [("cnn", "transformer", "fusion", "heads"), ("transformer", "fusion", "heads")])
 def test_one_budget_for_both_backbones(trains: tuple[str, ...], images: Tensor) -> None:
     torch.manual_seed(0)
     model = ARCHITECTURES["hybrid_concat"].build(CLASSES).train_only(trains).train()

@@ -316,6 +316,7 @@ def test_maps_that_are_no_better_than_a_guess_are_called_so(tmp_path: Path, page
     assert "no better than a guess" not in page
 
 
+@pytest.mark.slow
 def test_what_was_not_measured_is_said(tmp_path: Path, page: str) -> None:
     assert "without a GPU: there is no memory of a GPU to measure" in words(page)
     sources = page_sources(tmp_path)

@@ -99,6 +99,7 @@ def test_it_ends_with_what_would_fit(
     assert seen == tried
 
 
+@pytest.mark.slow
 def test_a_resumed_training_goes_on_in_the_same_parts(
     prepared_folder: Path, classes: ClassLists, room_for: Callable[..., list[int]], tmp_path: Path
 ) -> None:
