@@ -103,7 +103,7 @@ def test_hooks_of_the_output_come_before_the_second_run() -> None:
     """`fully_shard` gathers the weights of a module with such a hook, that it sets after the forward pass."""
     modules = blocks(2)
     output = run_planned(chain_of(modules), ChainPlan.recompute_all(2), torch.randn(8, FEATURES))
-    seen: list[list[int]] = []
+    seen: list[list[object]] = []
     output.register_hook(lambda _: seen.append([module.calls for module in modules]))
     output.sum().backward()
     assert seen == [[1, 1]]
