@@ -75,7 +75,7 @@ def every_plan(profile: ChainProfile, s: int, t: int, *, whole: bool = True) -> 
                 yield (Recompute(inner), *rest)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [*range(6), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(6, 12))])
 @pytest.mark.parametrize("count_gradients", [False, True])
 def test_no_plan_beats_the_solution(seed: int, count_gradients: bool) -> None:
     rng = random.Random(seed)
@@ -96,7 +96,7 @@ def test_no_plan_beats_the_solution(seed: int, count_gradients: bool) -> None:
             assert simulate(profile, point.plan) == point.cost
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [*range(6), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(6, 12))])
 def test_no_range_crosses_from_one_chain_into_the_next(seed: int) -> None:
     profile = random_profile(random.Random(seed), 4, starts=(0, 2))
     costs = [simulate(profile, ChainPlan(steps)) for steps in every_plan(profile, 0, 3)]
