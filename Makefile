@@ -64,7 +64,7 @@ demo: $(DEMO_READY)  ## serve a page to try the model, at http://127.0.0.1:7860
 mlflow: $(READY)  ## show the runs in MLflow, at http://127.0.0.1:5000
 	mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --port 5000
 
-pretrain: $(READY)  ## train the bundled weights again (about two hours on two cores)
+pretrain: $(READY)  ## train the bundled weights again (about five hours on two cores)
 	python -m tools.pretraining draw --photos easy full
 	python -m tools.pretraining convnext_thin & convnext=$$!; python -m tools.pretraining swin_thin && wait $$convnext
 

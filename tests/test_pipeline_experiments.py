@@ -79,7 +79,7 @@ def test_another_fusion_method_runs_the_hybrid_again_and_nothing_else(attention:
                 "data.split.train=0.9",
             ),
             (
-                "fusion_method: 'bogus' is not allowed: Input should be 'concat', 'add' or 'attention'",
+                "fusion_method: 'bogus' is not allowed: Input should be 'concat', 'add', ",
                 "seed: -1 is not allowed",
                 "recipes.quick.train_stage_a.epochs: 0 is not allowed",
                 "recipes.quick.train_stage_c.batch_size: 'automatic' is not allowed: "

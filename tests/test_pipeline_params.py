@@ -124,11 +124,12 @@ def test_every_recipe_validates(recipe: str) -> None:
     assert params.active.image_size == REAL["recipes"][recipe]["image_size"]
 
 
-def test_every_recipe_spends_the_same_epochs_on_every_model() -> None:
-    """The rule of the comparison: the phases of the hybrid together get what each baseline gets."""
+def test_in_every_recipe_the_backbones_of_every_model_see_a_photo_equally_often() -> None:
+    """The rule of the comparison; in phase A the heads may learn from features of fewer views than it has epochs."""
     for recipe in validate(Params, REAL, "params.yaml").recipes.values():
-        phases = (recipe.train_stage_a, recipe.train_stage_b, recipe.train_stage_c)
-        hybrid = sum(phase.epochs for phase in phases)
+        views = recipe.training.feature_views or recipe.train_stage_a.epochs
+        assert views <= recipe.train_stage_a.epochs
+        hybrid = views + recipe.train_stage_b.epochs + recipe.train_stage_c.epochs
         assert recipe.train_single_task.epochs == recipe.train_multi_task.epochs == hybrid
 
 
@@ -184,11 +185,7 @@ def test_a_misspelled_name_is_refused_with_the_right_one(path: tuple[str, ...]) 
     ("path", "value", "expected"),
     [
         ("recipe", "quik", f"recipe is 'quik'; params.yaml has the recipes {', '.join(RECIPES)}"),
-        (
-            "fusion_method",
-            "bogus",
-            "fusion_method: 'bogus' is not allowed: Input should be 'concat', 'add' or 'attention'",
-        ),
+        ("fusion_method", "bogus", "fusion_method: 'bogus' is not allowed: Input should be 'concat', 'add', "),
         (
             "recipes.quick.train_stage_a.epochs",
             0,

@@ -25,6 +25,7 @@ WORDS = {
     "95 % interval over test images": "测试图片的 95 % 区间",
     # rows
     "type top-1": "机型 top-1",
+    "type top-1, clarity > 0.9": "机型 top-1（清晰度 > 0.9）",
     "type ECE": "机型 ECE",
     "airline ECE": "航空公司 ECE",
     "type top-5": "机型 top-5",
@@ -42,8 +43,8 @@ WORDS = {
     "latency, batch 1": "延迟（批大小 1）",
     "latency, 95th percentile": "延迟（95 百分位）",
     "training time": "训练时间",
-    "epochs": "轮数",
-    "images trained per second": "每秒训练图片数",
+    "views of each photo": "每张照片的观看次数",
+    "images seen per second": "每秒观看图片数",
     "peak training memory": "训练显存峰值",
     "type top-1 over multi-task": "机型 top-1 高于多任务",
     "peak training memory, batch 16, base": "训练显存峰值（base，批大小 16）",

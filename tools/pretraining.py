@@ -1,8 +1,8 @@
 """How the bundled weights are made: `make pretrain`.
 
-Each thin backbone learns to name drawn airframes and liveries that the built-in data does not hold, and to judge
-clarity and block, all four heads at once: few identities with many photos each, since a wide pretext is barely
-learned in the time of a laptop. Then the heads are thrown away.
+Each thin backbone learns to name drawn types and liveries that the built-in data does not hold, to say the shape of the
+type in numbers, and to judge clarity and block, all at once. Then the heads are thrown away. A lesson goes on where it
+was stopped.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from pydantic import Field, model_validator
-from torch import nn
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from aerofuse.backbones.backbone import THIN_BACKBONES, Backbone, create_backbone
 from aerofuse.backbones.weights import BUNDLED_FOLDER, file_sha256
 from aerofuse.common.files import load_into, load_weights, save_weights, write_atomically
 from aerofuse.common.params import Section, read_params_file, validate
-from aerofuse.data.dataset import PreparedSplit, TrainingLoader, make_loader
+from aerofuse.data.dataset import Augmentation, PreparedSplit, TrainingLoader, make_loader
 from aerofuse.data.labels import TASKS, ClassLists
 from aerofuse.data.store import write_photos
 from aerofuse.data.transforms import make_augmentation
@@ -36,12 +36,15 @@ from aerofuse.metrics.metrics import compute_metrics, validation_score
 from aerofuse.models.aircraft_model import AircraftModel
 from aerofuse.models.architecture import BaselineModel
 from aerofuse.models.heads import Heads
+from aerofuse.synthetic.fleet import Fleet
 from aerofuse.synthetic.params import SyntheticParams
-from aerofuse.synthetic.photos import draw_photos
+from aerofuse.synthetic.photos import draw_photos, photo_airframe
 from aerofuse.training.loop import Hooks, train
 from aerofuse.training.params import PhaseParams, TaskWeights, TrainingParams
 from aerofuse.training.state import TrainingReport
+from aerofuse.training.state_folder import StateFolder
 from tools.random_fleet import random_fleet
+from tools.type_shape import type_shapes
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +63,16 @@ class FleetParams(Section):
 class PhotosParams(Section):
     """A set of photos that lessons use."""
 
+    fleet: str = Field(description="the name of a fleet")
+    seed: int = Field(ge=0, description="of its own for each set of a fleet, so that no set shows a photo of another")
     synthetic: SyntheticParams
     num_validation_images: int = Field(ge=1)
+
+
+class PretextWeights(TaskWeights):
+    """Weights of the losses, that of the type's shape among them."""
+
+    shape: float = Field(default=0.0, ge=0)
 
 
 class LessonParams(Section):
@@ -69,7 +80,7 @@ class LessonParams(Section):
 
     photos: str = Field(description="the name of a set of photos")
     epochs: dict[str, Annotated[int, Field(ge=1)]] = Field(description="per backbone; one not named skips the lesson")
-    task_weights: TaskWeights
+    task_weights: PretextWeights
     learning_rate: float = Field(gt=0, le=1)
     batch_size: int = Field(ge=1)
 
@@ -81,16 +92,19 @@ class PretrainingParams(Section):
     image_size: int = Field(ge=32)
     num_threads: int = Field(ge=1)
     drop_path: float = Field(ge=0, lt=1)
-    fleet: FleetParams
+    fleets: dict[str, FleetParams] = Field(min_length=1)
     training: TrainingParams
     photos: dict[str, PhotosParams] = Field(min_length=1)
     lessons: dict[str, LessonParams] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _lessons_have_photos(self) -> Self:
+    def _lessons_have_photos_and_photos_a_fleet(self) -> Self:
         for name, lesson in self.lessons.items():
             if lesson.photos not in self.photos:
                 raise ValueError(f"lesson {name!r} wants photos {lesson.photos!r}; there are {', '.join(self.photos)}")
+        for name, photos in self.photos.items():
+            if photos.fleet not in self.fleets:
+                raise ValueError(f"photos {name!r} want fleet {photos.fleet!r}; there are {', '.join(self.fleets)}")
         return self
 
 
@@ -107,23 +121,54 @@ def draw(params: PretrainingParams, folder: Path, processes: int, names: Collect
     unknown = sorted(set(names) - set(params.photos))
     if unknown:
         raise ValueError(f"no photos {', '.join(unknown)}; the recipe has {', '.join(params.photos)}")
-    fleet = random_fleet(**params.fleet.model_dump(), seed=params.seed)
-    classes = ClassLists(
-        tuple(sorted(kind.name for kind in fleet.types)), tuple(sorted(livery.name for livery in fleet.liveries))
-    )
-    for number, (name, photos_params) in enumerate(params.photos.items()):
-        if name not in names:
-            continue
+    for name in names:
+        photos_params = params.photos[name]
+        fleet, seed = _fleet(params, name), photos_params.seed
+        classes = ClassLists(
+            tuple(sorted(kind.name for kind in fleet.types)), tuple(sorted(livery.name for livery in fleet.liveries))
+        )
         output = folder / "photos" / name
         output.mkdir(parents=True, exist_ok=True)
         classes.save(output)
         total = photos_params.synthetic.num_images
         first_validation = total - photos_params.num_validation_images
         for split, rows in (("train", range(first_validation)), ("validation", range(first_validation, total))):
-            # No set shows a photo of another.
-            seed = params.seed + 1000 * number
-            photos = draw_photos(fleet, rows, photos_params.synthetic, params.image_size, seed, processes)
+            # One airframe after the other: its shape and its paint are made once.
+            registrations = {index: photo_airframe(fleet, index, seed).registration for index in rows}
+            order = sorted(rows, key=registrations.__getitem__)
+            photos = draw_photos(fleet, order, photos_params.synthetic, params.image_size, seed, processes)
             write_photos(output / f"{split}.arrow", tqdm(photos, f"{name} {split}", len(rows), disable=None))
+
+
+def _fleet(params: PretrainingParams, photos: str) -> Fleet:
+    return random_fleet(**params.fleets[params.photos[photos].fleet].model_dump(), seed=params.seed)
+
+
+class PretextSplit(PreparedSplit):
+    """Photos whose targets also hold the `shape` of the type, `[measures]`."""
+
+    def __init__(self, path: Path, classes: ClassLists, fleet: Fleet, augment: Augmentation | None = None) -> None:
+        super().__init__(path, classes, augment)
+        shapes = torch.from_numpy(type_shapes(fleet.types)).float()
+        of_type = dict(zip((one.name for one in fleet.types), shapes, strict=True))
+        for name, targets in zip(self.labels["typename"], self._targets, strict=True):
+            targets["shape"] = of_type[name]
+        self._no_targets["shape"] = torch.full_like(shapes[0], torch.nan)
+        self.num_measures = len(shapes[0])
+
+
+class PretextModel(BaselineModel):
+    """A backbone with the four heads and one for the shape of the type."""
+
+    def __init__(self, cnn: nn.Module, num_features: int, classes: ClassLists, num_measures: int) -> None:
+        super().__init__(cnn, Heads(num_features, classes, TASKS, dropout=0.0))
+        self.shape_head = nn.Linear(num_features, num_measures)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the outputs of the heads for uint8 images `[B, 3, H, W]`, and `shape`, `[B, measures]`."""
+        features = self.get_features(images)
+        outputs: dict[str, Tensor] = self.heads(features)
+        return outputs | {"shape": self.shape_head(features)}
 
 
 class PretextBackbone(nn.Sequential):
@@ -160,13 +205,35 @@ def pretrain(name: str, params: PretrainingParams, folder: Path, output: Path, f
         if lesson != lessons[0]:
             before = folder / lessons[lessons.index(lesson) - 1] / f"{name}.safetensors"
             load_into(backbone.model, {key: value.float() for key, value in load_weights(before).items()}, str(before))
-        report = _teach(backbone, name, params.lessons[lesson], params, folder / "photos")
+        states = StateFolder(folder / lesson / f"{name}-{_key(name, params, lesson, backbone)}")
+        report = _teach(backbone, name, params.lessons[lesson], params, folder / "photos", states)
         # The last epoch is taken, at the end of the cosine: nothing here is held out to choose by.
         state = {key: value.half() for key, value in backbone.model.state_dict().items()}
         (folder / lesson).mkdir(parents=True, exist_ok=True)
         save_weights(folder / lesson / f"{name}.safetensors", state)
         pd.DataFrame(report.history).round(4).to_csv(folder / lesson / f"{name}.csv", index=False)
     _publish(name, params, folder, output)
+
+
+def _key(name: str, params: PretrainingParams, lesson: str, backbone: Backbone) -> str:
+    """Return a key that differs for lessons that do not continue each other's states."""
+    settings = params.model_dump(mode="json", exclude={"lessons"}) | params.lessons[lesson].model_dump(mode="json")
+    digest = hashlib.sha256(json.dumps([name, lesson, settings], sort_keys=True).encode())
+    for value in backbone.state_dict().values():
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def revision(name: str, params: PretrainingParams) -> str:
+    """Return a digest of all that the recipe says about one backbone: its lessons, their photos and fleets."""
+    lessons = {lesson: its for lesson, its in params.lessons.items() if name in its.epochs}
+    photos = {lesson: params.photos[its.photos] for lesson, its in lessons.items()}
+    fleets = {lesson: params.fleets[its.fleet] for lesson, its in photos.items()}
+    shared = params.model_dump(mode="json", exclude={"lessons", "photos", "fleets"})
+    parts = [{key: its.model_dump(mode="json") for key, its in part.items()} for part in (lessons, photos, fleets)]
+    for lesson in parts[0].values():
+        lesson["epochs"] = lesson["epochs"][name]
+    return hashlib.sha256(json.dumps([name, shared, *parts], sort_keys=True).encode()).hexdigest()
 
 
 def _publish(name: str, params: PretrainingParams, folder: Path, output: Path) -> None:
@@ -179,7 +246,7 @@ def _publish(name: str, params: PretrainingParams, folder: Path, output: Path) -
     record = {
         "backbone": name,
         "made_by": "make pretrain",
-        "revision": hashlib.sha256(RECIPE_FILE.read_bytes()).hexdigest(),
+        "revision": revision(name, params),
         "licence": "Apache-2.0",
         "sha256": file_sha256(output / f"{name}.safetensors"),
         "pretext_validation": history.drop(columns=["lesson", "epoch"]).astype(float).iloc[-1].to_dict(),
@@ -188,24 +255,25 @@ def _publish(name: str, params: PretrainingParams, folder: Path, output: Path) -
 
 
 def _teach(
-    backbone: Backbone, name: str, lesson: LessonParams, params: PretrainingParams, photos: Path
+    backbone: Backbone, name: str, lesson: LessonParams, params: PretrainingParams, photos: Path, states: StateFolder
 ) -> TrainingReport:
-    """Train the backbone, under new heads, on the photos of one lesson."""
+    """Train the backbone, under new heads, on the photos of one lesson, from the last state where there is one."""
     folder = photos / lesson.photos
-    classes = ClassLists.load(folder)
-    heads = Heads(backbone.num_features, classes, TASKS, dropout=0.0)
-    model = BaselineModel(PretextBackbone(backbone), heads)
+    classes, fleet = ClassLists.load(folder), _fleet(params, lesson.photos)
     accelerator = Accelerator(mixed_precision=params.training.mixed_precision)
     augment = make_augmentation(params.training.augmentation, params.seed)
     workers = params.training.num_workers
-    photos_to_learn = PreparedSplit(folder / "train.arrow", classes, augment)
+    photos_to_learn = PretextSplit(folder / "train.arrow", classes, fleet, augment)
     loader = TrainingLoader(photos_to_learn, batch_size=lesson.batch_size, num_workers=workers, seed=params.seed)
-    photos_to_judge = PreparedSplit(folder / "validation.arrow", classes)
+    photos_to_judge = PretextSplit(folder / "validation.arrow", classes, fleet)
     validation = accelerator.prepare(make_loader(photos_to_judge, batch_size=lesson.batch_size, num_workers=workers))
+    model = PretextModel(PretextBackbone(backbone), backbone.num_features, classes, photos_to_learn.num_measures)
 
     def evaluate(current: AircraftModel) -> dict[str, float]:
-        metrics = dict(compute_metrics(*collect_outputs(current, validation, accelerator)))
-        return metrics | {"score": validation_score(metrics)}
+        outputs, targets = collect_outputs(current, validation, accelerator)
+        shape_error = nn.functional.l1_loss(outputs.pop("shape"), targets.pop("shape"))
+        metrics = dict(compute_metrics(outputs, targets))
+        return metrics | {"shape_mae": float(shape_error), "score": validation_score(metrics)}
 
     phase = PhaseParams(
         epochs=lesson.epochs[name],
@@ -215,7 +283,9 @@ def _teach(
     )
     hooks = Hooks(evaluate, on_epoch=lambda *_: None, on_best=lambda *_: None)
     training = params.training.model_copy(update={"task_weights": lesson.task_weights})
-    return train(model, loader, phase, training, accelerator, hooks)
+    states.path.mkdir(parents=True, exist_ok=True)
+    with states.locked():
+        return train(model, loader, phase, training, accelerator, hooks, states)
 
 
 def main() -> None:

@@ -373,3 +373,44 @@ def test_where_checkpointing_does_not_work_it_says_so(setting: dict[str, Any]) -
     with pytest.raises(RuntimeError, match=r"torch\.compile do not work together yet: disable_gradient"):
         backbone(images)
     backbone.disable_gradient_checkpointing()(images)
+
+
+@pytest.mark.parametrize("family", [name for name, family in FAMILIES.items() if family.input_dims == 4])
+def test_a_map_comes_with_the_same_vectors(family: str) -> None:
+    backbone, images = shrunken_backbone(family), small_batch(SMALLEST[family])
+    torch.manual_seed(2)
+    vectors = backbone(images)
+    backbone.give_map()
+    torch.manual_seed(2)
+    features = backbone(images)
+    assert torch.equal(features.pooled, vectors)
+    assert features.map.shape[:2] == (len(images), backbone.map_channels)
+    assert features.map.ndim == 4
+    assert features.map.std() > 0
+    backbone.give_map(False)
+    assert isinstance(backbone(images), Tensor)
+
+
+@pytest.mark.parametrize("family", [name for name, family in FAMILIES.items() if family.input_dims == 4])
+def test_with_a_map_recomputation_changes_no_bit(family: str) -> None:
+    backbone, images = shrunken_backbone(family), small_batch(SMALLEST[family])
+    backbone.give_map()
+
+    def step() -> list[Tensor]:
+        torch.manual_seed(2)
+        backbone.zero_grad()
+        features = backbone(images)
+        (features.pooled.square().mean() + features.map.square().mean()).backward()
+        return [parameter.grad for parameter in backbone.parameters() if parameter.grad is not None]
+
+    before = copy.deepcopy(backbone.state_dict())
+    expected = step()
+    backbone.load_state_dict(before)
+    backbone.enable_gradient_checkpointing()
+    assert same(step(), expected)
+
+
+def test_a_backbone_without_a_map() -> None:
+    backbone = shrunken_backbone("swin3d")
+    with pytest.raises(ValueError, match="swin3d_t has no map"):
+        backbone.give_map()

@@ -66,7 +66,7 @@ def test_flat_metrics_do_not_depend_on_times() -> None:
     slow["hybrid"] = dataclasses.replace(
         slow["hybrid"],
         times=EvaluationTimes(500.0, 600.0, "Slow CPU", 0.0, 1_500_000, 96),
-        training=tuple(TrainingTimes(999.0, 2, 6000, 6.0, "Slow CPU", 0.0, None, 0.1, 0) for _ in range(3)),
+        training=tuple(TrainingTimes(999.0, 0.0, 2, 2, 6000, 6.0, "Slow CPU", 0.0, None, 0.1, 0) for _ in range(3)),
     )
     flat = compare_models(fast, SETTINGS).flat_metrics()
     slow_comparison = compare_models(slow, SETTINGS)
@@ -110,5 +110,5 @@ def test_times_files_are_read_strictly(tmp_path: Path) -> None:
     times = EvaluationTimes(1.0, 2.0, "CPU", 0.0, 3, 96)
     path.write_text(json.dumps(dataclasses.asdict(times)))
     assert EvaluationTimes.read(path) == times
-    with pytest.raises(ValueError, match="must hold exactly seconds, epochs"):
+    with pytest.raises(ValueError, match="must hold exactly seconds, seconds_seeing_photos, epochs"):
         TrainingTimes.read(path)

@@ -19,7 +19,7 @@ from aerofuse.comparison.gates import (
 from aerofuse.comparison.times import EvaluationTimes, TrainingTimes
 from aerofuse.metrics.statistics import Difference, McNemar
 
-TRAINED = TrainingTimes(10.0, 2, 100, 10.0, "NVIDIA H200", 0.0, 16_000_000_000, 0.1, 0)
+TRAINED = TrainingTimes(10.0, 0.0, 2, 2, 100, 10.0, "NVIDIA H200", 0.0, 16_000_000_000, 0.1, 0)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 import pickle
 import signal
@@ -121,3 +122,17 @@ def test_seeds_of_neighbours_differ() -> None:
         len({derive_seed(seed, epoch, index) for seed in range(3) for epoch in range(10) for index in range(100)})
         == 3000
     )
+
+
+def test_rare_types_are_drawn_as_often_as_others(tmp_path: Path) -> None:
+    photos = [
+        dataclasses.replace(photo, typename="A320" if number % 8 else "运-20")
+        for number, photo in enumerate(made_up_photos(160))
+    ]
+    write_photos(tmp_path / "some.arrow", photos)
+    split = PreparedSplit(tmp_path / "some.arrow", CLASSES)
+    torch.testing.assert_close(split.class_weights()["type"], torch.tensor([160 / 280, 160 / 40]))
+    loader = TrainingLoader(split, batch_size=16, num_workers=0, seed=0, balanced=True)
+    drawn = torch.cat([targets["type"] for _, targets in loader.epoch(1)])
+    assert len(drawn) == 160
+    assert 55 < int((drawn == 1).sum()) < 105

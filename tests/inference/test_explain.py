@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from aerofuse.backbones.backbone import create_backbone
+from aerofuse.backbones.backbone import Features, create_backbone
 from aerofuse.checkpointing.chain import run_units
 from aerofuse.data.labels import ClassLists
 from aerofuse.inference.explain import explain
@@ -79,7 +79,7 @@ def test_maps_are_gradient_times_feature(hybrid: HybridModel, photos: Tensor) ->
     normalised = hybrid.normalise(photo[None])
     grid = run_units(chain[:at], normalised).detach().requires_grad_()
     assert grid.shape[2:] == (12, 12)
-    fused = hybrid.fusion(run_units(chain[at:], grid), hybrid.transformer(normalised))
+    fused = hybrid.fusion(Features(run_units(chain[at:], grid)), Features(hybrid.transformer(normalised)))
     (gradient,) = torch.autograd.grad(hybrid.heads(fused)["type"][0, 3], grid)
     evidence = (gradient * grid.detach()).sum(dim=1, keepdim=True).relu()
     expected = torch.nn.functional.interpolate(evidence, (96, 96), mode="bilinear")[0, 0]
@@ -135,7 +135,8 @@ def test_attention_weights_are_those_of_the_fusion(photos: Tensor) -> None:
     shares = explain(model, photos[2]).shares
     with torch.no_grad():
         normalised = model.normalise(photos[2:3])
-        weights = model.fusion.branch_weights(model.cnn(normalised), model.transformer(normalised))[0]  # type: ignore[operator]
+        cnn, transformer = Features(model.cnn(normalised)), Features(model.transformer(normalised))
+        weights = model.fusion.branch_weights(cnn, transformer)[0]  # type: ignore[operator]
     assert shares is not None
     assert list(shares.values.values()) == pytest.approx(weights.tolist())
     assert sum(shares.values.values()) == pytest.approx(1)

@@ -74,6 +74,9 @@ def results(hybrid_wrong: int = 6) -> dict[str, ModelResults]:
             metrics,
             prediction_table(table, given, TYPES, AIRLINES, uncalibrated=given),
             EvaluationTimes(20.0, 25.0, "Some CPU, 2 threads", 0.04, 1_500_000, 96),
-            tuple(TrainingTimes(60.0, 2, 6000, speed, "Some CPU, 2 threads", 0.3, None, 0.1, 0) for speed in speeds),
+            tuple(
+                TrainingTimes(60.0, 0.0, 2, 2, 6000, speed, "Some CPU, 2 threads", 0.3, None, 0.1, 0)
+                for speed in speeds
+            ),
         )
     return found

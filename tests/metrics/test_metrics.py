@@ -100,7 +100,8 @@ def test_a_task_without_labels_gives_only_its_count() -> None:
 def test_a_single_task_model_has_metrics_of_type_only() -> None:
     outputs, targets = random_batch()
     metrics = dict(compute_metrics({"type": outputs["type"]}, targets))
-    assert set(metrics) == {"type_labelled", "type_top1", "type_top5", "type_macro_f1"}
+    of_type = {"type_labelled", "type_top1", "type_top5", "type_macro_f1"}
+    assert set(metrics) == of_type | {"sharp_labelled", "sharp_type_top1"}
 
 
 @pytest.mark.parametrize("constant", ["outputs", "targets"])
@@ -155,3 +156,13 @@ def test_constant_predictor() -> None:
     test = pd.DataFrame({"clarity": [0.2, 0.5, NAN, 0.0], "block": [0.1, 0.2, None, None]})
     assert constant_predictor_maes(train, test) == {"clarity_mae_constant": pytest.approx((0.0 + 0.3 + 0.2) / 3)}
     assert constant_predictor_maes(train, test.assign(clarity=NAN)) == {}
+
+
+def test_sharp_photos_are_counted_by_their_label_of_clarity() -> None:
+    logits = logits_for([[0], [1], [2], [3], [0]], 4)
+    clarity = torch.tensor([0.95, 0.99, 0.9, NAN, 0.91])
+    metrics = dict(compute_metrics({"type": logits}, {"type": torch.tensor([0, 0, 2, 3, -1]), "clarity": clarity}))
+    assert metrics["sharp_labelled"] == 2  # 0.9 is not above it; the last has no type
+    assert metrics["sharp_type_top1"] == pytest.approx(1 / 2)
+    blurred = {"type": torch.zeros(5, dtype=torch.int64), "clarity": torch.full((5,), 0.3)}
+    assert "sharp_labelled" not in dict(compute_metrics({"type": logits}, blurred))

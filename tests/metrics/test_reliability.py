@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from aerofuse.common.torchvision_pairing import ensure_torchvision_imports
-from aerofuse.metrics.reliability import AFTER, BEFORE, bin_numbers, mean_over_images, reliability_bins
+from aerofuse.metrics.reliability import (
+    AFTER,
+    BEFORE,
+    accuracy_by_clarity,
+    bin_numbers,
+    mean_over_images,
+    reliability_bins,
+)
 
 ensure_torchvision_imports()
 
@@ -62,3 +69,14 @@ def test_intervals_hold_the_share_and_narrow_with_more_images(predictions: pd.Da
 
 def test_a_confidence_on_a_border_is_in_the_upper_bin() -> None:
     assert bin_numbers(np.array([0.0, 0.0666, 1 / 15, 0.2, 0.999, 1.0])).tolist() == [0, 0, 1, 3, 14, 14]
+
+
+def test_accuracy_by_clarity_is_that_of_each_tenth() -> None:
+    clarity = pd.Series([0.05, 0.09, 0.31, 0.35, 0.39, 1.0, 0.5, np.nan])
+    types = ["a"] * 6 + [None, "a"]
+    predicted = ["a", "b", "a", "a", "b", "a", "a", "a"]
+    found = accuracy_by_clarity(pd.DataFrame({"type": types, "type_predicted": predicted}), clarity)
+    assert found["clarity"].tolist() == pytest.approx([0.05, 0.35, 0.95])
+    assert found["images"].tolist() == [2, 3, 1]
+    assert found["accuracy"].tolist() == pytest.approx([1 / 2, 2 / 3, 1])
+    assert ((found["low"] < found["accuracy"]) & (found["accuracy"] <= found["high"])).all()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import pickle
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves as leaves
 
 from aerofuse.checkpointing.policy import ReadyPlan
 from aerofuse.data.labels import TASKS, ClassLists
@@ -104,7 +106,7 @@ def test_frozen_parts_give_the_same_features_every_time(model: AircraftModel, im
 
 def test_frozen_parts_save_nothing_for_the_backward_pass(model: AircraftModel, images: Tensor) -> None:
     model.train_only({"heads"}).train()
-    assert not model.run_part("cnn", images.float()).requires_grad
+    assert not any(one.requires_grad for one in leaves(model.run_part("cnn", images.float())))
     frozen = _saved_elements(model, images)
     model.train_only(model.parts().keys()).train()
     assert frozen < 0.05 * _saved_elements(model, images)
@@ -145,10 +147,17 @@ def test_checkpointing_reaches_every_backbone(model: AircraftModel, images: Tens
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trains", [("cnn", "transformer", "fusion", "heads"), ("transformer", "fusion", "heads")])
-def test_one_budget_for_both_backbones(trains: tuple[str, ...], images: Tensor) -> None:
+@pytest.mark.parametrize(
+    ("method", "trains"),
+    [
+        ("concat", ("cnn", "transformer", "fusion", "heads")),
+        ("concat", ("transformer", "fusion", "heads")),
+        ("bilinear", ("cnn", "transformer", "fusion", "heads")),
+    ],
+)
+def test_one_budget_for_both_backbones(method: str, trains: tuple[str, ...], images: Tensor) -> None:
     torch.manual_seed(0)
-    model = ARCHITECTURES["hybrid_concat"].build(CLASSES).train_only(trains).train()
+    model = ARCHITECTURES[f"hybrid_{method}"].build(CLASSES).train_only(trains).train()
 
     def step() -> list[Tensor]:
         torch.manual_seed(1)
@@ -187,3 +196,22 @@ def test_a_model_without_backbones_of_ours_cannot_be_checkpointed() -> None:
     model = BaselineModel(nn.Flatten(), Heads(12, CLASSES, ("type",), 0.0))
     with pytest.raises(ValueError, match="no part of this model is a backbone made by create_backbone"):
         model.enable_gradient_checkpointing()
+
+
+def test_the_mirrored_photo_is_seen_too_in_evaluation(images: Tensor) -> None:
+    model = replace(ARCHITECTURES["hybrid_concat"], sees_mirrored=True).build(CLASSES)
+    model.eval()
+    with torch.no_grad():
+        once, mirrored = model(images), model(images.flip(-1))
+        model.sees_mirrored = False
+        plain = model(images)
+    for task, output in once.items():
+        torch.testing.assert_close(output, mirrored[task])
+        assert not torch.allclose(output, plain[task])
+    model.sees_mirrored = True
+    model.train()
+    torch.manual_seed(0)
+    trained = model(images)
+    model.sees_mirrored = False
+    torch.manual_seed(0)
+    assert all(torch.equal(output, trained[task]) for task, output in model(images).items())

@@ -100,7 +100,7 @@ def page_sources(folder: Path, results: dict[str, ModelResults] | None = None, *
     sheet = folder / "contact_sheet.png"
     Image.fromarray(np.zeros((20, 60, 3), dtype=np.uint8)).save(sheet)
     record = MemoryRecord(32, 70_000_000, 71_000_000, "counted in one step", 10**10, "no checkpointing", "")
-    times = TrainingTimes(60.0, 2, 6000, 100.0, "Some CPU, 2 threads", 0.3, None, 0.1, 0)
+    times = TrainingTimes(60.0, 0.0, 2, 2, 6000, 100.0, "Some CPU, 2 threads", 0.3, None, 0.1, 0)
     content: dict[str, Any] = {
         "comparison": compare_models(results, SETTINGS),
         "predictions": {model: result.predictions for model, result in results.items()},

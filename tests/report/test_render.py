@@ -124,7 +124,7 @@ def test_every_picture_and_chart_says_what_it_shows(page: str) -> None:
     assert len(pictures) == 3 * 2 * 3 + 1
     assert all(len(attributes["alt"] or "") > 8 for attributes in pictures)
     charts = [attributes for attributes in tags.all("div") if "data-chart" in attributes]
-    assert len(charts) == 31
+    assert len(charts) == 32
     assert len({attributes["data-chart"] for attributes in charts}) == len(charts)
     assert all(attributes["role"] == "img" and len(attributes["aria-label"] or "") > 30 for attributes in charts)
 

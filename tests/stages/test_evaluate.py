@@ -62,12 +62,13 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, prepared_folder: Path, c
     spent = {
         "seconds": 9.0,
         "epochs": 1,
+        "views": 1,
         "images": 90,
         "images_per_second": 10.0,
         "device": "CPU",
         "busy_elsewhere": 0.0,
     }
-    spent |= {"seconds_saving_state": 0.1, "resumed": 0}
+    spent |= {"seconds_seeing_photos": 0.0, "seconds_saving_state": 0.1, "resumed": 0}
     (root / "plots" / "history").mkdir(parents=True)
     for stage in (stage for stages in TRAINING_STAGES.values() for stage in stages):
         content = json.dumps(spent | {"peak_memory_bytes": None})

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 
@@ -41,9 +42,11 @@ class SmallTraining:
     num_workers: int = 0
     best: list[int] = field(default_factory=list)
     told: list[dict[str, float]] = field(default_factory=list)
+    judged: list[str] = field(default_factory=list)  # the weights of each epoch
 
     def run(self) -> tuple[AircraftModel, TrainingReport]:
         torch.manual_seed(0)
+        np.random.seed(0)
         model = baseline_architecture("convnext_thin", TASKS, 0.1, 0.1, 96).build(self.classes)
         params = TrainingParams.model_validate({**PARAMS.model_dump(), "save_state_every": 2, **self.params})
         split = PreparedSplit(self.folder / "train.arrow", self.classes, make_augmentation(params.augmentation, 0))
@@ -54,6 +57,7 @@ class SmallTraining:
 
         def evaluate(model: AircraftModel) -> dict[str, float]:
             self.before_judging(next(judged))
+            self.judged.append(weights(model))
             model.eval()
             with torch.no_grad():
                 outputs = model(split[0][0][None])
@@ -62,7 +66,7 @@ class SmallTraining:
         def on_epoch(epoch: int, metrics: Mapping[str, float]) -> None:
             self.told.append({"epoch": epoch, **metrics})
 
-        hooks = Hooks(evaluate, on_epoch, lambda epoch, _: self.best.append(epoch))
+        hooks = Hooks(evaluate, on_epoch, lambda _, epoch, __: self.best.append(epoch))
         return model, train(model, loader, phase, params, Accelerator(cpu=True), hooks, self.states)
 
 
@@ -78,7 +82,11 @@ class _Told(TrainingLoader):
 
 def digest(model: AircraftModel, report: TrainingReport) -> str:
     """Of every bit of the weights, and of the history."""
-    content = hashlib.sha256(repr(report.history).encode())
+    return hashlib.sha256((repr(report.history) + weights(model)).encode()).hexdigest()
+
+
+def weights(model: AircraftModel) -> str:
+    content = hashlib.sha256()
     for name, value in model.state_dict().items():
         content.update(name.encode())
         content.update(value.numpy().tobytes())

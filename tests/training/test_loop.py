@@ -1,23 +1,24 @@
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
 from torch import nn
 
-from aerofuse.backbones.backbone import create_backbone
 from aerofuse.common.params import load_section
 from aerofuse.data.dataset import PreparedSplit, TrainingLoader
 from aerofuse.data.labels import TASKS, ClassLists
 from aerofuse.models.aircraft_model import AircraftModel
-from aerofuse.models.architecture import baseline_architecture, hybrid_architecture
-from aerofuse.training.loop import Hooks, make_optimizer, make_schedule, train
+from aerofuse.models.architecture import baseline_architecture
+from aerofuse.training.loop import Hooks, train
 from aerofuse.training.params import PhaseParams, TrainingParams
 from aerofuse.training.state import TrainingReport
+from aerofuse.training.state_folder import StateFolder
 
 PARAMS = load_section(TrainingParams, "recipes.{recipe}.training")
 
@@ -33,6 +34,8 @@ def _train(
     phase: PhaseParams,
     scores: Mapping[int, float] | None = None,
     prepare: Callable[[AircraftModel], object] = lambda model: model,
+    states: StateFolder | None = None,
+    **changes: Any,
 ) -> tuple[AircraftModel, TrainingReport, list[int]]:
     """Train a small multi-task model; the epochs that were kept as best."""
     torch.manual_seed(0)
@@ -43,12 +46,13 @@ def _train(
     hooks = Hooks(
         evaluate=lambda _: {"score": (scores or {}).get(next(epoch), 0.0)},
         on_epoch=lambda *_: None,
-        on_best=lambda epoch, _: kept.append(epoch),
+        on_best=lambda _, epoch, __: kept.append(epoch),
     )
     assert isinstance(phase.batch_size, int)
     split = PreparedSplit(folder / "train.arrow", classes)
     loader = TrainingLoader(split, batch_size=phase.batch_size, num_workers=0, seed=0)
-    return model, train(model, loader, phase, PARAMS, Accelerator(cpu=True), hooks), kept
+    params = PARAMS.model_copy(update=changes)
+    return model, train(model, loader, phase, params, Accelerator(cpu=True), hooks, states), kept
 
 
 def test_the_loss_falls(prepared_folder: Path, classes: ClassLists) -> None:
@@ -91,54 +95,49 @@ def test_images_are_counted_whole(prepared_folder: Path, classes: ClassLists) ->
     assert report.images == 2 * len(PreparedSplit(prepared_folder / "train.arrow", classes))
 
 
-def test_only_matrices_are_decayed_and_every_learning_parameter_is_there_once() -> None:
-    model = create_backbone("swin_thin", image_size_px=96)
-    frozen = next(model.parameters())
-    frozen.requires_grad_(False)
-    optimizer = make_optimizer(model, 1e-3, 0.05)
-    decay_of = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
-    for name, parameter in model.named_parameters():
-        if parameter is frozen:
-            assert id(parameter) not in decay_of
-            continue
-        plain = "bias" in name or "norm" in name
-        assert decay_of[id(parameter)] == (0.0 if plain else 0.05), name
+def test_a_training_ends_early_where_nothing_gets_better(prepared_folder: Path, classes: ClassLists) -> None:
+    scores = {1: 0.2, 2: 0.6, 3: 0.4, 4: 0.5, 5: 0.9}
+    _, report, kept = _train(prepared_folder, classes, _phase(epochs=5), scores, early_stopping=2)
+    assert [row["epoch"] for row in report.history] == [1, 2, 3, 4]
+    assert kept == [1, 2]
 
 
-@pytest.mark.parametrize("kind", ["single_task", "multi_task", "hybrid"])
-def test_the_groups_of_every_model_are_decayed_and_plain_parameters_in_the_order_of_their_names(kind: str) -> None:
-    """Trained weights depend on them; the rule is written out here, beside timm's."""
-    tasks = ("type",) if kind == "single_task" else TASKS
-    classes = ClassLists(tuple("abc"), tuple("de"))
-    if kind == "hybrid":
-        model = hybrid_architecture("convnext_thin", "swin_thin", "attention", 0.1, 0.1, 96).build(classes)
-    else:
-        model = baseline_architecture("convnext_thin", tasks, 0.1, 0.1, 96).build(classes)
-    model.train_only(set(model.parts()) - {"cnn"} if kind == "hybrid" else model.parts())
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    expected: dict[bool, list[str]] = {True: [], False: []}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            decays = parameter.ndim > 1 and not name.endswith("relative_position_bias_table")
-            expected[decays].append(name)
-    groups = make_optimizer(model, 1e-3, 0.05).param_groups
-    assert [group["weight_decay"] for group in groups] == [0.05, 0.0]
-    assert [[names[id(parameter)] for parameter in group["params"]] for group in groups] == [
-        expected[True],
-        expected[False],
-    ]
+def test_channels_last_changes_roundings_only(prepared_folder: Path, classes: ClassLists) -> None:
+    phase = _phase(epochs=1, learning_rate=1e-4)
+    expected, _, _ = _train(prepared_folder, classes, phase)
+    found, _, _ = _train(
+        prepared_folder, classes, phase, prepare=partial(nn.Module.to, memory_format=torch.channels_last)
+    )
+    weight = found.get_parameter("cnn.model.stages.0.blocks.0.conv_dw.weight")
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    for name, value in expected.state_dict().items():
+        torch.testing.assert_close(found.state_dict()[name], value, atol=1e-3, rtol=1e-2)
 
 
-def test_the_rate_rises_linearly_then_falls_to_zero_as_a_cosine() -> None:
-    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=2.0)
-    schedule = make_schedule(optimizer, total_steps=110, warmup_fraction=10 / 110)
-    rates = []
-    for _ in range(111):
-        rates.append(schedule.get_last_lr()[0])
-        optimizer.step()
-        schedule.step()
-    assert rates[:10] == pytest.approx([2.0 * (step + 1) / 11 for step in range(10)])
-    assert max(rates) == rates[10] == pytest.approx(2.0)
-    assert rates[60] == pytest.approx(1.0)
-    assert rates[110] == pytest.approx(0.0)
-    assert all(later <= earlier for earlier, later in itertools.pairwise(rates[10:]))
+def test_a_compiled_training_gives_the_same_weights_under_the_same_names(
+    prepared_folder: Path, classes: ClassLists, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # The compiler's own kernels take minutes to make: only what it traces is tested here.
+    compiled: list[object] = []
+
+    def trace(model: nn.Module) -> object:
+        compiled.append(model)
+        return compile_model(model, backend="eager")
+
+    compile_model = torch.compile
+    monkeypatch.setattr(torch, "compile", trace)
+    phase = _phase(epochs=1)
+    expected, report, _ = _train(prepared_folder, classes, phase, weight_averaging=0.9)
+    assert not compiled
+    states = StateFolder(tmp_path)
+    changes: dict[str, Any] = {"compile": True, "on_out_of_memory": "split", "weight_averaging": 0.9}
+    found, other, _ = _train(prepared_folder, classes, phase, states=states, **changes)
+    assert compiled == [found]
+    assert other.history[0]["train_loss"] == pytest.approx(report.history[0]["train_loss"], rel=1e-5)
+    saved = states.load()
+    assert saved is not None
+    for name, value in expected.state_dict().items():
+        torch.testing.assert_close(saved["model"][name], value, atol=1e-5, rtol=1e-4)
+    _, again, _ = _train(prepared_folder, classes, _phase(epochs=2), states=states, **changes)
+    assert again.resumed == 1
+    assert again.history[0] == other.history[0]

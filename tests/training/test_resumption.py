@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,7 +19,7 @@ from aerofuse.data.labels import ClassLists
 from aerofuse.training import state_folder
 from aerofuse.training.interruption import InterruptedTraining
 from aerofuse.training.state_folder import StateFolder
-from tests.training.small_training import SmallTraining, digest
+from tests.training.small_training import SmallTraining, digest, weights
 
 UPDATES = 6  # three an epoch
 
@@ -60,6 +61,35 @@ def test_killed_before_any_update(
     assert report.resumed == (update >= 2)  # the first state is that after two updates
     repeated = UPDATES - update - len(made)
     assert -2 < repeated <= 0  # of what was made before, one update at most was made again
+
+
+EVERYTHING = {
+    "weight_averaging": 0.9,
+    "layer_decay": 0.8,
+    "label_smoothing": 0.1,
+    "mixing": {"probability": 0.7, "mixup": 0.2, "cutmix": 1.0},
+    "class_balance": "loss",
+    "augmentation": {
+        "horizontal_flip": True,
+        "color_jitter": 0.2,
+        "strong": {"probability": 0.5, "smallest_crop": 0.5, "operations": 2, "magnitude": 0.5},
+    },
+}
+
+
+@pytest.mark.parametrize("update", [1, 3, 5])
+def test_with_everything_switched_on(
+    update: int, prepared_folder: Path, classes: ClassLists, states: StateFolder
+) -> None:
+    whole = SmallTraining(prepared_folder, classes, params=EVERYTHING)
+    expected = digest(*whole.run())
+    with pytest.raises(Killed):
+        SmallTraining(prepared_folder, classes, states, _killed_at(update), params=EVERYTHING).run()
+    np.random.seed(99)
+    again = SmallTraining(prepared_folder, classes, states, params=EVERYTHING)
+    model, report = again.run()
+    assert digest(model, report) == expected
+    assert again.judged[-1] == whole.judged[-1] != weights(model)
 
 
 @pytest.mark.parametrize("epoch", [1, 2])

@@ -10,17 +10,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from ruamel.yaml import YAML
 
 from aerofuse.backbones.weights import BUNDLED_FOLDER, BackboneParams, WeightParams, prepare_weights
+from aerofuse.common.files import load_weights
 from aerofuse.common.hardware import DeviceMemory
 from aerofuse.common.params import PARAMS_FILE, load_section, read_params_file
 from aerofuse.comparison.times import MemoryRecord, TrainingTimes
+from aerofuse.data.dataset import PreparedSplit, make_loader
+from aerofuse.data.labels import ClassLists
 from aerofuse.metrics.calibration import LEAST_TEMPERATURE, MOST_TEMPERATURE
-from aerofuse.models.files import read_record
+from aerofuse.metrics.collect import collect_outputs
+from aerofuse.metrics.metrics import compute_metrics, validation_score
+from aerofuse.models.files import load_model, read_record
 from aerofuse.training import step_memory
 from aerofuse.training.phases import PRETRAINED_FOLDER
-from aerofuse.training.stage import RESUME_FOLDER, train_stage
+from aerofuse.training.stage import PREPARED_FOLDER, RESUME_FOLDER, train_stage
 from tests.imports import ROOT
 
 pytestmark = pytest.mark.slow
@@ -97,10 +103,44 @@ def test_a_stage_that_is_run_again_goes_on_from_its_state(root: Path, caplog: py
 
 def test_a_changed_parameter_finds_no_state(root: Path) -> None:
     train_stage("train_multi_task")
-    yaml = YAML()
-    params = yaml.load((root / PARAMS_FILE).read_text(encoding="utf-8"))
-    params["recipes"]["quick"]["train_multi_task"]["learning_rate"] = 1e-4
-    with (root / PARAMS_FILE).open("w", encoding="utf-8") as file:
-        yaml.dump(params, file)
+    change(root, train_multi_task={"learning_rate": 1e-4})
     assert train_stage("train_multi_task").resumed == 0
     assert len(list((root / RESUME_FOLDER / "train_multi_task").iterdir())) == 1  # the first one has ended
+
+
+def test_phase_a_sees_each_photo_once_and_keeps_the_whole_hybrid(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    change(root, train_stage_a={"epochs": 3})
+    report = train_stage("train_stage_a")
+    assert "the frozen backbones see 96 photos 2 times" in caplog.text
+    assert report.images == 3 * 96
+    times = TrainingTimes.read(root / "reports/times/train_stage_a.json")
+    assert 0 < times.seconds_seeing_photos < times.seconds
+    # Whoever loads the model and looks at photos finds what was found by features.
+    model, record = load_model(root / "models/stage_a")
+    classes = ClassLists.load(PREPARED_FOLDER)
+    photos = make_loader(PreparedSplit(PREPARED_FOLDER / "validation.arrow", classes), batch_size=8, num_workers=0)
+    metrics = dict(compute_metrics(*collect_outputs(model, photos, Accelerator(cpu=True))))
+    assert record.validation["score"] == pytest.approx(validation_score(metrics), abs=1e-4)
+    assert record.epoch == report.best_epoch
+    pretrained = load_weights(PRETRAINED_FOLDER / "transformer.safetensors")
+    for name, value in model.backbones()["transformer"].model.state_dict().items():
+        assert torch.equal(value, pretrained[name].float()), name
+
+    caplog.clear()
+    change(root, train_stage_a={"learning_rate": 1e-4})
+    assert train_stage("train_stage_a").resumed == 0
+    assert "the frozen backbones see" not in caplog.text
+    assert TrainingTimes.read(root / "reports/times/train_stage_a.json").seconds_seeing_photos == pytest.approx(
+        times.seconds_seeing_photos
+    )
+
+
+def change(root: Path, **sections: dict[str, object]) -> None:
+    """Change sections of the recipe `quick`."""
+    yaml = YAML()
+    params = yaml.load((root / PARAMS_FILE).read_text(encoding="utf-8"))
+    for name, values in sections.items():
+        params["recipes"]["quick"][name] |= values
+    with (root / PARAMS_FILE).open("w", encoding="utf-8") as file:
+        yaml.dump(params, file)

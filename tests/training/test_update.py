@@ -70,3 +70,22 @@ def test_the_sum_is_by_the_weights() -> None:
 def test_half_precision_outputs_are_judged_in_float32() -> None:
     losses = task_losses({"type": OUTPUTS["type"].bfloat16()}, TARGETS)
     assert losses["type"].dtype == torch.float32
+
+
+def test_smoothed_and_shared_labels() -> None:
+    logits, labels = torch.randn(5, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 3, -1, 2, 2])
+    shares = F.one_hot(labels.clamp(min=0), 4).float() * (labels != -1)[:, None]
+    for smoothing in (0.0, 0.2):
+        expected = F.cross_entropy(logits, labels, ignore_index=-1, label_smoothing=smoothing)
+        for targets in (labels, shares):
+            found = task_losses({"type": logits}, {"type": targets}, label_smoothing=smoothing)["type"]
+            torch.testing.assert_close(found, expected)
+
+
+def test_rare_classes_weigh_more() -> None:
+    logits, labels = torch.zeros(4, 2), torch.tensor([0, 0, 0, 1])
+    weights = {"type": torch.tensor([2 / 3, 2.0])}
+    logits.requires_grad_(True)
+    task_losses({"type": logits}, {"type": labels}, class_weights=weights)["type"].backward()
+    assert logits.grad is not None
+    torch.testing.assert_close(logits.grad[:3].sum(0), -logits.grad[3])  # both classes pull alike

@@ -20,7 +20,7 @@ from aerofuse.metrics.collect import collect_outputs
 from aerofuse.metrics.metrics import compute_metrics
 from aerofuse.models.aircraft_model import AircraftModel
 from aerofuse.models.architecture import hybrid_architecture
-from aerofuse.models.files import ModelRecord, save_model
+from aerofuse.models.files import ModelRecord, load_model, save_model
 from aerofuse.training.distributed import whole_weights
 from aerofuse.training.loop import Hooks, train
 from aerofuse.training.params import PhaseParams, TrainingParams
@@ -35,7 +35,9 @@ def main(prepared: Path, output: Path, states: Path, parallelism: str, room: int
     torch.set_num_threads(1)
     set_seed(0)
     params = load_section(TrainingParams, "recipes.{recipe}.training")
-    params = TrainingParams.model_validate(params.model_dump() | {"save_state_every": 3, "parallelism": parallelism})
+    params = TrainingParams.model_validate(
+        params.model_dump() | {"save_state_every": 3, "parallelism": parallelism, "weight_averaging": 0.9}
+    )
     classes = ClassLists.load(prepared)
     # One backbone frozen, one checkpointed: what sharding must not disturb. No dropout: each process draws its own.
     architecture = hybrid_architecture("convnext_thin", "swin_thin", "attention", 0.0, 0.0, 96)
@@ -71,7 +73,8 @@ def main(prepared: Path, output: Path, states: Path, parallelism: str, room: int
         model.parts()["heads"].register_forward_pre_hook(partial(_run_out_of_memory, room))
     phase = PhaseParams(epochs=2, learning_rate=1e-3, batch_size=BATCH_SIZE, accumulation_steps=2)
     report = train(model, loader, phase, params, accelerator, hooks, folder)
-    temperatures = calibrate(folder.best_model, validation, accelerator)
+    accelerator.wait_for_everyone()  # one of them writes the folder
+    temperatures = calibrate(load_model(folder.best_model)[0], validation, accelerator)
     everyones = gather_object([temperatures])
     weights = whole_weights(model)
     if accelerator.is_main_process:

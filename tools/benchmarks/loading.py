@@ -57,7 +57,7 @@ class _Files(Dataset[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:
         image = fit_square(open_photo(self._paths[index], self._side_px).image, self._side_px)
-        return torch.from_numpy(np.ascontiguousarray(self._augment(image, (0, index)).transpose(2, 0, 1)))
+        return torch.from_numpy(np.ascontiguousarray(self._augment(image, (0, index)).image.transpose(2, 0, 1)))
 
 
 def _image_folder(root: Path, side_px: int) -> Dataset[Any]:

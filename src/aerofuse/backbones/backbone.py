@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from aerofuse.backbones.chains import keep_calls
 from aerofuse.backbones.families import FAMILIES, TIMM_WEIGHT_SETTINGS, family_of
+from aerofuse.backbones.layout import Layout
 from aerofuse.checkpointing.chain import Unit
 from aerofuse.planning.checkpointed import CheckpointedChain
+
+
+class Features(NamedTuple):
+    """What a backbone finds in images: one vector each, `[B, D]`, and the map `[B, C, H, W]` that it was pooled from.
+
+    There is a map only where the backbone was asked for it.
+    """
+
+    pooled: Tensor
+    map: Tensor | None = None
 
 
 class Backbone(CheckpointedChain):
@@ -28,6 +39,7 @@ class Backbone(CheckpointedChain):
         self.variant = variant
         self.family = family_of(variant)
         self.model = model
+        self._gives_map = False
 
     @property
     def num_features(self) -> int:
@@ -35,21 +47,48 @@ class Backbone(CheckpointedChain):
         # Where a hidden layer stands between pooling and classifier, the features are its outputs.
         return int(getattr(self.model, "head_hidden_size", None) or self.model.num_features)  # type: ignore[arg-type]
 
+    @property
+    def map_channels(self) -> int:
+        """Return the number of channels of the map."""
+        return int(self.model.num_features)  # type: ignore[arg-type]
+
+    def give_map(self, gives_map: bool = True) -> None:
+        """Return `Features` with a map from now on, and no longer the vectors alone.
+
+        The chain then ends before the head, so that the map is there whatever is computed again. Raises `ValueError`
+        for a backbone whose head is no unit of its own, or that takes clips.
+        """
+        if gives_map and (FAMILIES[self.family].input_dims != 4 or self._units()[-1].name != _HEAD):
+            raise ValueError(f"{self.variant} has no map: it takes clips, or its head is called from elsewhere")
+        self._gives_map = gives_map
+
     def chain(self) -> tuple[Unit, ...]:
-        """Return the network's units in order; their composition is its forward pass.
+        """Return the network's units in order; their composition is its forward pass, but for the head over a map.
 
         Read anew each time, so that a copy of this backbone has a chain of its own modules.
         """
+        return self._units()[:-1] if self._gives_map else self._units()
+
+    def _units(self) -> tuple[Unit, ...]:
         try:
             units = tuple(FAMILIES[self.family].read_chain(self.model))
         except AttributeError:  # of a stage or block that somebody put in place of the library's
             return (Unit.of("model", self.model),)
         return tuple(keep_calls(self.model, units))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the features. Raises `ValueError` for inputs of another number of dimensions."""
+    def forward(self, images: Tensor) -> Tensor | Features:
+        """Return the vectors `[B, num_features]`, or with `give_map` these and the map.
+
+        Raises `ValueError` for inputs of another number of dimensions.
+        """
         self._check(images)
-        return self.run_chain(images)
+        return self.finish(self.run_chain(images))
+
+    def finish(self, outputs: Tensor) -> Tensor | Features:
+        """Return what `forward` returns, from the output of the chain."""
+        if not self._gives_map:
+            return outputs
+        return Features(self._units()[-1].run(outputs), Layout(self.family, self.model).to_grid(outputs)[0])
 
     def _check(self, images: Tensor) -> None:
         wanted = FAMILIES[self.family].input_dims
@@ -58,6 +97,7 @@ class Backbone(CheckpointedChain):
             raise ValueError(f"{self.variant} takes {shape}, not {list(images.shape)}")
 
 
+_HEAD = "head"  # the last unit of every family: it pools
 _SETTINGS = ("pretrained", "image_size_px", "drop_path", "dropout")
 
 

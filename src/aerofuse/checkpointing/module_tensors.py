@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aerofuse.checkpointing.operations import LOOKED_THROUGH, REPEATABLE, tensors_of, written_over
+from aerofuse.checkpointing.operations import LOOKED_THROUGH, REPEATABLE, written_over
 from aerofuse.checkpointing.snapshot import running_statistics
+from aerofuse.memory.fake import tensors_of
 from aerofuse.memory.torch_private import is_share
 
 # They write over none of their arguments, unless they are told to.

@@ -6,13 +6,14 @@ import functools
 import inspect
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from aerofuse.memory.fake import tensors_of
 from aerofuse.memory.torch_private import all_modes_off
 
 # Cheap: time in proportion to the bytes moved, and a result about as large as the input. Pooling and other
@@ -50,15 +51,6 @@ class CallNames:
         """Return the name of a call of the function of that name."""
         self._counts[function] += 1
         return f"{function}.{self._counts[function] - 1}"
-
-
-def tensors_of(arguments: Iterable[Any]) -> Iterator[Tensor]:
-    """Yield the tensors among arguments, and in lists of them."""
-    for argument in arguments:
-        if isinstance(argument, Tensor):
-            yield argument
-        elif isinstance(argument, (list, tuple)):
-            yield from tensors_of(argument)
 
 
 def written_over(func: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any]) -> list[Tensor]:

@@ -23,12 +23,12 @@ from aerofuse.checkpointing.operations import (
     replay_batch_norm,
     stack_shape,
     stacked_factors,
-    tensors_of,
     written_over,
 )
 from aerofuse.checkpointing.recompute_graph import RecomputeGraph
 from aerofuse.checkpointing.recompute_nodes import RecomputeNode, layout_of
 from aerofuse.checkpointing.snapshot import Autocast, RandomState
+from aerofuse.memory.fake import tensors_of
 
 # From the name of a call and the function that makes its result again, the function to use.
 Watch = Callable[[str, Callable[..., Tensor]], Callable[..., Tensor]]

@@ -35,13 +35,17 @@ class EvaluationTimes:
 class TrainingTimes:
     """`reports/times/<training stage>.json`; `images` are counted once per epoch.
 
+    `views` is how often the backbones saw each photo: once per epoch, or less where heads learned from features.
     `peak_memory_bytes` is the peak of the allocator of a GPU, None where there was none. `seconds_saving_state` is not
-    part of `seconds`; `resumed` says how often the training went on after it had been stopped. The file's further
+    part of `seconds`. `seconds_seeing_photos` is: in these, frozen backbones saw each photo a few times, and heads then
+    learned from features. `resumed` says how often the training went on after it had been stopped. The file's further
     part, `memory`, is a `MemoryRecord`.
     """
 
     seconds: float
+    seconds_seeing_photos: float
     epochs: int
+    views: int
     images: int
     images_per_second: float
     device: str
@@ -57,18 +61,27 @@ class TrainingTimes:
         content = _read(path, names, optional=_MEMORY)
         return cls(**{name: content[name] for name in names})
 
+    @property
+    def images_seen(self) -> float:
+        """Return how many images the backbones saw."""
+        return self.images * self.views / self.epochs
+
     @classmethod
     def total(cls, phases: Sequence[TrainingTimes]) -> Self:
-        """Return several phases of one model as one training; peak and `busy_elsewhere` are their highest."""
-        images = sum(phase.images for phase in phases)
+        """Return several phases of one model as one training; peak and `busy_elsewhere` are their highest.
+
+        Its images per second are those that the backbones saw.
+        """
         # Not images / seconds: a stage's speed leaves out what it does besides training, such as validation.
         training_seconds = sum(phase.images / phase.images_per_second for phase in phases)
         peaks = [phase.peak_memory_bytes for phase in phases if phase.peak_memory_bytes is not None]
         return cls(
             seconds=sum(phase.seconds for phase in phases),
+            seconds_seeing_photos=sum(phase.seconds_seeing_photos for phase in phases),
             epochs=sum(phase.epochs for phase in phases),
-            images=images,
-            images_per_second=images / training_seconds,
+            views=sum(phase.views for phase in phases),
+            images=sum(phase.images for phase in phases),
+            images_per_second=sum(phase.images_seen for phase in phases) / training_seconds,
             device=", ".join(dict.fromkeys(phase.device for phase in phases)),
             busy_elsewhere=max(phase.busy_elsewhere for phase in phases),
             peak_memory_bytes=max(peaks, default=None),

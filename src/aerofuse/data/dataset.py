@@ -18,13 +18,22 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from aerofuse.data.labels import TASKS, ClassLists, make_targets
+from aerofuse.data.labels import CLASSIFICATION_TASKS, MISSING_CLASS, REGRESSION_TASKS, TASKS, ClassLists, make_targets
 from aerofuse.data.store import LABEL_COLUMNS, decode_image, open_table
 
 Image = npt.NDArray[np.uint8]
 Sample = tuple[Tensor, dict[str, Tensor]]
+
+
+class Augmented(NamedTuple):
+    """An augmented image, and whether its labels of clarity and block are still true."""
+
+    image: Image
+    labels_are_true: bool = True
+
+
 # From an image and the numbers that decide how it is augmented: see `make_augmentation`.
-Augmentation = Callable[[Image, Sequence[int]], Image]
+Augmentation = Callable[[Image, Sequence[int]], Augmented]
 
 _MOST_WORKERS = 256
 _NOTHING = -1  # a worker that waits reads no photo
@@ -47,11 +56,12 @@ class PreparedSplit(Dataset[Sample]):
     """
 
     def __init__(self, path: Path, classes: ClassLists, augment: Augmentation | None = None) -> None:
-        self._path = path
+        self.path = path
         self._table = open_table(path)
         self._augment = augment
         # In memory that worker processes share: a worker that dies can no longer say what it was reading.
         self._reading = torch.full((_MOST_WORKERS,), _NOTHING).share_memory_()
+        self.classes = classes
         rows = self._table.select(list(LABEL_COLUMNS)).to_pylist()
         self.labels = pd.DataFrame(rows, columns=list(LABEL_COLUMNS))
         self._targets = [make_targets(row, classes) for row in rows]
@@ -65,6 +75,28 @@ class PreparedSplit(Dataset[Sample]):
         """The tasks that at least one photo has a label of."""
         columns = {"type": "typename", "airline": "airlinename"}
         return tuple(task for task in TASKS if self.labels[columns.get(task, task)].notna().any())
+
+    def class_weights(self) -> dict[str, Tensor]:
+        """Return for each classification task the weight of each class, float32 `[C]`.
+
+        It is the inverse of how often the class occurs; over the labelled photos the weights are 1 on average.
+        """
+        weights = {}
+        for task, names in zip(CLASSIFICATION_TASKS, (self.classes.types, self.classes.airlines), strict=True):
+            labels = torch.stack([targets[task] for targets in self._targets])
+            counts = torch.bincount(labels[labels != MISSING_CLASS], minlength=len(names)).float()
+            shares = counts.sum() / (counts * (counts > 0).sum())
+            weights[task] = torch.where(counts > 0, shares, 0.0)
+        return weights
+
+    def draw_weights(self) -> Tensor:
+        """Return how often each photo is drawn where all types are to be drawn alike, `[N]`.
+
+        A photo without a type is drawn as often as one on average.
+        """
+        weights = self.class_weights()["type"]
+        types = torch.stack([targets["type"] for targets in self._targets])
+        return torch.where(types == MISSING_CLASS, 1.0, weights[types.clamp(min=0)])
 
     def image(self, index: int) -> Image:
         """Return one image as it is stored: RGB `[H, W, 3]`."""
@@ -84,12 +116,14 @@ class PreparedSplit(Dataset[Sample]):
         if worker is not None:
             self._reading[worker.id] = draw.photo
         try:
-            image = self.image(draw.photo)
+            image, labels_are_true = Augmented(self.image(draw.photo))
             if self._augment is not None:
-                image = self._augment(image, (draw.epoch, draw.photo))
+                image, labels_are_true = self._augment(image, (draw.epoch, draw.photo))
         except Exception as error:
-            raise RuntimeError(f"{self._path}: photo {self.name(draw.photo)} cannot be read: {error!r}") from error
+            raise RuntimeError(f"{self.path}: photo {self.name(draw.photo)} cannot be read: {error!r}") from error
         targets = self._no_targets if draw.is_filler else self._targets[draw.photo]
+        if not labels_are_true:
+            targets = targets | {task: self._no_targets[task] for task in REGRESSION_TASKS}
         if worker is not None:
             self._reading[worker.id] = _NOTHING
         return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), targets
@@ -100,7 +134,7 @@ class PreparedSplit(Dataset[Sample]):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._table = open_table(self._path)
+        self._table = open_table(self.path)
 
 
 def make_loader(split: PreparedSplit, *, batch_size: int, num_workers: int) -> DataLoader[Sample]:
@@ -123,10 +157,14 @@ class TrainingLoader:
         seed: int,
         rank: int = 0,
         num_processes: int = 1,
+        balanced: bool = False,
     ) -> None:
         self.batch_size = batch_size
-        self._split = split
-        self._batches = EpochBatches(len(split), batch_size, seed, rank=rank, num_processes=num_processes)
+        self.split = split
+        weights = split.draw_weights() if balanced else None
+        self._batches = EpochBatches(
+            len(split), batch_size, seed, rank=rank, num_processes=num_processes, weights=weights
+        )
         self._loader = DataLoader(split, batch_sampler=self._batches, **_reading_with(num_workers))
 
     def __len__(self) -> int:
@@ -135,7 +173,7 @@ class TrainingLoader:
 
     def images(self, batch: int) -> int:
         """Return the number of images in one batch, of all processes together."""
-        return min(self.batch_size, len(self._split) - batch * self.batch_size)
+        return min(self.batch_size, len(self.split) - batch * self.batch_size)
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Sample]:
         """Load the batches of an epoch, which counts from 1, without the `first` of them.
@@ -148,7 +186,7 @@ class TrainingLoader:
         except RuntimeError as error:
             if not str(error).startswith("DataLoader worker (pid"):
                 raise  # an error that names its cause
-            names = ", ".join(self._split.being_read()) or "nothing"
+            names = ", ".join(self.split.being_read()) or "nothing"
             raise ChildProcessError(
                 f"a process that loads photos died while it was reading {names}: {error}; where the system killed it "
                 "for memory, set training.num_workers lower"
@@ -158,18 +196,28 @@ class TrainingLoader:
         """Return the file names of this process's part of one batch."""
         self._batches.go_to(epoch, batch)
         draws = next(iter(self._batches))
-        return [self._split.name(draw.photo) for draw in draws if not draw.is_filler]
+        return [self.split.name(draw.photo) for draw in draws if not draw.is_filler]
 
 
 class EpochBatches(Sampler[list[Draw]]):
     """The batches of an epoch, or one process's part of each, in an order that depends on seed and epoch.
 
     The last batch may be smaller. All parts of a batch are equally long: fillers complete them. `go_to` says where
-    the next iteration starts.
+    the next iteration starts. With `weights` `[num_samples]` an epoch has as many photos, drawn with replacement.
     """
 
-    def __init__(self, num_samples: int, batch_size: int, seed: int, *, rank: int = 0, num_processes: int = 1) -> None:
+    def __init__(
+        self,
+        num_samples: int,
+        batch_size: int,
+        seed: int,
+        *,
+        rank: int = 0,
+        num_processes: int = 1,
+        weights: Tensor | None = None,
+    ) -> None:
         self._num_samples, self._batch_size, self._seed = num_samples, batch_size, seed
+        self._weights = weights
         self._rank, self._num_processes = rank, num_processes
         self.go_to(epoch=1)
 
@@ -184,7 +232,10 @@ class EpochBatches(Sampler[list[Draw]]):
     def __iter__(self) -> Iterator[list[Draw]]:
         epoch, first = self._epoch, self._first
         generator = torch.Generator().manual_seed(derive_seed(self._seed, epoch))
-        order = torch.randperm(self._num_samples, generator=generator).tolist()
+        if self._weights is None:
+            order = torch.randperm(self._num_samples, generator=generator).tolist()
+        else:
+            order = torch.multinomial(self._weights, self._num_samples, replacement=True, generator=generator).tolist()
         for number in range(first, len(self)):
             batch = order[number * self._batch_size : (number + 1) * self._batch_size]
             mine = [Draw(photo, epoch) for photo in batch[self._rank :: self._num_processes]]

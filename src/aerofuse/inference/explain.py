@@ -20,7 +20,8 @@ import torch
 from captum.attr import LayerAttribution, LayerGradientXActivation
 from torch import Tensor, nn
 
-from aerofuse.backbones.backbone import Backbone
+from aerofuse.backbones.backbone import Features
+from aerofuse.backbones.layout import Layout
 from aerofuse.checkpointing.chain import Unit, run_units
 from aerofuse.data.labels import CLASSIFICATION_TASKS
 from aerofuse.models.aircraft_model import AircraftModel, evaluation_mode
@@ -76,7 +77,7 @@ def explain(model: AircraftModel, image: Tensor, class_index: int | None = None,
     with evaluation_mode(model), torch.enable_grad():
         normalised = model.get_submodule("normalise")(images)
         with torch.no_grad():
-            features = {name: backbone(normalised) for name, backbone in model.backbones().items()}
+            features = {name: _features(backbone(normalised)) for name, backbone in model.backbones().items()}
             answers = _answers(model, features)
         if task not in answers:
             raise ValueError(f"this model does not answer {task!r}; it has heads for {', '.join(answers)}")
@@ -93,10 +94,14 @@ def explain(model: AircraftModel, image: Tensor, class_index: int | None = None,
         return Explanation(task, chosen, maps, shares)
 
 
-def _answers(model: AircraftModel, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the heads' answers to the pooled features of the branches, `[B, D]` each."""
+def _features(output: Tensor | Features) -> Features:
+    return output if isinstance(output, Features) else Features(output)
+
+
+def _answers(model: AircraftModel, features: Mapping[str, Features]) -> dict[str, Tensor]:
+    """Return the heads' answers to the features of the branches."""
     parts = model.parts()
-    fused = parts["fusion"](*features.values()) if "fusion" in parts else next(iter(features.values()))
+    fused = parts["fusion"](*features.values()) if "fusion" in parts else next(iter(features.values())).pooled
     answers: dict[str, Tensor] = parts["heads"](fused)
     return answers
 
@@ -120,58 +125,26 @@ class _PathThrough(nn.Module):
     """
 
     def __init__(
-        self, model: AircraftModel, branch: str, normalised: Tensor, features: Mapping[str, Tensor], task: str
+        self, model: AircraftModel, branch: str, normalised: Tensor, features: Mapping[str, Features], task: str
     ) -> None:
         super().__init__()
         self.probe = nn.Identity()
         self._model, self._branch, self._features, self._task = model, branch, dict(features), task
         backbone = model.backbones()[branch]
+        self._finish = backbone.finish
         self._units = backbone.chain()
-        self._layout = _Layout(backbone)
+        self._layout = Layout(backbone.family, backbone.model)
         self._at = _probed_unit(self._units, self._layout, normalised, backbone.variant)
 
     def forward(self, normalised: Tensor) -> Tensor:
         before = run_units(self._units[: self._at], normalised)
         grid, rest = self._layout.to_grid(before)
         after = self._layout.from_grid(self.probe(grid), rest)
-        pooled = run_units(self._units[self._at :], after)
-        return _answers(self._model, self._features | {self._branch: pooled})[self._task]
+        found = _features(self._finish(run_units(self._units[self._at :], after)))
+        return _answers(self._model, self._features | {self._branch: found})[self._task]
 
 
-class _Layout:
-    """A family's layout of features: `[B, C, H, W]`, Swin `[B, H, W, C]`, ViT `[B, N, C]`, class token first."""
-
-    def __init__(self, backbone: Backbone) -> None:
-        self._channels_last = backbone.family == "swin"
-        self._prefix = int(getattr(backbone.model, "num_prefix_tokens", 0))
-
-    def cells(self, features: Tensor) -> int:
-        """Return the side of the grid in cells, 0 where there is no square grid."""
-        if features.ndim == 3:
-            side = round((features.shape[1] - self._prefix) ** 0.5)
-            return side if side**2 == features.shape[1] - self._prefix else 0
-        if features.ndim != 4:
-            return 0
-        height, width = features.shape[1:3] if self._channels_last else features.shape[2:4]
-        return int(height) if height == width else 0
-
-    def to_grid(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the features as `[B, C, H, W]`, and the class tokens, which are no place of the image."""
-        if features.ndim == 3:
-            side = self.cells(features)
-            places = features[:, self._prefix :].transpose(1, 2).unflatten(2, (side, side))
-            return places, features[:, : self._prefix]
-        grid = features.permute(0, 3, 1, 2) if self._channels_last else features
-        return grid, features[:, :0]
-
-    def from_grid(self, grid: Tensor, rest: Tensor) -> Tensor:
-        """Return the features in the family's own layout."""
-        if rest.ndim == 3:
-            return torch.cat([rest, grid.flatten(2).transpose(1, 2)], dim=1)
-        return grid.permute(0, 2, 3, 1) if self._channels_last else grid
-
-
-def _probed_unit(units: tuple[Unit, ...], layout: _Layout, normalised: Tensor, variant: str) -> int:
+def _probed_unit(units: tuple[Unit, ...], layout: Layout, normalised: Tensor, variant: str) -> int:
     """Return the last block whose input has `_LEAST_CELLS` a side; in a coarser network, that with the finest grid."""
     sides: dict[int, int] = {}
     with torch.no_grad():
@@ -187,17 +160,23 @@ def _probed_unit(units: tuple[Unit, ...], layout: _Layout, normalised: Tensor, v
 
 
 def _branch_shares(
-    model: AircraftModel, features: Mapping[str, Tensor], task: str, class_index: int | None
+    model: AircraftModel, features: Mapping[str, Features], task: str, class_index: int | None
 ) -> BranchShares:
     fusion = model.parts()["fusion"]
     if isinstance(fusion, AttentionFusion):
         with torch.no_grad():
             weights = fusion.branch_weights(*features.values())[0].tolist()
         return BranchShares("attention weight", dict(zip(features, weights, strict=True)))
-    inputs = {name: vector.detach().requires_grad_() for name, vector in features.items()}
+    inputs = {
+        name: Features._make(value if value is None else value.detach().requires_grad_() for value in found)
+        for name, found in features.items()
+    }
     answer = _answers(model, inputs)[task][0]
     # The mean is left out: the same amount on every logit changes no answer.
     aim = answer if class_index is None else answer[class_index] - answer.mean()
-    gradients = torch.autograd.grad(aim, list(inputs.values()))
-    values = (float((gradient * features[name]).sum()) for name, gradient in zip(inputs, gradients, strict=True))
-    return BranchShares("gradient x input", dict(zip(inputs, values, strict=True)))
+    shares = {}
+    for name, found in inputs.items():
+        read = [value for value in found if value is not None]
+        gradients = torch.autograd.grad(aim, read, retain_graph=True)
+        shares[name] = sum(float((gradient * value).sum()) for gradient, value in zip(gradients, read, strict=True))
+    return BranchShares("gradient x input", shares)

@@ -188,7 +188,7 @@ def _what_is_known(func: Any, args: Sequence[Any], results: Any) -> _Fresh | _Kn
     if not isinstance(results, (FakeTensor, tuple)):
         return _Known.NOTHING
     layouts: list[_Layout | None] = []
-    storages = {argument.untyped_storage()._cdata for argument in _tensors(args)}
+    storages = {argument.untyped_storage()._cdata for argument in tensors_of(args)}
     for result in results if isinstance(results, tuple) else (results,):
         if result is None:
             layouts.append(None)
@@ -207,9 +207,10 @@ def _owns_its_memory(tensor: Tensor, others: Collection[int]) -> bool:
     return storage._cdata not in others and storage.nbytes() == num_elements * tensor.element_size()
 
 
-def _tensors(arguments: Iterable[Any]) -> Iterator[Tensor]:
+def tensors_of(arguments: Iterable[Any]) -> Iterator[Tensor]:
+    """Yield the tensors among the arguments of a call, and in lists of them."""
     for argument in arguments:
         if isinstance(argument, Tensor):
             yield argument
         elif isinstance(argument, (list, tuple)):
-            yield from _tensors(argument)
+            yield from tensors_of(argument)

@@ -18,6 +18,7 @@ ensure_torchvision_imports()  # torchmetrics imports torchvision
 from torchmetrics.functional import mean_squared_error, pearson_corrcoef, spearman_corrcoef  # noqa: E402
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score  # noqa: E402
 
+SHARP = 0.9  # clarity of photos that are easy for a person
 # The terms of the validation score, as metric: (weight, whether smaller is better).
 _SCORE_TERMS = {
     "type_top1": (0.5, False),
@@ -36,7 +37,8 @@ def compute_metrics(outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]
     Yields `{task}_labelled`, the number of labelled samples, and where it is not 0: `type_top1`, `type_top5`
     (top-k with k = min(5, C)), `type_macro_f1` (over the classes seen or predicted), `airline_top1`, and
     `{clarity,block}_{mae,rmse,plcc,srcc}` (PLCC: Pearson's, SRCC: Spearman's correlation). A correlation is
-    undefined where the predictions or the labels are constant; it is then left out, and never given as 0.
+    undefined where the predictions or the labels are constant; it is then left out, and never given as 0. Of the
+    samples whose clarity is above `SHARP`, yields `sharp_labelled` and `sharp_type_top1`.
 
     Raises `ValueError` where a task is unknown, has not as many targets, or predicts NaN or infinity.
     """
@@ -51,6 +53,8 @@ def compute_metrics(outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]
         if len(labels) > 0:
             metrics = _classification if task in CLASSIFICATION_TASKS else _regression
             yield from metrics(task, predictions, labels)
+    if "type" in outputs and "clarity" in targets:
+        yield from _sharp(outputs["type"], targets["type"], targets["clarity"])
 
 
 def validation_score(metrics: Mapping[str, float]) -> float:
@@ -95,6 +99,13 @@ def _labelled(task: str, predictions: Tensor, targets: Mapping[str, Tensor]) -> 
     labels = targets[task]
     known = labels != MISSING_CLASS if task in CLASSIFICATION_TASKS else ~torch.isnan(labels)
     return predictions[known], labels[known]
+
+
+def _sharp(logits: Tensor, types: Tensor, clarity: Tensor) -> Iterator[tuple[str, float]]:
+    known = (types != MISSING_CLASS) & (clarity > SHARP)  # which NaN is not
+    if known.any():
+        yield "sharp_labelled", int(known.sum())
+        yield "sharp_type_top1", float((logits[known].argmax(1) == types[known]).double().mean())
 
 
 def _classification(task: str, logits: Tensor, labels: Tensor) -> Iterator[tuple[str, float]]:

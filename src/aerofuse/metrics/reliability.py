@@ -1,4 +1,4 @@
-"""Reliability of confidences: the share of right answers in each bin of confidence."""
+"""The share of right answers in each bin of confidence, which says how reliable that is, and in each of clarity."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from aerofuse.data.labels import CLASSIFICATION_TASKS
 
 BINS = 15  # of equal width, as in Guo and others, 2017 (arXiv 1706.04599)
 AFTER, BEFORE = "calibrated", "before calibration"
+_CLARITY_BINS = 10
 
 
-def bin_numbers(confidence: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
+def bin_numbers(confidence: npt.NDArray[np.floating], bins: int = BINS) -> npt.NDArray[np.int64]:
     """Return the bin of each confidence in 0..1, `[N]`; a confidence on a border is in the upper bin.
 
     torchmetrics does the same.
     """
-    return np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
+    return np.minimum((confidence * bins).astype(np.int64), bins - 1)
 
 
 def reliability_bins(predictions: pd.DataFrame, task: str) -> pd.DataFrame:
@@ -29,7 +30,7 @@ def reliability_bins(predictions: pd.DataFrame, task: str) -> pd.DataFrame:
     22, 1927). Bins without images are left out.
     """
     known = predictions[predictions[task].notna()]
-    right = (known[task] == known[f"{task}_predicted"]).to_numpy(dtype=np.float64)
+    right = _right(known, task)
     parts = []
     for kind, suffix in ((AFTER, ""), (BEFORE, "_uncalibrated")):
         confidence = known[f"{task}_confidence{suffix}"].to_numpy(dtype=np.float64)
@@ -40,6 +41,26 @@ def reliability_bins(predictions: pd.DataFrame, task: str) -> pd.DataFrame:
         means["low"], means["high"] = _wilson(means["accuracy"].to_numpy(), means["images"].to_numpy())
         parts.append(means.reset_index(drop=True).assign(kind=kind))
     return pd.concat(parts, ignore_index=True)
+
+
+def accuracy_by_clarity(predictions: pd.DataFrame, clarity: pd.Series) -> pd.DataFrame:
+    """Return a row per tenth of clarity, `clarity` its middle: `images`, and as above `accuracy` with its interval.
+
+    It is the accuracy of the type. `clarity` `[N]` is that of the images of the table, whose model may know none. Only
+    images with both labels count; tenths without any are left out.
+    """
+    labelled = (predictions["type"].notna() & clarity.notna().to_numpy()).to_numpy()
+    known = predictions[labelled]
+    number = bin_numbers(clarity[labelled].to_numpy(dtype=np.float64), _CLARITY_BINS)
+    table = pd.DataFrame({"bin": number, "accuracy": _right(known, "type")}).groupby("bin")
+    means = table.agg(images=("accuracy", "size"), accuracy=("accuracy", "mean")).reset_index()
+    means["clarity"] = (means["bin"] + 0.5) / _CLARITY_BINS
+    means["low"], means["high"] = _wilson(means["accuracy"].to_numpy(), means["images"].to_numpy())
+    return means.drop(columns="bin")
+
+
+def _right(known: pd.DataFrame, task: str) -> npt.NDArray[np.float64]:
+    return np.asarray(known[task] == known[f"{task}_predicted"], dtype=np.float64)
 
 
 def _wilson(shares: npt.NDArray[np.float64], images: npt.NDArray[np.int64]) -> tuple[list[float], list[float]]:

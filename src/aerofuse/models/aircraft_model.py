@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ class AircraftModel(Checkpointed, ABC):
 
     def __init__(self) -> None:
         super().__init__()
+        self.sees_mirrored = False
         self._frozen: frozenset[str] = frozenset()
 
     @abstractmethod
@@ -39,7 +40,18 @@ class AircraftModel(Checkpointed, ABC):
         """Return the features `[B, D]` that the heads read."""
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the outputs; in evaluation, with `sees_mirrored`, their mean over the images and their mirror images.
+
+        It is part of the model, so that whoever validates, predicts or exports does the same.
+        """
         self.follow_budget(images)
+        outputs = self._outputs(images)
+        if not self.sees_mirrored or self.training:
+            return outputs
+        mirrored = self._outputs(images.flip(-1))
+        return {task: (output + mirrored[task]) / 2 for task, output in outputs.items()}
+
+    def _outputs(self, images: Tensor) -> dict[str, Tensor]:
         outputs: dict[str, Tensor] = self.parts()["heads"](self.get_features(images))
         return outputs
 
@@ -66,11 +78,10 @@ class AircraftModel(Checkpointed, ABC):
                 self.parts()[name].eval()
         return self
 
-    def run_part(self, name: str, *inputs: Tensor) -> Tensor:
+    def run_part(self, name: str, *inputs: Any) -> Any:
         """Return one part's output; a frozen part saves nothing for the backward pass."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and name not in self._frozen):
-            output: Tensor = self.parts()[name](*inputs)
-        return output
+            return self.parts()[name](*inputs)
 
 
 @contextmanager

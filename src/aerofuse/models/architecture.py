@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from aerofuse.backbones.backbone import Backbone, create_backbone
+from aerofuse.backbones.backbone import Backbone, Features, create_backbone
 from aerofuse.data.labels import TASKS, ClassLists
 from aerofuse.models.aircraft_model import AircraftModel, Normalise
-from aerofuse.models.fusion import Fusion, create_fusion
+from aerofuse.models.fusion import BranchSize, Fusion, check_fusion_method, create_fusion
 from aerofuse.models.heads import Heads
 
 
@@ -27,7 +27,8 @@ class BaselineModel(AircraftModel):
         return {"cnn": self.cnn, "heads": self.heads}
 
     def get_features(self, images: Tensor) -> Tensor:
-        return self.run_part("cnn", self.normalise(images))
+        features: Tensor = self.run_part("cnn", self.normalise(images))
+        return features
 
 
 class HybridModel(AircraftModel):
@@ -44,10 +45,20 @@ class HybridModel(AircraftModel):
     def parts(self) -> Mapping[str, nn.Module]:
         return {"cnn": self.cnn, "transformer": self.transformer, "fusion": self.fusion, "heads": self.heads}
 
+    def branch_features(self, images: Tensor) -> dict[str, Features]:
+        """Return the features that each branch finds in uint8 images `[B, 3, H, W]`, the CNN's first."""
+        normalised = self.normalise(images)
+        found = {name: self.run_part(name, normalised) for name in ("cnn", "transformer")}
+        return {name: one if isinstance(one, Features) else Features(one) for name, one in found.items()}
+
     def get_features(self, images: Tensor) -> Tensor:
         """Return the fused features `[B, fusion.num_features]`."""
-        normalised = self.normalise(images)
-        return self.run_part("fusion", self.run_part("cnn", normalised), self.run_part("transformer", normalised))
+        return self.fuse(self.branch_features(images))
+
+    def fuse(self, features: Mapping[str, Features]) -> Tensor:
+        """Return the fused features of those of the branches."""
+        fused: Tensor = self.run_part("fusion", features["cnn"], features["transformer"])
+        return fused
 
 
 @dataclass(frozen=True)
@@ -61,16 +72,23 @@ class Architecture:
     head_dropout: float
     drop_path: float
     image_size_px: int
+    sees_mirrored: bool = False
 
     def build(self, classes: ClassLists) -> AircraftModel:
         """Return the model with random weights. Raises `ValueError` for an unknown backbone, fusion or task."""
+        model = self._build(classes)
+        model.sees_mirrored = self.sees_mirrored
+        return model
+
+    def _build(self, classes: ClassLists) -> AircraftModel:
         if self.transformer is None or self.fusion_method is None:
             cnn = self._backbone(self.cnn)
             return BaselineModel(cnn, Heads(cnn.num_features, classes, self.tasks, self.head_dropout))
-        # An unknown method is refused before anything is loaded.
-        create_fusion(self.fusion_method, 1, 1)
+        check_fusion_method(self.fusion_method)  # before anything is loaded
         cnn, transformer = self._backbone(self.cnn), self._backbone(self.transformer)
-        fusion = create_fusion(self.fusion_method, cnn.num_features, transformer.num_features)
+        fusion = create_fusion(self.fusion_method, BranchSize.of(cnn), BranchSize.of(transformer))
+        for backbone in (cnn, transformer):
+            backbone.give_map(fusion.reads_maps)
         heads = Heads(fusion.num_features, classes, self.tasks, self.head_dropout)
         return HybridModel(cnn, transformer, fusion, heads)
 

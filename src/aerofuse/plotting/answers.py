@@ -11,8 +11,19 @@ import pandas as pd
 
 from aerofuse.data.labels import CLASSIFICATION_TASKS, REGRESSION_TASKS
 from aerofuse.metrics.confusion import confused_pairs, confusion_counts
-from aerofuse.metrics.reliability import mean_over_images, reliability_bins
-from aerofuse.plotting.chart import ON_DEEP, ON_PALE, QUIET, SECOND_PALETTE, Chart, finish, write_picture
+from aerofuse.metrics.reliability import accuracy_by_clarity, mean_over_images, reliability_bins
+from aerofuse.plotting.chart import (
+    MODEL_COLOUR,
+    MODEL_LEGEND,
+    MODEL_SHAPE,
+    ON_DEEP,
+    ON_PALE,
+    QUIET,
+    SECOND_PALETTE,
+    Chart,
+    finish,
+    write_picture,
+)
 from aerofuse.plotting.wording import MODELS, write_value
 
 _POINTS = 3000  # of a scatter plot; more would hide each other
@@ -101,6 +112,47 @@ def confusion_chart(predictions: pd.DataFrame, names: Sequence[str], model: str)
         least_width_px=0 if few else 140 + cell * len(names),
         on_canvas=not few,
     )
+
+
+def clarity_chart(predictions: Mapping[str, pd.DataFrame]) -> Chart | None:
+    """Return the accuracy of the type against how sharp the photos are, of all models; `None` without labels.
+
+    The tables are of the same images in the same order.
+    """
+    clarity = next((table["clarity"] for table in predictions.values() if "clarity" in table), None)
+    if clarity is None:
+        return None
+    parts = [accuracy_by_clarity(table, clarity).assign(model=MODELS[model]) for model, table in predictions.items()]
+    table = pd.concat(parts, ignore_index=True)
+    if table.empty:
+        return None
+    # Beside each other: the intervals would hide each other.
+    table["at"] = table["clarity"] + table["model"].map({name: 0.012 * n for n, name in enumerate(MODELS.values(), -1)})
+    y = alt.Scale(zero=False, nice=True)
+    base = alt.Chart(table.round(4)).encode(
+        x=alt.X("at:Q", scale=alt.Scale(domain=[0, 1]), title="clarity of the photo, 0 blurred, 1 sharp"),
+        color=MODEL_COLOUR,
+        tooltip=[
+            alt.Tooltip("model:N"),
+            alt.Tooltip("clarity:Q", format=".2f"),
+            alt.Tooltip("accuracy:Q", format=".1%", title="type top-1"),
+            alt.Tooltip("images:Q"),
+        ],
+    )
+    accuracy = alt.Y("accuracy:Q", scale=y, title=None, axis=alt.Axis(format=".0%", tickCount=6))
+    layers: list[alt.Chart] = [
+        base.mark_rule(opacity=0.5).encode(y=alt.Y("low:Q", scale=y, title=None), y2="high:Q"),
+        base.mark_line(strokeWidth=1.5).encode(y=accuracy),
+        base.mark_point(filled=True, size=60, opacity=1).encode(y=accuracy, shape=MODEL_SHAPE),
+    ]
+    said = "; ".join(
+        f"{name} {part['accuracy'].iloc[0]:.1%} at {part['clarity'].iloc[0]:.2f} to {part['accuracy'].iloc[-1]:.1%} "
+        f"at {part['clarity'].iloc[-1]:.2f}"
+        for name, part in table.groupby("model", sort=False)
+    )
+    title = "type top-1 against clarity, in tenths, with 95 % intervals"
+    chart = alt.layer(*layers)
+    return finish("accuracy-by-clarity", title, f"{title}: {said}.", chart, height=260, subtitle=MODEL_LEGEND)
 
 
 def reliability_chart(predictions: pd.DataFrame, task: str, model: str, metrics: Mapping[str, float]) -> Chart:

@@ -20,6 +20,7 @@ METRICS = {
     "type_top1": ("type top-1", "%"),
     "type_top5": ("type top-5", "%"),
     "type_macro_f1": ("type macro-F1", "%"),
+    "sharp_type_top1": ("type top-1, clarity > 0.9", "%"),
     "type_ece": ("type ECE", "%"),
     "airline_top1": ("airline top-1", "%"),
     "airline_ece": ("airline ECE", "%"),

@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from aerofuse.plotting.answers import clarity_chart
 from aerofuse.plotting.chart import Chart, chart_style, page_colours, vega_bundle
 from aerofuse.plotting.learning import learning_charts
 from aerofuse.plotting.models import interval_charts
@@ -111,6 +112,7 @@ def _content(sources: PageSources) -> dict[str, Any]:
         "introduction": introduction(comparison),
         "models_table": models_table(comparison),
         "interval_charts": interval_charts(comparison),
+        "clarity_chart": clarity_chart(sources.predictions),
         "remarks": remarks_on_times(comparison),
         "differences": differences_table(comparison),
         "mcnemar": REMARK_ON_MCNEMAR,

@@ -143,6 +143,7 @@ def cost_section(sources: PageSources) -> PageSection:
                 STAGES[stage],
                 write_duration(times.seconds),
                 str(times.epochs),
+                str(times.views),
                 f"{times.images_per_second:.0f}",
                 NONE if memory is None else str(memory.batch_size),
                 NONE if memory is None else write_bytes(memory.predicted_peak_bytes),
@@ -151,8 +152,8 @@ def cost_section(sources: PageSources) -> PageSection:
             ]
         )
     charts = cost_charts(sources.training, sources.memory, sources.comparison)
-    header = ["stage", "time", "epochs", "images / s", "batch", "peak, predicted", "peak", "how measured"]
-    return PageSection(Table(header, lines, "lrrrrrrl"), _remarks_on_memory(sources), charts)
+    header = ["stage", "time", "epochs", "views", "images / s", "batch", "peak, predicted", "peak", "how measured"]
+    return PageSection(Table(header, lines, "lrrrrrrrl"), _remarks_on_memory(sources), charts)
 
 
 def _remarks_on_memory(sources: PageSources) -> list[str]:

@@ -23,7 +23,7 @@ class AircraftMesh:
     ground_z_m: float
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def aircraft_mesh(aircraft: AircraftType) -> AircraftMesh:
     """Return the aircraft, scaled so that its bounding box has exactly the published length and span.
 

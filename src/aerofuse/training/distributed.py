@@ -75,6 +75,15 @@ def whole_weights(model: nn.Module) -> Mapping[str, Tensor]:
     return weights
 
 
+def load_whole_weights(model: nn.Module, weights: dict[str, Any]) -> None:
+    """Load weights that `whole_weights` returned to the first process. All processes call it with the same weights."""
+    if not is_sharded(model):
+        model.load_state_dict(weights, strict=True)
+        return
+    options = state_dict.StateDictOptions(full_state_dict=True, strict=True)
+    state_dict.set_model_state_dict(model, weights, options=options)
+
+
 def load_whole_state(
     model: nn.Module, optimizer: Optimizer, weights: dict[str, Any], optimizer_state: dict[str, Any]
 ) -> None:

@@ -8,51 +8,48 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import nn
-from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
 from aerofuse.common.files import write_json
-from aerofuse.common.torchvision_pairing import ensure_torchvision_imports
 from aerofuse.data.dataset import TrainingLoader
 from aerofuse.models.aircraft_model import AircraftModel
 from aerofuse.training.distributed import shard
 from aerofuse.training.interruption import Interruption
 from aerofuse.training.memory_watch import MemoryMeter
 from aerofuse.training.micro_batches import Batch, MicroBatches
+from aerofuse.training.mixing import count_classes, mix
+from aerofuse.training.optimizer import make_average, make_optimizer, make_schedule
 from aerofuse.training.params import PhaseParams, TrainingParams
 from aerofuse.training.state import Progress, TrainingReport, capture, restore
 from aerofuse.training.state_folder import StateFolder
 from aerofuse.training.update import NotFiniteError, Updater
 
-ensure_torchvision_imports()  # timm imports torchvision
-
-from timm.optim import param_groups_weight_decay  # type: ignore[attr-defined]  # noqa: E402
-
 logger = logging.getLogger(__name__)
 
 Metrics = Mapping[str, float]
-_NOT_DECAYED = ("*relative_position_bias_table",)  # Swin's position biases; timm leaves out vectors and scalars itself
 
 
 @dataclass(frozen=True)
 class Hooks:
     """Functions that the loop calls.
 
-    `evaluate` returns the validation metrics of the model as it is; the one named `score` chooses the best epoch.
-    `on_epoch` receives the metrics of each epoch, counted from 1. `on_best` keeps the model of an epoch that is the
-    best so far; after a resumption the loop may call it again for the same epoch. `meter` measures the memory of every
+    `evaluate` returns the validation metrics of the model as it is, or of the average of its weights where there is
+    one; the metric named `score` chooses the best epoch. `on_epoch` receives the metrics of each epoch, counted from 1.
+    `on_best` keeps that model of an epoch that is the best so far; after a resumption the loop may call it again for
+    the same epoch. `meter` measures the memory of every
     epoch and step. `what_would_fit` returns advice for when not even one image fits.
     """
 
     evaluate: Callable[[AircraftModel], Metrics]
     on_epoch: Callable[[int, Metrics], None]
-    on_best: Callable[[int, Metrics], None]
+    on_best: Callable[[AircraftModel, int, Metrics], None]
     meter: MemoryMeter = field(default_factory=MemoryMeter)
     what_would_fit: Callable[[], str] = lambda: "smaller images or a smaller backbone would need less"
 
@@ -76,37 +73,35 @@ def train(
     not even a single image fits.
     """
     prepared_model: nn.Module = model
+    average = make_average(model, params.weight_averaging)
     if accelerator.num_processes > 1 and params.parallelism == "fsdp":
         shard(model)
+        if average is not None:
+            shard(average.module)
     else:
         prepared_model = accelerator.prepare(model)
-    optimizer = make_optimizer(model, phase.learning_rate, params.weight_decay)
+        if params.compile:
+            prepared_model = torch.compile(prepared_model)  # type: ignore[assignment]
+    optimizer = make_optimizer(model, phase.learning_rate, params.weight_decay, params.layer_decay)
     updates_per_epoch = math.ceil(len(loader) / phase.accumulation_steps)
     schedule = make_schedule(optimizer, phase.epochs * updates_per_epoch, params.warmup_fraction)
     prepared_optimizer = accelerator.prepare(optimizer)
     hooks.meter.attach(model, optimizer, len(loader), phase.accumulation_steps)
     micro_batches = MicroBatches(model, params.on_out_of_memory, hooks.what_would_fit)
-    updater = Updater(prepared_model, prepared_optimizer, schedule, params, accelerator, hooks.meter, micro_batches)
+    weights = loader.split.class_weights() if params.class_balance == "loss" else {}
+    updater = Updater(
+        prepared_model,
+        prepared_optimizer,
+        schedule,
+        params,
+        accelerator,
+        hooks.meter,
+        micro_batches,
+        average,
+        partial(mix, params=params.mixing, num_classes=count_classes(loader.split.classes)),
+        {task: values.to(accelerator.device) for task, values in weights.items()},
+    )
     return _TrainingLoop(model, loader, phase, params, accelerator, hooks, states, updater).run()
-
-
-def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> AdamW:
-    """Make AdamW over the parameters that learn; biases, norms, scales and position biases are not decayed."""
-    groups = param_groups_weight_decay(model, weight_decay, no_weight_decay_list=_NOT_DECAYED)
-    return AdamW(groups[::-1], lr=learning_rate)  # decayed parameters come first
-
-
-def make_schedule(optimizer: Optimizer, total_steps: int, warmup_fraction: float) -> LambdaLR:
-    """Make a schedule: linear warmup over the first `warmup_fraction` of the steps, then a half cosine to zero."""
-    warmup_steps = round(total_steps * warmup_fraction)
-
-    def scale(step: int) -> float:
-        if step < warmup_steps:
-            return (step + 1) / (warmup_steps + 1)
-        progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-    return LambdaLR(optimizer, scale)
 
 
 @dataclass
@@ -136,6 +131,10 @@ class _TrainingLoop:
                 # The state of the trained epoch is saved, so a signal may stop its evaluation at once.
                 with self._interruption.at_once():
                     self._judge_epoch(epoch)
+                patience = self.params.early_stopping
+                if patience is not None and epoch - report.best_epoch >= patience:
+                    logger.info("no better score for %d epochs: the stage ends early", patience)
+                    break
         report.peak_memory_bytes = self.hooks.meter.allocator_peak_bytes
         return report
 
@@ -205,14 +204,16 @@ class _TrainingLoop:
     def _judge_epoch(self, epoch: int) -> None:
         report = self._progress.report
         metrics = self._progress.totals.of_all(self.accelerator).means()
-        metrics |= {name: float(value) for name, value in self.hooks.evaluate(self.model).items()}
+        average = self.updater.average
+        judged: AircraftModel = self.model if average is None else average.module
+        metrics |= {name: float(value) for name, value in self.hooks.evaluate(judged).items()}
         report.history.append({"epoch": epoch, **metrics})
         if self.accelerator.is_main_process:
             logger.info("epoch %d: %s", epoch, "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
         self.hooks.on_epoch(epoch, metrics)
         if not report.best_metrics or metrics["score"] > report.best_metrics["score"]:
             report.best_epoch, report.best_metrics = epoch, metrics
-            self.hooks.on_best(epoch, metrics)
+            self.hooks.on_best(judged, epoch, metrics)
 
     def _save(self) -> None:
         here = self._progress.epoch, self._progress.totals.updates

@@ -12,6 +12,7 @@ from aerofuse.data.transforms import AugmentationParams
 AUTO = "auto"  # as much as the device has room for
 OnOutOfMemory = Literal["fail", "split", "split_and_checkpoint"]
 Parallelism = Literal["ddp", "fsdp"]
+ClassBalance = Literal["none", "sampling", "loss"]
 
 
 class TaskWeights(Section):
@@ -56,6 +57,19 @@ class CheckpointingParams(Section):
         return self
 
 
+class MixingParams(Section):
+    """How batches are mixed. Of two ways that are both on, each batch gets one by chance."""
+
+    probability: float = Field(ge=0, le=1, description="share of the batches that are mixed")
+    mixup: float = Field(ge=0, description="alpha of mixup's Beta distribution; 0: no mixup")
+    cutmix: float = Field(ge=0, description="alpha of CutMix's Beta distribution; 0: no CutMix")
+
+    @classmethod
+    def off(cls) -> Self:
+        """Return no mixing."""
+        return cls(probability=0.0, mixup=0.0, cutmix=0.0)
+
+
 class LaunchParams(Section):
     """On how many processes every training stage runs, each with its own device where there are GPUs."""
 
@@ -90,6 +104,35 @@ class TrainingParams(Section):
         default="split_and_checkpoint",
         description="run batches in parts, then raise gradient checkpointing; or the first alone, or neither",
     )
+    layer_decay: float = Field(
+        default=1.0, gt=0, le=1, description="each layer of a backbone learns so many times as fast as the one above it"
+    )
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of each label that all classes get")
+    mixing: MixingParams = MixingParams.off()
+    class_balance: ClassBalance = Field(
+        default="none", description="rare types are drawn as often as others (sampling), or weigh more (loss)"
+    )
+    early_stopping: int | None = Field(
+        default=None, ge=1, description="a stage ends after so many epochs without a better score"
+    )
+    weight_averaging: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="decay of the moving average of the weights that is validated and kept; 0: none",
+    )
+    mirrored_evaluation: bool = Field(
+        default=False, description="the model sees each photo mirrored, too, whenever it is not trained: twice the time"
+    )
+    channels_last: bool = Field(default=False, description="weights of convolutions lie as their kernels like it")
+    compile: bool = Field(default=False, description="torch.compile for the training step, without checkpointing")
+    feature_views: int = Field(
+        default=2,
+        ge=0,
+        le=100,
+        description="a stage whose backbones are all frozen sees each photo so often, and learns from features; "
+        "0: it sees each photo in every epoch",
+    )
     save_state_every: int = Field(
         default=200,
         ge=1,
@@ -104,6 +147,18 @@ class TrainingParams(Section):
     def _sharded_gradients_have_no_scaler(self) -> Self:
         if self.parallelism == "fsdp" and self.mixed_precision == "fp16":
             raise ValueError("fsdp goes with mixed_precision bf16 or no: the scaler of fp16 sees whole gradients only")
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_compiled_is_not_checkpointed(self) -> Self:
+        if not self.compile:
+            return self
+        if self.gradient_checkpointing.policy != "none":
+            raise ValueError("compile goes with gradient_checkpointing.policy none: ranges run outside the compiler")
+        if self.on_out_of_memory == "split_and_checkpoint":
+            raise ValueError("compile goes with on_out_of_memory split or fail: checkpointing could not be raised")
+        if self.parallelism == "fsdp":
+            raise ValueError("compile goes with parallelism ddp")
         return self
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +13,7 @@ from aerofuse.data.labels import ClassLists
 from aerofuse.models.aircraft_model import AircraftModel
 from aerofuse.models.architecture import Architecture, baseline_architecture, hybrid_architecture
 from aerofuse.models.files import load_model
-from aerofuse.training.params import HeadDropoutParams
+from aerofuse.training.params import HeadDropoutParams, TrainingParams
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,11 @@ class TrainingPhase:
     output: str
     trains: tuple[str, ...]
     starts_from: str | None = None
+
+    @property
+    def freezes_backbones(self) -> bool:
+        """Return whether no backbone learns."""
+        return not {"cnn", "transformer"} & set(self.trains)
 
     def start_files(self) -> list[Path]:
         """Return the files and folders with the weights that the phase starts from."""
@@ -73,6 +78,9 @@ def start_model(
         architecture = baseline_architecture(
             backbones.cnn, tasks, getattr(dropout, phase.model), backbones.drop_path, image_size_px
         )
+    architecture = replace(
+        architecture, sees_mirrored=load_section(TrainingParams, "recipes.{recipe}.training").mirrored_evaluation
+    )
     model = architecture.build(classes)
     for branch, backbone in model.backbones().items():
         path = PRETRAINED_FOLDER / f"{branch}.safetensors"

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from aerofuse.checkpointing.budget import format_bytes
@@ -27,35 +29,31 @@ from aerofuse.metrics.calibration import fit_temperatures
 from aerofuse.metrics.collect import Batch, collect_outputs
 from aerofuse.metrics.metrics import compute_metrics, validation_score
 from aerofuse.models.aircraft_model import AircraftModel
+from aerofuse.models.architecture import HybridModel
 from aerofuse.models.files import ModelRecord, load_model, read_record, save_model, write_record
 from aerofuse.plotting.learning import draw_learning_curves
 from aerofuse.plotting.wording import STAGES
 from aerofuse.tracking.tracker import Tracker, TrackingParams, track_run
 from aerofuse.training.distributed import whole_weights
+from aerofuse.training.features import FeatureSplit, FusedHeads, Packing, see_photos
 from aerofuse.training.fitting import fit_training
 from aerofuse.training.loop import Hooks, train
 from aerofuse.training.memory_watch import MemoryWatch
-from aerofuse.training.params import AUTO, PhaseParams, TrainingParams
+from aerofuse.training.params import AUTO, CheckpointingParams, MixingParams, PhaseParams, TrainingParams
 from aerofuse.training.phases import PHASES, start_model
 from aerofuse.training.state import TrainingReport
 from aerofuse.training.state_folder import StateFolder, training_key
 from aerofuse.training.step_memory import StepMemory
 
 
-def calibrate(folder: Path, validation: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:
-    """The temperatures of the model in `folder`, which all processes reach, fitted on the validation split.
-
-    All processes call it, and all get the same. The model is loaded anew, whole and in float32: in memory is that of
-    the last epoch, perhaps in shares.
-    """
-    accelerator.wait_for_everyone()  # one of them writes the folder
-    model, _ = load_model(folder)
+def calibrate(model: AircraftModel, validation: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:
+    """Return the temperatures of a model, fitted on the validation split; all processes call it and get the same."""
     return fit_temperatures(*collect_outputs(model.to(accelerator.device), validation, accelerator))
 
 
 PREPARED_FOLDER = Path("data/prepared")
-# In the main repository, also where an experiment runs in a temporary copy of it.
 RESUME_FOLDER = Path(".resume")
+_SEEING_BATCHES = (128, 32, 8)  # images that frozen backbones see at once
 
 
 def train_stage(stage: str) -> TrainingReport:
@@ -69,7 +67,7 @@ def train_stage(stage: str) -> TrainingReport:
         tracker.log_params(training.described())
         training.watch.announce(tracker)
         report = training.run(tracker)
-        temperatures = calibrate(training.states.best_model, training.validation, training.accelerator)
+        temperatures = calibrate(training.best_learner(), training.validation, training.accelerator)
         if training.accelerator.is_main_process:
             for path in training.write(report, temperatures):
                 tracker.log_artifact(path)
@@ -93,35 +91,90 @@ class _Training:
         self.classes = ClassLists.load(PREPARED_FOLDER)
         augment = make_augmentation(params.augmentation, seed)
         split = PreparedSplit(PREPARED_FOLDER / "train.arrow", self.classes, augment)
+        validation_split = PreparedSplit(PREPARED_FOLDER / "validation.arrow", self.classes)
         self.model, self.architecture = start_model(self.phase, self.classes, split.labelled_tasks)
         self.model.train_only(self.phase.trains)
         self.accelerator = Accelerator(mixed_precision=params.mixed_precision)
         self.model.to(self.accelerator.device)  # where its steps are counted and planned for
+        if params.channels_last:
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
         processes = self.accelerator.num_processes
         self.step = StepMemory(self.model, self.architecture.image_size_px, params, phase_params.accumulation_steps)
+        self.as_learner: Callable[[AircraftModel], AircraftModel] = lambda model: model
+        self.views: int | None = None  # of each photo, where the learner sees features
+        self.seeing_seconds = 0.0
+        self._unlearned: dict[str, Tensor] = {}  # weights of the model that are not the learner's
+        if isinstance(self.model, HybridModel) and self.phase.freezes_backbones and params.feature_views:
+            split, validation_split = self._see_photos(self.model, split, validation_split)
+            params = self.params
         fit = fit_training(self.step, len(split), _share(phase_params, processes), params, processes)
         self.watch = MemoryWatch(self.step, fit, min(params.largest_batch_size, len(split)))
         batch_size = fit.batch_size if phase_params.batch_size == AUTO else int(phase_params.batch_size)
+        workers = 0 if isinstance(split, FeatureSplit) else params.num_workers
         self.loader = TrainingLoader(
             split,
             batch_size=batch_size,
-            num_workers=params.num_workers,
+            num_workers=workers,
             seed=seed,
             rank=self.accelerator.process_index,
             num_processes=processes,
+            balanced=params.class_balance == "sampling",
         )
-        validation = make_loader(
-            PreparedSplit(PREPARED_FOLDER / "validation.arrow", self.classes),
-            batch_size=fit.validation_batch_size,
-            num_workers=params.num_workers,
-        )
+        validation = make_loader(validation_split, batch_size=fit.validation_batch_size, num_workers=workers)
         self.validation: DataLoader[Sample] = self.accelerator.prepare(validation)
         # A batch size that was found on another device makes another training, and so do other parts of a batch.
         settings = [self.described(), batch_size, processes]
         key = training_key(settings, [PREPARED_FOLDER, *self.phase.start_files()])
-        self.states = StateFolder(Path(os.environ.get("DVC_ROOT", ".")) / RESUME_FOLDER / stage / key)
+        self.states = StateFolder(_resume_folder() / stage / key)
         self.states.path.mkdir(parents=True, exist_ok=True)
         self.states.forget_others()
+
+    def _see_photos(
+        self, hybrid: HybridModel, train: PreparedSplit, validation: PreparedSplit
+    ) -> tuple[FeatureSplit, FeatureSplit]:
+        """Let the frozen backbones see all photos once; from here on, fusion and heads learn from what they found."""
+        image_size_px = self.architecture.image_size_px
+        packing = Packing.of(hybrid, image_size_px)
+        fits = (size for size in _SEEING_BATCHES if self.step.count_evaluation(size) <= self.step.available_bytes())
+        settings = [
+            packing.shapes,
+            vars(self.architecture) | {"fusion_method": None, "head_dropout": None},
+            self.params.augmentation.model_dump(),
+            self.params.feature_views,
+            self.params.mixed_precision,
+            self.seed,
+        ]
+        key = training_key(settings, [PREPARED_FOLDER, *self.phase.start_files()])
+        seen = see_photos(
+            hybrid,
+            packing,
+            train,
+            validation,
+            self.params.feature_views,
+            next(fits, 1),
+            self.params.num_workers,
+            self.accelerator,
+            _resume_folder() / "features" / key,
+        )
+        for backbone in hybrid.backbones().values():
+            backbone.cpu()  # they have seen everything
+        self.as_learner = partial(FusedHeads, packing=packing)
+        self._unlearned = hybrid.state_dict()
+        self.views, self.seeing_seconds = self.params.feature_views, seen.seconds
+        # Features are not mixed as photos are, and there is no backbone left to checkpoint.
+        off = {"gradient_checkpointing": CheckpointingParams(policy="none"), "mixing": MixingParams.off()}
+        self.params = self.params.model_copy(update=off)
+        steps = self.phase_params.accumulation_steps
+        self.step = StepMemory(self.as_learner(hybrid), image_size_px, self.params, steps, packing.length)
+        return seen.train, seen.validation
+
+    def best_learner(self) -> AircraftModel:
+        """Return the best model so far, which all processes reach.
+
+        It is loaded anew, whole and in float32: in memory is that of the last epoch, perhaps in shares.
+        """
+        self.accelerator.wait_for_everyone()  # one of them writes the folder
+        return self.as_learner(load_model(self.states.best_model)[0])
 
     def described(self) -> dict[str, object]:
         """What the run is logged with."""
@@ -150,7 +203,10 @@ class _Training:
         hooks = Hooks(self._evaluate, log_epoch, self._keep_best, self.watch.meter, self._say_what_would_fit)
         # From here on every process draws numbers of its own for dropout; all have the same model.
         set_seed(self.seed, device_specific=True)
-        return train(self.model, self.loader, self.phase_params, self.params, self.accelerator, hooks, self.states)
+        learner = self.as_learner(self.model)
+        report = train(learner, self.loader, self.phase_params, self.params, self.accelerator, hooks, self.states)
+        report.seconds += self.seeing_seconds
+        return report
 
     def write(self, report: TrainingReport, temperatures: Mapping[str, float]) -> list[Path]:
         """Write the best model with its temperatures, and the records of the training, whose files are returned."""
@@ -159,16 +215,16 @@ class _Training:
         write_record(output, replace(read_record(output), temperatures=dict(temperatures)))
         device = device_name(self.accelerator.device)
         busy = self.other_work.share()
-        return _write_records(self.stage, report, self.phase_params, device, busy, self.watch.record())
+        return _write_records(self.stage, report, self.views, self.seeing_seconds, device, busy, self.watch.record())
 
     def _evaluate(self, current: AircraftModel) -> dict[str, float]:
         metrics = dict(compute_metrics(*collect_outputs(current, self.validation, self.accelerator)))
         return {"score": validation_score(metrics)} | metrics
 
-    def _keep_best(self, epoch: int, metrics: Mapping[str, float]) -> None:
+    def _keep_best(self, best: AircraftModel, epoch: int, metrics: Mapping[str, float]) -> None:
         rounded = {name: round(value, 6) for name, value in metrics.items()}
         record = ModelRecord(self.architecture, self.classes, self.stage, epoch, rounded)
-        weights = whole_weights(self.model)  # gathered by all processes
+        weights = {**self._unlearned, **whole_weights(best)}  # gathered by all processes
         if self.accelerator.is_main_process:
             save_model(self.states.best_model, weights, record)
 
@@ -178,6 +234,11 @@ class _Training:
             f"by count, a step of one image holds {least}, and {free} are free for it; "
             "`aerofuse memory` says what smaller images or another backbone would need"
         )
+
+
+def _resume_folder() -> Path:
+    """Return the folder in the main repository, also where an experiment runs in a temporary copy of it."""
+    return Path(os.environ.get("DVC_ROOT", ".")) / RESUME_FOLDER
 
 
 def _share(phase: PhaseParams, num_processes: int) -> PhaseParams:
@@ -190,7 +251,8 @@ def _share(phase: PhaseParams, num_processes: int) -> PhaseParams:
 def _write_records(
     stage: str,
     report: TrainingReport,
-    phase: PhaseParams,
+    views: int | None,
+    seeing_seconds: float,
     device: str,
     busy_elsewhere: float,
     memory: Mapping[str, object],
@@ -208,7 +270,9 @@ def _write_records(
     draw_learning_curves({stage: table}, STAGES[stage].partition(",")[0], curves, title=STAGES[stage])
     spent = {
         "seconds": round(report.seconds, 1),
-        "epochs": phase.epochs,
+        "seconds_seeing_photos": round(seeing_seconds, 1),
+        "epochs": len(report.history),
+        "views": views or len(report.history),
         "images": report.images,
         "images_per_second": round(report.images_per_second, 1),
         "device": device,

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from aerofuse.training.distributed import load_whole_state, whole_state
+from aerofuse.training.distributed import load_whole_state, load_whole_weights, whole_state, whole_weights
 from aerofuse.training.update import Update, Updater
 
 
@@ -90,11 +90,12 @@ def capture(progress: Progress, updater: Updater) -> dict[str, Any]:
     """Return the whole state in types that `torch.load` reads with `weights_only`. All processes call it."""
     accelerator = updater.accelerator
     whole = dataclasses.replace(progress, totals=progress.totals.of_all(accelerator))
-    weights, optimizer_state = whole_state(accelerator.unwrap_model(updater.model), updater.optimizer)
+    weights, optimizer_state = whole_state(updater.plain_model, updater.optimizer)
     return {
         "progress": dataclasses.asdict(whole),
         "model": weights,
         "optimizer": optimizer_state,
+        "average": None if updater.average is None else dict(whole_weights(updater.average.module)),
         "schedule": updater.schedule.state_dict(),
         "scaler": None if accelerator.scaler is None else accelerator.scaler.state_dict(),
         "micro_batches": updater.micro_batches.state(),
@@ -105,7 +106,9 @@ def capture(progress: Progress, updater: Updater) -> dict[str, Any]:
 def restore(state: Mapping[str, Any], updater: Updater) -> Progress:
     """Restore a state that `capture` returned, and return its progress. All processes call it."""
     accelerator = updater.accelerator
-    load_whole_state(accelerator.unwrap_model(updater.model), updater.optimizer, state["model"], state["optimizer"])
+    load_whole_state(updater.plain_model, updater.optimizer, state["model"], state["optimizer"])
+    if updater.average is not None:
+        load_whole_weights(updater.average.module, state["average"])
     updater.schedule.load_state_dict(state["schedule"])
     if accelerator.scaler is not None:
         accelerator.scaler.load_state_dict(state["scaler"])

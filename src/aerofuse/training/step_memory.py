@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import chain
 from typing import TypeVar
@@ -27,20 +28,29 @@ _MOMENTS_OF_ADAMW = 2
 
 
 class StepMemory:
-    """The training step of one model, with AdamW, on uint8 images `[B, 3, H, W]`. All bytes are peaks of everything.
+    """The training step of one model, with AdamW. All bytes are peaks of everything.
+
+    Its inputs are uint8 images `[B, 3, H, W]`, or float32 `[B, 1, num_features]` where a number is given.
 
     The model is on the device that it will be trained on. Where gradients are accumulated, all of them are there
     when all but the first batch of an update begin; what is predicted then is an upper bound.
     """
 
     def __init__(
-        self, model: AircraftModel, image_size_px: int, params: TrainingParams, accumulation_steps: int
+        self,
+        model: AircraftModel,
+        image_size_px: int,
+        params: TrainingParams,
+        accumulation_steps: int,
+        num_features: int | None = None,
     ) -> None:
         self.model = model
-        self._image_size_px = image_size_px
+        self._sample_shape = (3, image_size_px, image_size_px) if num_features is None else (1, num_features)
+        self._input_dtype = torch.uint8 if num_features is None else torch.float32
         # fp16 has the bytes of bf16; the scaling of its loss adds a few numbers.
         self.precision: Precision = "float32" if params.mixed_precision == "no" else "bf16"
         self._reserve = params.memory_reserve
+        self._averages = params.weight_averaging > 0
         learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.device = learning[0].device
         self.gradient_bytes = sum(parameter.nbytes for parameter in learning)
@@ -64,9 +74,11 @@ class StepMemory:
         return self.model_bytes + _MOMENTS_OF_ADAMW * self.gradient_bytes
 
     def available_bytes(self) -> int:
-        """Return what a step may take: what the device has free, and the model in it, less the reserve."""
+        """Return what a step may take: what the device has free, and the model in it, less reserve and average."""
         memory = memory_of(self.device)
-        return max(0, memory.free_bytes + self.model_bytes - round(self._reserve * memory.total_bytes))
+        average_bytes = self.model_bytes if self._averages else 0
+        reserve_bytes = round(self._reserve * memory.total_bytes)
+        return max(0, memory.free_bytes + self.model_bytes - average_bytes - reserve_bytes)
 
     def count(self, batch_size: int) -> int:
         """Return the peak of a step under the model's present policy."""
@@ -81,7 +93,7 @@ class StepMemory:
     def count_evaluation(self, batch_size: int) -> int:
         """Return the peak of a pass without gradients, while the optimiser's state waits."""
         with FakeCopy(self.model, mixed_precision=self.precision != "float32").active() as fake, torch.no_grad():
-            images = torch.zeros(self.input_shape(batch_size), dtype=torch.uint8, device=self.device)
+            images = torch.zeros(self.input_shape(batch_size), dtype=self._input_dtype, device=self.device)
             autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
             with LiveBytes(fake.eval(), None, [images]) as live, autocast:
                 fake(images)
@@ -91,7 +103,12 @@ class StepMemory:
         """Return all plans for one batch size. They know nothing of `waiting_bytes`."""
         shape = self.input_shape(batch_size)
         return Planner(
-            self.model, shape, optimizer="adamw", precision=self.precision, input_dtype=torch.uint8, stopwatch=stopwatch
+            self.model,
+            shape,
+            optimizer="adamw",
+            precision=self.precision,
+            input_dtype=self._input_dtype,
+            stopwatch=stopwatch,
         )
 
     def planned(self, batch_size: int, prediction: StepPrediction) -> int:
@@ -104,17 +121,19 @@ class StepMemory:
 
     def _count(self, batch_size: int, *, fake: bool) -> MemoryReport:
         shape = self.input_shape(batch_size)
-        return count_training_step(self.model, shape, precision=self.precision, input_dtype=torch.uint8, fake=fake)
+        return count_training_step(
+            self.model, shape, precision=self.precision, input_dtype=self._input_dtype, fake=fake
+        )
 
     def _peak(self, batch_size: int, peak_bytes: int, activation_bytes: int) -> int:
         if not self.waiting_bytes:
             return peak_bytes
-        input_bytes = batch_size * 3 * self._image_size_px**2
+        input_bytes = math.prod(self.input_shape(batch_size)) * self._input_dtype.itemsize
         return max(peak_bytes, self.fixed_bytes + input_bytes + self.waiting_bytes + activation_bytes)
 
-    def input_shape(self, batch_size: int) -> tuple[int, int, int, int]:
-        """Return that of a batch, `[B, 3, H, W]`."""
-        return batch_size, 3, self._image_size_px, self._image_size_px
+    def input_shape(self, batch_size: int) -> tuple[int, ...]:
+        """Return that of a batch."""
+        return batch_size, *self._sample_shape
 
 
 def unless_out_of_memory(call: Callable[[], Result]) -> Result | None:

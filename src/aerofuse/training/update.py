@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.distributed
@@ -17,12 +17,17 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from aerofuse.checkpointing.snapshot import RandomState, running_statistics
+from aerofuse.common.torchvision_pairing import ensure_torchvision_imports
 from aerofuse.data.labels import CLASSIFICATION_TASKS, MISSING_CLASS
 from aerofuse.training.distributed import is_sharded
 from aerofuse.training.memory_watch import MemoryMeter
 from aerofuse.training.micro_batches import Batch, MicroBatches
 from aerofuse.training.params import TrainingParams
 from aerofuse.training.step_memory import is_out_of_memory
+
+ensure_torchvision_imports()  # timm imports torchvision
+
+from timm.utils import ModelEmaV3  # type: ignore[attr-defined]  # noqa: E402
 
 _STOP = "stop"  # a key beside the tasks
 
@@ -51,6 +56,9 @@ class Updater:
     accelerator: Accelerator
     meter: MemoryMeter
     micro_batches: MicroBatches
+    average: ModelEmaV3 | None = None
+    mix: Callable[[Batch], Batch] = lambda batch: batch
+    class_weights: Mapping[str, Tensor] = field(default_factory=dict)
 
     def update(self, batches: Sequence[Batch], *, asked_to_stop: bool = False) -> Update:
         """Make one update from the sum over all `batches`, as if they were one batch.
@@ -58,6 +66,7 @@ class Updater:
         Where memory runs out, the update is made again in smaller parts. Raises `NotFiniteError`, and `MemoryError`
         where not even the smallest part fits, or the optimiser has no room.
         """
+        batches = [self.mix(batch) for batch in batches]
         before = _UpdateSnapshot(self.model, self.accelerator.device)
         while True:
             try:
@@ -76,6 +85,12 @@ class Updater:
             clear_device_cache(garbage_collection=True)
             self.micro_batches.make_room(max(len(images) for images, _ in batches), reason)
             before.restore()
+
+    @property
+    def plain_model(self) -> nn.Module:
+        """Return the model without DDP and compiler, whose weights have the names of the model itself."""
+        plain: nn.Module = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        return plain
 
     def _attempt(self, batches: Sequence[Batch], asked_to_stop: bool) -> Update:
         counts = self._count(batches, asked_to_stop)
@@ -108,7 +123,7 @@ class Updater:
         model = self.accelerator.unwrap_model(self.model) if self._on_trial else self.model
         with self.accelerator.autocast():
             outputs = model(images)
-        losses = task_losses(outputs, targets, counts)
+        losses = task_losses(outputs, targets, counts, self.params.label_smoothing, self.class_weights)
         loss = weighted_sum(losses, self.params.task_weights.model_dump())
         if not torch.isfinite(loss):
             raise NotFiniteError(losses, number)
@@ -130,6 +145,8 @@ class Updater:
             ) from None
         self.optimizer.zero_grad()
         self.schedule.step()
+        if self.average is not None:
+            self.average.update(self.plain_model, step=self.schedule.last_epoch)
         self.micro_batches.trials = max(0, self.micro_batches.trials - 1)
         assert isinstance(norm, Tensor)
         return (norm.full_tensor() if isinstance(norm, DTensor) else norm).detach()
@@ -137,7 +154,8 @@ class Updater:
     def _count(self, batches: Sequence[Batch], asked_to_stop: bool) -> dict[str, Tensor]:
         """Count the labels per task of all batches and processes, and the processes that were asked to stop."""
         labels = [_count_labels(targets) for _, targets in batches]
-        counts = {task: torch.stack([count[task] for count in labels]).sum() for task in labels[0]}
+        # As floats: of several processes one may have a batch that is mixed.
+        counts = {task: torch.stack([count[task].float() for count in labels]).sum() for task in labels[0]}
         counts[_STOP] = torch.tensor(int(asked_to_stop))
         counts = {task: count.to(self.accelerator.device) for task, count in counts.items()}
         if self.accelerator.num_processes > 1:
@@ -184,18 +202,28 @@ class NotFiniteError(FloatingPointError):
 
 
 def task_losses(
-    outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], counts: Mapping[str, Tensor] | None = None
+    outputs: Mapping[str, Tensor],
+    targets: Mapping[str, Tensor],
+    counts: Mapping[str, Tensor] | None = None,
+    label_smoothing: float = 0.0,
+    class_weights: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Return the mean loss of each task over the samples that have its label, a scalar per task.
 
-    The loss is cross-entropy for logits `[B, C]`, and SmoothL1 for values `[B]`. A task without a label in the batch
-    gives an exact zero that is still part of the graph, so that every parameter has a gradient on every process.
+    The loss is cross-entropy for logits `[B, C]` with class indices `[B]` or shares of the classes `[B, C]`, and
+    SmoothL1 for values `[B]`. A task without a label in the batch gives an exact zero that is still part of the graph,
+    so that every parameter has a gradient on every process.
 
     `counts` are the labels of a larger batch that this one is a part of: the losses of all parts then add up to the
-    loss of the larger batch.
+    loss of the larger batch. `label_smoothing` (arXiv 1512.00567) gives that share of each label to all classes alike.
+    `class_weights` `[C]` per task, 1 on average over the samples, weigh each sample by its class.
     """
     counts = counts or _count_labels(targets)
-    return {task: _summed(task, output, targets[task]) / counts[task].clamp(min=1) for task, output in outputs.items()}
+    weights = class_weights or {}
+    return {
+        task: _summed(task, output, targets[task], label_smoothing, weights.get(task)) / counts[task].clamp(min=1)
+        for task, output in outputs.items()
+    }
 
 
 def weighted_sum(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
@@ -208,22 +236,36 @@ class _OtherProcessError(RuntimeError):
 
 
 def _count_labels(targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Count the samples that have the label of each task, a scalar int64 per task."""
-    return {task: _is_labelled(task, target).sum() for task, target in targets.items()}
+    """Count the labels of each task, a scalar per task."""
+    return {task: _labels(task, target).sum() for task, target in targets.items()}
 
 
-def _summed(task: str, output: Tensor, target: Tensor) -> Tensor:
+def _summed(task: str, output: Tensor, target: Tensor, label_smoothing: float, class_weights: Tensor | None) -> Tensor:
     # Losses are computed in float32, whatever the model computes in.
     output = output.float()
     if task in CLASSIFICATION_TASKS:
-        return F.cross_entropy(output, target, ignore_index=MISSING_CLASS, reduction="sum")
+        if target.is_floating_point():  # shares of the classes; a sample without any has no label to smooth
+            labelled = target.sum(1, keepdim=True)
+            target = target * (1 - label_smoothing) + labelled * label_smoothing / output.shape[1]
+            return F.cross_entropy(output, target, weight=class_weights, reduction="sum")
+        return F.cross_entropy(
+            output,
+            target,
+            weight=class_weights,
+            ignore_index=MISSING_CLASS,
+            label_smoothing=label_smoothing,
+            reduction="sum",
+        )
     # NaN times a mask of 0 is still NaN, so a sample without a label is compared with itself.
-    known = torch.where(_is_labelled(task, target), target, output.detach())
+    known = torch.where(_labels(task, target).bool(), target, output.detach())
     return F.smooth_l1_loss(output, known, reduction="sum")
 
 
-def _is_labelled(task: str, target: Tensor) -> Tensor:
-    return target != MISSING_CLASS if task in CLASSIFICATION_TASKS else ~target.isnan()
+def _labels(task: str, target: Tensor) -> Tensor:
+    """Return how much of a label each sample has: all or nothing, unless photos are mixed."""
+    if task not in CLASSIFICATION_TASKS:
+        return ~target.isnan()
+    return target.sum(1) if target.is_floating_point() else target != MISSING_CLASS
 
 
 class _UpdateSnapshot:
