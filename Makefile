@@ -68,8 +68,8 @@ pretrain: $(READY)  ## train the bundled weights again (about five hours on two 
 	python -m tools.pretraining draw --photos easy full
 	python -m tools.pretraining convnext_thin & convnext=$$!; python -m tools.pretraining swin_thin && wait $$convnext
 
-seeds: $(READY)  ## measure the hybrid's gain over the multi-task baseline with three seeds
-	python -m tools.studies.seeds 0 1 2
+seeds: $(READY)  ## measure the hybrid's gain over the multi-task baseline with five seeds
+	python -m tools.studies.seeds 0 1 2 3 4
 
 sweep: $(READY)  ## run every fusion method with several seeds in DVC's queue; options: make sweep SWEEP="--seeds 0 1 2"
 	python -m tools.studies.sweep $(SWEEP)

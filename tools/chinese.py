@@ -19,6 +19,7 @@ WORDS = {
     "threshold": "门槛",
     "status": "结论",
     "seed": "种子",
+    "metric": "指标",
     "multi-task type top-1": "多任务机型 top-1",
     "hybrid type top-1": "混合模型机型 top-1",
     "gain, points": "提升（百分点）",
