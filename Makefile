@@ -64,9 +64,10 @@ demo: $(DEMO_READY)  ## serve a page to try the model, at http://127.0.0.1:7860
 mlflow: $(READY)  ## show the runs in MLflow, at http://127.0.0.1:5000
 	mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --port 5000
 
-pretrain: $(READY)  ## train the bundled weights again (about five hours on two cores)
-	python -m tools.pretraining draw --photos easy full
-	python -m tools.pretraining convnext_thin & convnext=$$!; python -m tools.pretraining swin_thin && wait $$convnext
+pretrain: $(READY)  ## train the bundled weights again (about four hours on two cores)
+	python -m tools.pretraining draw
+	python -m tools.pretraining convnext_thin
+	python -m tools.pretraining swin_thin  # its teacher is the ConvNeXt
 
 seeds: $(READY)  ## measure the hybrid's gain over the multi-task baseline with five seeds
 	python -m tools.studies.seeds 0 1 2 3 4

@@ -2,7 +2,7 @@
 
 Each thin backbone learns to name drawn types and liveries that the built-in data does not hold, to say the shape of the
 type in numbers, and to judge clarity and block, all at once. Then the heads are thrown away. A lesson goes on where it
-was stopped.
+was stopped, and starts from the weights that the one before ended with: those of this machine, or the bundled ones.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import argparse
 import hashlib
 import json
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import pandas as pd
 import torch
@@ -21,6 +21,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn import functional
 from tqdm.auto import tqdm
 
 from aerofuse.backbones.backbone import THIN_BACKBONES, Backbone, create_backbone
@@ -70,9 +71,18 @@ class PhotosParams(Section):
 
 
 class PretextWeights(TaskWeights):
-    """Weights of the losses, that of the type's shape among them."""
+    """Weights of the losses, those of the type's shape and of what a teacher sees among them."""
 
     shape: float = Field(default=0.0, ge=0)
+    features: float = Field(default=0.0, ge=0, description="pooled features like the teacher's")
+    maps: float = Field(default=0.0, ge=0, description="maps of the stages like the teacher's")
+
+
+class TeacherParams(Section):
+    """Another backbone that shows a lesson's backbone what to see, with the weights that one of its lessons gave it."""
+
+    backbone: str
+    lesson: str
 
 
 class LessonParams(Section):
@@ -80,6 +90,7 @@ class LessonParams(Section):
 
     photos: str = Field(description="the name of a set of photos")
     epochs: dict[str, Annotated[int, Field(ge=1)]] = Field(description="per backbone; one not named skips the lesson")
+    teacher: TeacherParams | None = None
     task_weights: PretextWeights
     learning_rate: float = Field(gt=0, le=1)
     batch_size: int = Field(ge=1)
@@ -102,6 +113,9 @@ class PretrainingParams(Section):
         for name, lesson in self.lessons.items():
             if lesson.photos not in self.photos:
                 raise ValueError(f"lesson {name!r} wants photos {lesson.photos!r}; there are {', '.join(self.photos)}")
+            teacher = lesson.teacher
+            if teacher and teacher.backbone not in self.lessons.get(teacher.lesson, lesson).epochs:
+                raise ValueError(f"lesson {name!r}: {teacher.backbone} does not take lesson {teacher.lesson!r}")
         for name, photos in self.photos.items():
             if photos.fleet not in self.fleets:
                 raise ValueError(f"photos {name!r} want fleet {photos.fleet!r}; there are {', '.join(self.fleets)}")
@@ -156,22 +170,72 @@ class PretextSplit(PreparedSplit):
         self._no_targets["shape"] = torch.full_like(shapes[0], torch.nan)
         self.num_measures = len(shapes[0])
 
-
-class PretextModel(BaselineModel):
-    """A backbone with the four heads and one for the shape of the type."""
-
-    def __init__(self, cnn: nn.Module, num_features: int, classes: ClassLists, num_measures: int) -> None:
-        super().__init__(cnn, Heads(num_features, classes, TASKS, dropout=0.0))
-        self.shape_head = nn.Linear(num_features, num_measures)
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Return the outputs of the heads for uint8 images `[B, 3, H, W]`, and `shape`, `[B, measures]`."""
-        features = self.get_features(images)
-        outputs: dict[str, Tensor] = self.heads(features)
-        return outputs | {"shape": self.shape_head(features)}
+    def expect_no_errors(self, sizes: Mapping[str, int]) -> None:
+        """Add targets of zeros, each of a given size: of the errors that a teacher finds."""
+        zeros = {name: torch.zeros(size) for name, size in sizes.items()}
+        for targets in self._targets:
+            targets.update(zeros)
+        self._no_targets.update({name: torch.full_like(zero, torch.nan) for name, zero in zeros.items()})
 
 
-class PretextBackbone(nn.Sequential):
+class Teacher(nn.Module):
+    """A trained backbone that another one learns to see like.
+
+    Its maps are what a fresh transformer learns from first (FitNets, arXiv 1412.6550): from names alone, or from names
+    and the pooled features, it learned nothing in 32,000 photos.
+    """
+
+    def __init__(self, backbone: Backbone, learner: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone.requires_grad_(False).eval()
+        own = _map_channels(learner)
+        self._num_maps = len(own)
+        # The last stages of the teacher, as many as the learner has.
+        self.translate_maps = nn.ModuleList(
+            nn.Sequential(nn.BatchNorm2d(channels, affine=False), nn.Conv2d(channels, shown, kernel_size=1))
+            for channels, shown in zip(own, _map_channels(backbone)[-len(own) :], strict=True)
+        )
+        self.translate_features = nn.Linear(learner.num_features, backbone.num_features)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch what translates to training; the teacher itself stays as it is."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def errors(self, images: Tensor, features: Tensor, maps: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return by how much `features` `[B, D]` and `maps` differ from the teacher's, in the teacher's deviations."""
+        shown_features, shown_maps = self._show(images)
+        errors = []
+        for own, shown, translate in zip(maps, shown_maps, self.translate_maps, strict=True):
+            side = (shown.shape[-2], shown.shape[-1])
+            errors.append((translate(functional.adaptive_avg_pool2d(own, side)) - _standardise(shown)).flatten(1))
+        return {
+            "features": self.translate_features(features) - _standardise(shown_features),
+            "maps": torch.cat(errors, dim=1),
+        }
+
+    def num_errors(self, image_size: int) -> dict[str, int]:
+        """Return how many errors of each kind `errors` returns per image."""
+        features, maps = self._show(torch.zeros(1, 3, image_size, image_size))
+        return {"features": features.numel(), "maps": sum(one.numel() for one in maps)}
+
+    @torch.no_grad()
+    def _show(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        return _features_and_maps(self.backbone, images, self._num_maps)
+
+
+def _map_channels(backbone: Backbone) -> list[int]:
+    network: Any = backbone.model
+    return [stage["num_chs"] for stage in network.feature_info]
+
+
+def _standardise(values: Tensor) -> Tensor:
+    """Return each channel of `[B, C, ...]` with mean 0 and deviation 1 over the batch."""
+    return functional.batch_norm(values, None, None, training=True)
+
+
+class PretextBackbone(nn.Module):
     """A backbone whose features are standardised over the batch before the pretext's heads.
 
     The pooled features of a fresh network are nearly the same for every photo. Standardising makes what differs
@@ -179,15 +243,63 @@ class PretextBackbone(nn.Sequential):
     """
 
     def __init__(self, backbone: Backbone) -> None:
-        super().__init__(backbone, nn.BatchNorm1d(backbone.num_features, affine=False))
+        super().__init__()
+        self.backbone = backbone
+        self.standardise = nn.BatchNorm1d(backbone.num_features, affine=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return standardised features `[B, D]`."""
+        features: Tensor = self.standardise(self.backbone(images))
+        return features
+
+    def with_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return what `forward` returns, and the maps `[B, C, H, W]` of all stages."""
+        pooled, maps = _features_and_maps(self.backbone, images, None)
+        return self.standardise(pooled), maps
+
+
+def _features_and_maps(backbone: Backbone, images: Tensor, num_maps: int | None) -> tuple[Tensor, list[Tensor]]:
+    """Return pooled features `[B, D]` and the maps of the last stages (`None`: of all), by timm's own methods."""
+    network: Any = backbone.model
+    final, maps = network.forward_intermediates(images, indices=num_maps)
+    return network.forward_head(final), maps
+
+
+class PretextModel(BaselineModel):
+    """A backbone with the four heads and one for the shape of the type, and in training a teacher."""
+
+    def __init__(
+        self, backbone: Backbone, classes: ClassLists, num_measures: int, teacher: Teacher | None = None
+    ) -> None:
+        pretext = PretextBackbone(backbone)
+        super().__init__(pretext, Heads(backbone.num_features, classes, TASKS, dropout=0.0))
+        self._with_maps = pretext.with_maps
+        self.shape_head = nn.Linear(backbone.num_features, num_measures)
+        self.teacher = teacher
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the outputs of the heads for uint8 images `[B, 3, H, W]`, and `shape`, `[B, measures]`.
+
+        In training also the errors that the teacher finds, `features` and `maps`.
+        """
+        if self.teacher is None or not self.training:
+            return self._answers(self.get_features(images))
+        normalised = self.normalise(images)
+        features, maps = self._with_maps(normalised)
+        return self._answers(features) | self.teacher.errors(normalised, features, maps)
+
+    def _answers(self, features: Tensor) -> dict[str, Tensor]:
+        outputs: dict[str, Tensor] = self.heads(features)
+        return outputs | {"shape": self.shape_head(features)}
 
 
 def pretrain(name: str, params: PretrainingParams, folder: Path, output: Path, first_lesson: str | None = None) -> None:
     """Train backbone `name` through the lessons; write it, in half precision, to `output`.
 
-    Each lesson starts from the file that the one before wrote, with new heads; so `first_lesson` continues where
-    an interrupted pretraining stopped, to the same result. Photos that are not there yet are drawn, by one process.
-    Raises `ValueError` for an unknown lesson.
+    Each lesson starts from the weights that the one before ended with, with new heads; so `first_lesson` continues
+    where an interrupted pretraining stopped, to the same result. Photos that are not there yet are drawn, by one
+    process. Raises `ValueError` for an unknown lesson, and `FileNotFoundError` where the weights of the lesson before,
+    or those of a teacher, are neither in `folder` nor the bundled ones.
     """
     lessons = [lesson for lesson, its in params.lessons.items() if name in its.epochs]
     if first_lesson is not None and first_lesson not in lessons:
@@ -203,10 +315,9 @@ def pretrain(name: str, params: PretrainingParams, folder: Path, output: Path, f
         set_seed(params.seed)
         backbone = create_backbone(name, image_size_px=params.image_size, drop_path=params.drop_path)
         if lesson != lessons[0]:
-            before = folder / lessons[lessons.index(lesson) - 1] / f"{name}.safetensors"
-            load_into(backbone.model, {key: value.float() for key, value in load_weights(before).items()}, str(before))
+            _load_after(lessons[lessons.index(lesson) - 1], backbone, folder)
         states = StateFolder(folder / lesson / f"{name}-{_key(name, params, lesson, backbone)}")
-        report = _teach(backbone, name, params.lessons[lesson], params, folder / "photos", states)
+        report = _teach(backbone, params.lessons[lesson], params, folder, states)
         # The last epoch is taken, at the end of the cosine: nothing here is held out to choose by.
         state = {key: value.half() for key, value in backbone.model.state_dict().items()}
         (folder / lesson).mkdir(parents=True, exist_ok=True)
@@ -215,10 +326,27 @@ def pretrain(name: str, params: PretrainingParams, folder: Path, output: Path, f
     _publish(name, params, folder, output)
 
 
+def _load_after(lesson: str, backbone: Backbone, folder: Path) -> None:
+    """Load the weights that a backbone had after a lesson: those of this machine, or the bundled ones."""
+    name = backbone.variant
+    path = folder / lesson / f"{name}.safetensors"
+    if not path.is_file():
+        path = BUNDLED_FOLDER / path.name
+        if (last := _bundled_history(name)["lesson"].iloc[-1]) != lesson:
+            raise FileNotFoundError(
+                f"no weights of {name} after lesson {lesson!r}: {folder / lesson} has none, and the bundled ones are "
+                f"those after {last!r}; begin with an earlier lesson of {name}"
+            )
+    load_into(backbone.model, {key: value.float() for key, value in load_weights(path).items()}, str(path))
+
+
+def _bundled_history(name: str) -> pd.DataFrame:
+    return pd.read_csv(BUNDLED_FOLDER / f"{name}.history.csv", dtype={"lesson": str})
+
+
 def _key(name: str, params: PretrainingParams, lesson: str, backbone: Backbone) -> str:
     """Return a key that differs for lessons that do not continue each other's states."""
-    settings = params.model_dump(mode="json", exclude={"lessons"}) | params.lessons[lesson].model_dump(mode="json")
-    digest = hashlib.sha256(json.dumps([name, lesson, settings], sort_keys=True).encode())
+    digest = hashlib.sha256(_digest([name, *_what_is_said(name, params, [lesson])]).encode())
     for value in backbone.state_dict().values():
         digest.update(value.numpy().tobytes())
     return digest.hexdigest()[:16]
@@ -226,21 +354,41 @@ def _key(name: str, params: PretrainingParams, lesson: str, backbone: Backbone) 
 
 def revision(name: str, params: PretrainingParams) -> str:
     """Return a digest of all that the recipe says about one backbone: its lessons, their photos and fleets."""
-    lessons = {lesson: its for lesson, its in params.lessons.items() if name in its.epochs}
-    photos = {lesson: params.photos[its.photos] for lesson, its in lessons.items()}
-    fleets = {lesson: params.fleets[its.fleet] for lesson, its in photos.items()}
-    shared = params.model_dump(mode="json", exclude={"lessons", "photos", "fleets"})
-    parts = [{key: its.model_dump(mode="json") for key, its in part.items()} for part in (lessons, photos, fleets)]
-    for lesson in parts[0].values():
-        lesson["epochs"] = lesson["epochs"][name]
-    return hashlib.sha256(json.dumps([name, shared, *parts], sort_keys=True).encode()).hexdigest()
+    return _digest(
+        [name, *_what_is_said(name, params, [one for one, its in params.lessons.items() if name in its.epochs])]
+    )
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _what_is_said(name: str, params: PretrainingParams, lessons: Iterable[str]) -> Iterator[object]:
+    """Yield what the recipe says about lessons of one backbone, without what is the default.
+
+    So a new setting that these lessons do not use changes nothing.
+    """
+    options: dict[str, Any] = {"mode": "json", "exclude_defaults": True}
+    yield params.model_dump(exclude={"lessons", "photos", "fleets"}, **options)
+    for lesson in lessons:
+        its = params.lessons[lesson]
+        photos = params.photos[its.photos]
+        yield its.model_dump(**options) | {"epochs": its.epochs[name]}
+        yield photos.model_dump(**options)
+        yield params.fleets[photos.fleet].model_dump(**options)
 
 
 def _publish(name: str, params: PretrainingParams, folder: Path, output: Path) -> None:
     """Write the weights of the last lesson, the history of all lessons, and a record, to `output`."""
     lessons = [lesson for lesson, its in params.lessons.items() if name in its.epochs]
-    histories = {lesson: pd.read_csv(folder / lesson / f"{name}.csv") for lesson in lessons}
-    history = pd.concat(histories, names=["lesson", "row"]).reset_index("lesson")
+    files = {lesson: folder / lesson / f"{name}.csv" for lesson in lessons}
+    bundled = dict(list(_bundled_history(name).groupby("lesson")))
+    # Of a lesson that another machine saw, there is what it wrote.
+    histories = [
+        pd.read_csv(path).assign(lesson=lesson) if path.is_file() else bundled[lesson] for lesson, path in files.items()
+    ]
+    history = pd.concat(histories)
+    history.insert(0, "lesson", history.pop("lesson"))
     history.to_csv(output / f"{name}.history.csv", index=False)
     save_weights(output / f"{name}.safetensors", load_weights(folder / lessons[-1] / f"{name}.safetensors"))
     record = {
@@ -249,16 +397,16 @@ def _publish(name: str, params: PretrainingParams, folder: Path, output: Path) -
         "revision": revision(name, params),
         "licence": "Apache-2.0",
         "sha256": file_sha256(output / f"{name}.safetensors"),
-        "pretext_validation": history.drop(columns=["lesson", "epoch"]).astype(float).iloc[-1].to_dict(),
+        "pretext_validation": history.drop(columns=["lesson", "epoch"]).iloc[-1].dropna().astype(float).to_dict(),
     }
     write_atomically(output / f"{name}.json", (json.dumps(record, indent=2) + "\n").encode())
 
 
 def _teach(
-    backbone: Backbone, name: str, lesson: LessonParams, params: PretrainingParams, photos: Path, states: StateFolder
+    backbone: Backbone, lesson: LessonParams, params: PretrainingParams, work: Path, states: StateFolder
 ) -> TrainingReport:
     """Train the backbone, under new heads, on the photos of one lesson, from the last state where there is one."""
-    folder = photos / lesson.photos
+    folder = work / "photos" / lesson.photos
     classes, fleet = ClassLists.load(folder), _fleet(params, lesson.photos)
     accelerator = Accelerator(mixed_precision=params.training.mixed_precision)
     augment = make_augmentation(params.training.augmentation, params.seed)
@@ -267,7 +415,13 @@ def _teach(
     loader = TrainingLoader(photos_to_learn, batch_size=lesson.batch_size, num_workers=workers, seed=params.seed)
     photos_to_judge = PretextSplit(folder / "validation.arrow", classes, fleet)
     validation = accelerator.prepare(make_loader(photos_to_judge, batch_size=lesson.batch_size, num_workers=workers))
-    model = PretextModel(PretextBackbone(backbone), backbone.num_features, classes, photos_to_learn.num_measures)
+    teacher = None
+    if lesson.teacher is not None:
+        shower = create_backbone(lesson.teacher.backbone, image_size_px=params.image_size)
+        _load_after(lesson.teacher.lesson, shower, work)
+        teacher = Teacher(shower, backbone)
+        photos_to_learn.expect_no_errors(teacher.num_errors(params.image_size))
+    model = PretextModel(backbone, classes, photos_to_learn.num_measures, teacher)
 
     def evaluate(current: AircraftModel) -> dict[str, float]:
         outputs, targets = collect_outputs(current, validation, accelerator)
@@ -276,7 +430,7 @@ def _teach(
         return metrics | {"shape_mae": float(shape_error), "score": validation_score(metrics)}
 
     phase = PhaseParams(
-        epochs=lesson.epochs[name],
+        epochs=lesson.epochs[backbone.variant],
         learning_rate=lesson.learning_rate,
         batch_size=lesson.batch_size,
         accumulation_steps=1,

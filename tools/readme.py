@@ -52,11 +52,18 @@ def page_blocks() -> dict[str, dict[str, str]]:
     blocks = {
         "README.md": {"models": section(comparison, "Models"), "gates": section(comparison, "Gates")},
         "docs/weights.md": {},
+        "docs/models.md": {},
         "docs/data.md": photo_blocks(),
         "docs/training.md": {"saving": saving_table({path.stem: TrainingTimes.read(path) for path in training_times})},
     }
     blocks["docs/checkpointing.md"], blocks["docs/planner.md"] = _benchmark_blocks()
-    studies = {"seeds": "README.md", "initialisation": "docs/weights.md", "chaos": "docs/training.md"}
+    studies = {
+        "seeds": "README.md",
+        "initialisation": "docs/weights.md",
+        "initialisation_photographs": "docs/weights.md",
+        "recipe_search": "docs/models.md",
+        "chaos": "docs/training.md",
+    }
     for name, page in studies.items():
         report = REPORTS / f"{name}.md"
         if report.is_file():

@@ -32,9 +32,12 @@ def noise(width: int = 96, height: int = 64) -> Image.Image:
 
 
 def damaged_avif() -> bytes:
-    """An AVIF that opens, and whose decoder raises RuntimeError: its last third is zeros."""
-    content = bytearray(saved(noise(320, 240), "AVIF", quality=90))
-    start = 2 * len(content) // 3
+    """An AVIF that opens, and whose decoder raises RuntimeError: its last tenth is zeros.
+
+    Written by two threads whatever the machine has: what one thread writes, the decoder takes with zeros in it.
+    """
+    content = bytearray(saved(noise(320, 240), "AVIF", quality=90, max_threads=2))
+    start = 9 * len(content) // 10
     content[start:] = bytes(len(content) - start)
     return bytes(content)
 

@@ -167,7 +167,7 @@ def test_one_budget_for_both_backbones(method: str, trains: tuple[str, ...], ima
 
     count = partial(count_training_step, model, images.shape, optimizer="adamw", input_dtype=torch.uint8)
     expected, unchecked = step(), count()
-    budget = unchecked.peak_bytes - unchecked.peak_activation_bytes // 3
+    budget = unchecked.peak_bytes - unchecked.peak_activation_bytes // 4
     assert not unchecked.peak_bytes <= budget
     model.enable_gradient_checkpointing(budget=budget)
     assert all(torch.equal(one, other) for one, other in zip(expected, step(), strict=True))

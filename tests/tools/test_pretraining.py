@@ -9,7 +9,17 @@ import torch
 from aerofuse.backbones.backbone import THIN_BACKBONES, create_backbone
 from aerofuse.backbones.weights import BUNDLED_FOLDER, file_sha256
 from aerofuse.common.files import load_weights
-from tools.pretraining import PretrainingParams, draw, load_recipe, pretrain, revision
+from aerofuse.data.labels import ClassLists
+from tools.pretraining import (
+    PretextBackbone,
+    PretextModel,
+    PretrainingParams,
+    Teacher,
+    draw,
+    load_recipe,
+    pretrain,
+    revision,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +45,7 @@ def recipe() -> PretrainingParams:
 def photos(recipe: PretrainingParams, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pretraining")
     # The others are drawn by the lesson that wants them.
-    draw(recipe, folder, 1, ["easy", "full", "broad"])
+    draw(recipe, folder, 1, ["easy", "full", "broad", "broader"])
     return folder
 
 
@@ -47,6 +57,13 @@ def test_a_lesson_without_its_photos_is_refused(recipe: PretrainingParams) -> No
     content = recipe.model_dump()
     content["lessons"]["find"]["photos"] = "holiday"
     with pytest.raises(ValueError, match="lesson 'find' wants photos 'holiday'; there are easy, full"):
+        PretrainingParams.model_validate(content)
+
+
+def test_a_lesson_whose_teacher_has_not_learned_is_refused(recipe: PretrainingParams) -> None:
+    content = recipe.model_dump()
+    content["lessons"]["follow"]["teacher"]["lesson"] = "follow"
+    with pytest.raises(ValueError, match="lesson 'follow': convnext_thin does not take lesson 'follow'"):
         PretrainingParams.model_validate(content)
 
 
@@ -79,6 +96,41 @@ def test_continued_from_a_lesson_the_result_is_the_same(
     pretrain(name, recipe, photos, tmp_path / "continued", first_lesson=last)
     for path in (tmp_path / "whole").iterdir():
         assert (tmp_path / "continued" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_weights_that_are_not_there_are_refused(recipe: PretrainingParams, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").symlink_to(photos / "photos")
+    with pytest.raises(FileNotFoundError, match="no weights of convnext_thin after lesson 'find'"):
+        pretrain("convnext_thin", recipe, tmp_path, tmp_path / "output", first_lesson="name")
+
+
+def test_a_teacher_finds_no_errors_in_what_it_sees_itself() -> None:
+    backbone, learner = (create_backbone("convnext_thin", image_size_px=96) for _ in range(2))
+    learner.load_state_dict(backbone.state_dict())
+    teacher = Teacher(backbone, learner).train()
+    with torch.no_grad():
+        for parameter in teacher.parameters():
+            if parameter.requires_grad:  # it translates
+                parameter.copy_(
+                    torch.eye(len(parameter)).view_as(parameter) if parameter.ndim > 1 else torch.tensor(0.0)
+                )
+    pretext, images = PretextBackbone(learner).train(), torch.rand(8, 3, 96, 96)
+    errors = teacher.errors(images, *pretext.with_maps(images))
+    assert {name: error.shape[1] for name, error in errors.items()} == teacher.num_errors(96)
+    for name, error in errors.items():
+        assert error.abs().mean() < 0.01, name
+    other = teacher.errors(images, *pretext.with_maps(images.flip(0)))
+    assert all(error.abs().mean() > 0.1 for error in other.values())
+
+
+def test_a_teacher_stays_as_it_is() -> None:
+    backbone, learner = (create_backbone(name, image_size_px=96) for name in ("convnext_thin", "swin_thin"))
+    model = PretextModel(learner, ClassLists(("a", "b"), ("c",)), 4, Teacher(backbone, learner)).train()
+    assert not backbone.training
+    outputs = model(torch.randint(0, 255, (4, 3, 96, 96), dtype=torch.uint8))
+    torch.stack([output.square().mean() for output in outputs.values()]).sum().backward()
+    assert all(parameter.grad is None for parameter in backbone.parameters())
+    assert all(parameter.grad is not None for parameter in learner.parameters())
 
 
 def test_an_unknown_lesson_is_refused(recipe: PretrainingParams, photos: Path, tmp_path: Path) -> None:

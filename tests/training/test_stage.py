@@ -110,7 +110,7 @@ def test_a_changed_parameter_finds_no_state(root: Path) -> None:
 
 def test_phase_a_sees_each_photo_once_and_keeps_the_whole_hybrid(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    change(root, train_stage_a={"epochs": 3})
+    change(root, train_stage_a={"epochs": 3}, training={"feature_views": 2})
     report = train_stage("train_stage_a")
     assert "the frozen backbones see 96 photos 2 times" in caplog.text
     assert report.images == 3 * 96

@@ -32,6 +32,7 @@ from aerofuse.common.torchvision_pairing import ensure_torchvision_imports
 ensure_torchvision_imports()
 
 import timm  # noqa: E402
+from timm.layers.norm import LayerNorm2d  # noqa: E402
 from timm.models import PretrainedCfg, register_model  # noqa: E402
 from timm.models.convnext import ConvNeXt  # noqa: E402
 from timm.models.swin_transformer import SwinTransformer  # noqa: E402
@@ -54,15 +55,26 @@ def convnext_thin(pretrained: bool = False, **kwargs: Any) -> ConvNeXt:
 
 @register_model
 def swin_thin(pretrained: bool = False, **kwargs: Any) -> SwinTransformer:
-    """Swin Transformer (arXiv 2103.14030) with widths 20 to 160, 8 blocks, windows of 4: 0.9 M parameters.
+    """Swin Transformer (arXiv 2103.14030) with widths 40 to 160, 8 blocks, windows of 4: 1.1 M parameters.
 
-    Made for 96 px: patches of 3 pixels, then four stages of 32, 16, 8 and 4 tokens a side. 160 features.
+    Made for 96 px: tokens of 6 pixels, then three stages of 16, 8 and 4 tokens a side. 160 features. Three convolutions
+    make the tokens instead of one, because a transformer then learns from fewer photos (arXiv 2106.14881).
     """
     _refuse_hub_weights("swin_thin", pretrained)
     settings: dict[str, Any] = {"img_size": 96} | _without_timm_extras(kwargs)
-    return SwinTransformer(
-        patch_size=3, embed_dim=20, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8), window_size=4, **settings
+    model = SwinTransformer(
+        patch_size=6, embed_dim=40, depths=(2, 4, 2), num_heads=(1, 2, 4), window_size=4, **settings
     )
+    model.patch_embed.proj = nn.Sequential(
+        nn.Conv2d(3, 24, kernel_size=3, stride=2, padding=1),
+        LayerNorm2d(24),
+        nn.GELU(),
+        nn.Conv2d(24, 24, kernel_size=3, padding=1),
+        LayerNorm2d(24),
+        nn.GELU(),
+        nn.Conv2d(24, 40, kernel_size=3, stride=3),
+    )
+    return model
 
 
 def _refuse_hub_weights(name: str, pretrained: bool) -> None:
