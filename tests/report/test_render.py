@@ -192,7 +192,7 @@ def test_it_opens_offline_without_a_word_on_the_console(
     assert opened.console == []
     assert 'data-charts="drawn"' in opened.dom
     drawn = re.findall(r'<(?:svg|canvas)[^>]*class="marks"', opened.dom)
-    assert len(drawn) == 31
+    assert len(drawn) == 32
     colour = {"light": "#0072b2", "dark": "#56b4e9"}
     assert opened.dom.count(f'"{colour[scheme]}"') > 20
 
@@ -203,7 +203,7 @@ def test_what_is_folded_away_is_drawn_when_it_is_opened(page: str, open_text: Ca
     opening = "document.querySelectorAll('details').forEach(details => details.open = true)"
     opened = open_text(with_script(page, opening))
     assert opened.console == []
-    assert at_first < len(re.findall('class="marks"', opened.dom)) == 31
+    assert at_first < len(re.findall('class="marks"', opened.dom)) == 32
 
 
 @pytest.mark.slow

@@ -115,7 +115,7 @@ def test_phase_a_sees_each_photo_once_and_keeps_the_whole_hybrid(root: Path, cap
     assert "the frozen backbones see 96 photos 2 times" in caplog.text
     assert report.images == 3 * 96
     times = TrainingTimes.read(root / "reports/times/train_stage_a.json")
-    assert 0 < times.seconds_seeing_photos < times.seconds
+    assert 0 < times.seconds_seeing_photos <= times.seconds  # both in tenths
     # Whoever loads the model and looks at photos finds what was found by features.
     model, record = load_model(root / "models/stage_a")
     classes = ClassLists.load(PREPARED_FOLDER)
