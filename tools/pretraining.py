@@ -279,9 +279,9 @@ def _teach(
     validation = accelerator.prepare(make_loader(photos_to_judge, batch_size=lesson.batch_size, num_workers=workers))
     teacher = None
     if lesson.teacher is not None:
-        shower = create_backbone(lesson.teacher.backbone, image_size_px=params.image_size)
-        _load_after(lesson.teacher.lesson, shower, work)
-        teacher = Teacher(shower, backbone)
+        example = create_backbone(lesson.teacher.backbone, image_size_px=params.image_size)
+        _load_after(lesson.teacher.lesson, example, work)
+        teacher = Teacher(example, backbone)
         photos_to_learn.expect_no_errors(teacher.num_errors(params.image_size))
     model = PretextModel(backbone, classes, photos_to_learn.num_measures, teacher)
 
