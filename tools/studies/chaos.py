@@ -35,6 +35,9 @@ logger = logging.getLogger(__name__)
 
 _KILLS_PER_STOP = 5  # how often it is killed before it is told to stop once
 _KILLS_PER_DAMAGE = 4
+# The last kill comes after so much of the time that the undisturbed run took: the disturbed one may be quicker.
+_LAST_KILL_FRACTION = 0.7
+_RESTART_S = 2.0  # dvc and torch take at least so long to start again, in which nothing could be lost
 
 
 @dataclass(frozen=True)
@@ -108,14 +111,13 @@ def compare_disturbed(disturbed: Pipeline, calm: Pipeline, result: ChaosResult, 
 def _disturb(pipeline: Pipeline, result: ChaosResult, kills: int, rng: random.Random) -> None:
     # Moments of the undisturbed run: what the pipeline has done is kept, so that it comes further each time.
     count = kills + kills // _KILLS_PER_STOP
-    moments = sorted(rng.uniform(1, result.undisturbed_seconds) for _ in range(count))
+    moments = sorted(rng.uniform(1, _LAST_KILL_FRACTION * result.undisturbed_seconds) for _ in range(count))
     started = time.monotonic()
     before = 0.0
     pending: list[Fault] = []
     for number, moment in enumerate(moments):
         pipeline.start()
-        # Starting again takes dvc and torch some seconds, in which nothing could be lost.
-        if _wait(pipeline, moment - before + 5.0, result):
+        if _wait(pipeline, moment - before + _RESTART_S, result):
             logger.warning("the pipeline ended before fault %d of %d", number + 1, count)
             break
         _note_what_went_on(pipeline, pending, result)
