@@ -1,22 +1,24 @@
 """How the recipe `quick` was chosen: candidates compared on validation alone, with the same effort for both models.
 
 Each candidate of `recipe_search.yaml` and each seed is one DVC experiment that trains the multi-task baseline and the
-hybrid, and evaluates nothing: the test split has no part in it. `reports/recipe_search.md` is the result.
+hybrid, and evaluates nothing: the test split has no part in it. `reports/recipe_search.md` and
+`reports/recipe_search.json` are the result; a second run adds to it, so that only the best need more seeds.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
 import pandas as pd
 from ruamel.yaml import YAML
 
+from aerofuse.common.files import write_json
 from aerofuse.common.markdown import markdown_table
 from aerofuse.plotting.wording import METRICS, write_value
 from tools.studies.experiments import git, run_experiment
@@ -24,25 +26,15 @@ from tools.studies.experiments import git, run_experiment
 logger = logging.getLogger(__name__)
 
 CANDIDATES = Path(__file__).with_suffix(".yaml")
-# The last stage of each model, and the stage of the pipeline that runs it.
-TRAINED = {
-    "multi-task": ("train_multi_task", "train_baseline@multi_task"),
-    "hybrid": ("train_stage_c", "train_hybrid@stage_c"),
-}
+RESULT = Path("reports/recipe_search.json")
+# What is shown, and the training that tells it.
+TRAINED = {"multi-task": "train_multi_task", "hybrid, phase A": "train_stage_a", "hybrid": "train_stage_c"}
+CHOSEN_BY = ("multi-task", "hybrid")
+TARGETS = ("train_baseline@multi_task", "train_hybrid@stage_c")
 SHOWN = ("score", "type_top1", "airline_top1", "clarity_mae", "block_mae")
 
-
-@dataclass(frozen=True)
-class SearchOutcome:
-    """What one candidate reached on validation, a mean over seeds: per model the metrics of its best epoch."""
-
-    name: str
-    validation: Mapping[str, Mapping[str, float]]
-
-    @property
-    def score(self) -> float:
-        """Return what candidates are chosen by: the mean score of both models."""
-        return mean(metrics["score"] for metrics in self.validation.values())
+# By candidate, seed and training: the metrics of its best epoch on validation.
+Outcomes = dict[str, dict[str, dict[str, dict[str, float]]]]
 
 
 def load_candidates(path: Path = CANDIDATES) -> dict[str, dict[str, object]]:
@@ -50,38 +42,40 @@ def load_candidates(path: Path = CANDIDATES) -> dict[str, dict[str, object]]:
     return {name: dict(settings) for name, settings in YAML(typ="safe").load(path.read_text(encoding="utf-8")).items()}
 
 
-def try_candidate(name: str, settings: Mapping[str, object], seeds: Sequence[int]) -> SearchOutcome:
-    """Train both models with changed parameters, once per seed."""
-    found: dict[str, list[Mapping[str, float]]] = {model: [] for model in TRAINED}
-    for seed in seeds:
-        experiment = f"search-{name.replace(' ', '-')}-seed{seed}"
-        revision = run_experiment(experiment, {**settings, "seed": seed}, [target for _, target in TRAINED.values()])
-        for model, (stage, _) in TRAINED.items():
-            found[model].append(best_epoch(git("show", f"{revision}:plots/history/{stage}.csv")))
-    return SearchOutcome(
-        name, {model: {metric: mean(one[metric] for one in runs) for metric in SHOWN} for model, runs in found.items()}
-    )
+def try_candidate(name: str, settings: Mapping[str, object], seed: int) -> dict[str, dict[str, float]]:
+    """Train both models with changed parameters, and return the best epoch of each training in `TRAINED`."""
+    experiment = f"search-{name.replace(' ', '-')}-seed{seed}"
+    revision = run_experiment(experiment, {**settings, "seed": seed}, TARGETS)
+    return {model: best_epoch(git("show", f"{revision}:plots/history/{stage}.csv")) for model, stage in TRAINED.items()}
 
 
-def best_epoch(history: str) -> Mapping[str, float]:
+def best_epoch(history: str) -> dict[str, float]:
     """Return the metrics of the epoch with the highest score, from the text of a history."""
     epochs = pd.read_csv(io.StringIO(history)).to_dict("records")
-    return {str(name): float(value) for name, value in max(epochs, key=lambda epoch: epoch["score"]).items()}
+    best = max(epochs, key=lambda epoch: epoch["score"])
+    return {name: float(best[name]) for name in SHOWN}
 
 
-def search_page(outcomes: Sequence[SearchOutcome], seeds: Sequence[int]) -> str:
-    """Write the outcomes as Markdown, the best first."""
+def mean_score(runs: Mapping[str, Mapping[str, Mapping[str, float]]]) -> float:
+    """Return what candidates are chosen by: the mean score of both models over a candidate's seeds."""
+    return mean(trained[model]["score"] for trained in runs.values() for model in CHOSEN_BY)
+
+
+def search_page(outcomes: Outcomes) -> str:
+    """Write the outcomes as Markdown: those of most seeds first, and of these the best."""
     units = {"score": ("score", "")} | {metric: METRICS[metric] for metric in SHOWN[1:]}
-    rows = [
-        [one.name, f"{one.score:.4f}", model, *(write_value(metrics[metric], units[metric][1]) for metric in SHOWN)]
-        for one in sorted(outcomes, key=lambda one: one.score, reverse=True)
-        for model, metrics in one.validation.items()
-    ]
-    header = ["candidate", "mean score", "model", *(units[metric][0] for metric in SHOWN)]
-    of_seeds = (
-        f"On the validation split, best epoch of each training, mean over the seeds {', '.join(map(str, seeds))}."
+    rows = []
+    for name, runs in sorted(outcomes.items(), key=lambda item: (-len(item[1]), -mean_score(item[1]))):
+        for model in TRAINED:
+            means = {metric: mean(trained[model][metric] for trained in runs.values()) for metric in SHOWN}
+            values = [write_value(means[metric], units[metric][1]) for metric in SHOWN]
+            rows.append([name, ", ".join(sorted(runs)), f"{mean_score(runs):.4f}", model, *values])
+    header = ["candidate", "seeds", "mean score", "model", *(units[metric][0] for metric in SHOWN)]
+    table = markdown_table(header, rows, "llrl" + "r" * len(SHOWN))
+    return (
+        f"{table}\n\nOn the validation split: the best epoch of each training, the mean over the seeds. "
+        "The mean score is that of the multi-task model and the hybrid; candidates are compared over the same seeds.\n"
     )
-    return f"{markdown_table(header, rows, 'lrl' + 'r' * len(SHOWN))}\n\n{of_seeds}\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -89,15 +83,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     candidates = load_candidates()
     parser = argparse.ArgumentParser(prog="python -m tools.studies.recipe_search", description=__doc__)
     parser.add_argument("--candidates", nargs="+", choices=list(candidates), default=list(candidates))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--add", action="store_true", help="keep what the result holds; default: begin a new one")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    outcomes = []
+    outcomes: Outcomes = json.loads(RESULT.read_text(encoding="utf-8")) if options.add and RESULT.is_file() else {}
     for name in options.candidates:
-        outcomes.append(try_candidate(name, candidates[name], options.seeds))
-        page = search_page(outcomes, options.seeds)  # what is known by now, in case the rest fails
-        Path("reports/recipe_search.md").write_text(page, encoding="utf-8")
-        logger.info("%s\n%s", name, page)
+        for seed in options.seeds:
+            outcomes.setdefault(name, {})[str(seed)] = try_candidate(name, candidates[name], seed)
+            write_json(RESULT, outcomes)  # what is known by now, in case the rest fails
+            page = search_page(outcomes)
+            RESULT.with_suffix(".md").write_text(page, encoding="utf-8")
+            logger.info("%s, seed %d\n%s", name, seed, page)
 
 
 if __name__ == "__main__":
