@@ -31,9 +31,12 @@ def run_experiment(name: str, settings: Mapping[str, object], targets: Sequence[
     """Run the committed pipeline with changed parameters, in a copy of the repository; the workspace stays as it is.
 
     `targets` are the stages to stop at; none means the whole pipeline. An experiment of the same name is replaced.
-    Returns the revision that holds the results. Raises `RuntimeError` where the pipeline fails.
+    Returns the revision that holds the results. Raises `RuntimeError` where the pipeline fails, or where params.yaml is
+    not as committed: DVC puts the changes of an experiment there for a moment, and one that is killed leaves them.
     """
     started_from = git("rev-parse", "HEAD")
+    if git("status", "--porcelain", "params.yaml"):
+        raise RuntimeError("params.yaml is not as committed, and would change the experiment; commit or restore it")
     # `dvc exp run --force` would replace one too, but run again what has not changed.
     subprocess.run(["dvc", "exp", "remove", name], check=False, capture_output=True)
     changes = [f"--set-param={key}={value}" for key, value in settings.items()]

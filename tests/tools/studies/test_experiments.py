@@ -11,7 +11,7 @@ import pytest
 from aerofuse.plotting.wording import MODELS
 from tools.benchmarks import memory
 from tools.studies import initialisation
-from tools.studies.experiments import find_experiment, read_metrics
+from tools.studies.experiments import find_experiment, read_metrics, run_experiment
 from tools.studies.initialisation import initialisation_page
 
 
@@ -44,6 +44,18 @@ def test_an_experiment_is_found_by_its_name_and_where_it_started(
     assert read_metrics(["metrics.json"]) == {"metrics.json": {"score": 0.5}}
     with pytest.raises(RuntimeError, match="seed-2"):
         find_experiment("seed-2", baselines[0])
+
+
+def test_parameters_that_an_experiment_before_left_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed `dvc exp run --temp` leaves its parameters in the workspace; the next one would take them."""
+    monkeypatch.chdir(tmp_path)
+    git("init", "-q")
+    Path("params.yaml").write_text("seed: 0")
+    git("add", "params.yaml")
+    commit_metrics(0.1)
+    Path("params.yaml").write_text("seed: 1")
+    with pytest.raises(RuntimeError, match="params.yaml is not as committed"):
+        run_experiment("seed-2", {"seed": 2})
 
 
 @pytest.mark.parametrize("main", [initialisation.main, memory.main])
