@@ -20,18 +20,25 @@ from ruamel.yaml import YAML
 
 from aerofuse.common.files import write_json
 from aerofuse.common.markdown import markdown_table
-from aerofuse.plotting.wording import METRICS, write_value
+from aerofuse.plotting.wording import write_value
 from tools.studies.experiments import git, run_experiment
 
 logger = logging.getLogger(__name__)
 
 CANDIDATES = Path(__file__).with_suffix(".yaml")
 RESULT = Path("reports/recipe_search.json")
-# What is shown, and the training that tells it.
+# The trainings, by what they train, and what is kept of each.
 TRAINED = {"multi-task": "train_multi_task", "hybrid, phase A": "train_stage_a", "hybrid": "train_stage_c"}
 CHOSEN_BY = ("multi-task", "hybrid")
 TARGETS = ("train_baseline@multi_task", "train_hybrid@stage_c")
-SHOWN = ("score", "type_top1", "airline_top1", "clarity_mae", "block_mae")
+METRICS = ("score", "type_top1", "airline_top1", "clarity_mae", "block_mae")
+_COLUMNS = {
+    "multi-task type top-1": ("multi-task", "type_top1"),
+    "phase A type top-1": ("hybrid, phase A", "type_top1"),
+    "hybrid type top-1": ("hybrid", "type_top1"),
+    "hybrid clarity MAE": ("hybrid", "clarity_mae"),
+    "hybrid block MAE": ("hybrid", "block_mae"),
+}
 
 # By candidate, seed and training: the metrics of its best epoch on validation.
 Outcomes = dict[str, dict[str, dict[str, dict[str, float]]]]
@@ -53,7 +60,7 @@ def best_epoch(history: str) -> dict[str, float]:
     """Return the metrics of the epoch with the highest score, from the text of a history."""
     epochs = pd.read_csv(io.StringIO(history)).to_dict("records")
     best = max(epochs, key=lambda epoch: epoch["score"])
-    return {name: float(best[name]) for name in SHOWN}
+    return {name: float(best[name]) for name in METRICS}
 
 
 def mean_score(runs: Mapping[str, Mapping[str, Mapping[str, float]]]) -> float:
@@ -62,16 +69,16 @@ def mean_score(runs: Mapping[str, Mapping[str, Mapping[str, float]]]) -> float:
 
 
 def search_page(outcomes: Outcomes) -> str:
-    """Write the outcomes as Markdown: those of most seeds first, and of these the best."""
-    units = {"score": ("score", "")} | {metric: METRICS[metric] for metric in SHOWN[1:]}
+    """Write the outcomes as Markdown, a row each: those of most seeds first, and of these the best."""
     rows = []
     for name, runs in sorted(outcomes.items(), key=lambda item: (-len(item[1]), -mean_score(item[1]))):
-        for model in TRAINED:
-            means = {metric: mean(trained[model][metric] for trained in runs.values()) for metric in SHOWN}
-            values = [write_value(means[metric], units[metric][1]) for metric in SHOWN]
-            rows.append([name, ", ".join(sorted(runs)), f"{mean_score(runs):.4f}", model, *values])
-    header = ["candidate", "seeds", "mean score", "model", *(units[metric][0] for metric in SHOWN)]
-    table = markdown_table(header, rows, "llrl" + "r" * len(SHOWN))
+        means = {
+            (model, metric): mean(trained[model][metric] for trained in runs.values())
+            for model, metric in _COLUMNS.values()
+        }
+        values = [write_value(value, "%" if metric == "type_top1" else "") for (_, metric), value in means.items()]
+        rows.append([name, ", ".join(sorted(runs)), f"{mean_score(runs):.4f}", *values])
+    table = markdown_table(["candidate", "seeds", "mean score", *_COLUMNS], rows, "llr" + "r" * len(_COLUMNS))
     return (
         f"{table}\n\nOn the validation split: the best epoch of each training, the mean over the seeds. "
         "The mean score is that of the multi-task model and the hybrid; candidates are compared over the same seeds.\n"

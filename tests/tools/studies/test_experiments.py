@@ -54,7 +54,7 @@ def test_parameters_that_an_experiment_before_left_are_refused(tmp_path: Path, m
     git("add", "params.yaml")
     commit_metrics(0.1)
     Path("params.yaml").write_text("seed: 1")
-    with pytest.raises(RuntimeError, match="params.yaml is not as committed"):
+    with pytest.raises(RuntimeError, match="is not as committed"):
         run_experiment("seed-2", {"seed": 2})
 
 
