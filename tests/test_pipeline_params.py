@@ -93,7 +93,7 @@ def wrong_values(annotation: Any) -> list[object]:
     """Values that someone might write there, none of which is of the type."""
     optional = NoneType in get_args(annotation)
     kinds = {kind for kind in get_args(annotation) or (annotation,) if kind is not NoneType}
-    if get_origin(annotation) is Literal:
+    if get_origin(annotation) is Literal or all(get_origin(kind) is Literal for kind in kinds):
         wrong: list[object] = ["something else", False, 3]
     elif annotation is bool:
         wrong = ["yes", 1]

@@ -17,7 +17,7 @@ SMALLEST = {name: family.variants[0] for name, family in FAMILIES.items()}
 VARIANTS = [
     pytest.param(variant, marks=() if variant == SMALLEST[name] else pytest.mark.largest)
     for name, family in FAMILIES.items()
-    for variant in family.variants
+    for variant in (*family.variants, *family.packaged)
 ]
 BATCH = 2
 # Each family with fewer and narrower blocks, of all kinds that it has: in timm's settings, or another small network.

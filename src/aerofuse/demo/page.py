@@ -66,7 +66,7 @@ def _photo_tab(answers: PhotoAnswers, examples: Sequence[tuple[Path, str]]) -> N
 
 
 def _memory_tab() -> None:
-    names = {name: family for family in FAMILIES.values() for name in (*family.variants, *family.thin)}
+    names = {name: family for family in FAMILIES.values() for name in family.all_variants}
     of_images = [name for name, family in names.items() if family.input_dims == 4]
     with gradio.Row(elem_id="backbones"):
         first = gradio.Dropdown(list(names), value="convnext_base", label="Backbone", elem_id="first")
