@@ -29,7 +29,7 @@ setup: $(READY)  ## make .venv from requirements.lock
 $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Aerofuse needs Python 3.11 or newer; name one: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(MOVED) $(VENV)
-	pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev,export]'
+	pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev,export,package-weights]'
 	python -m tools.dvc_plots_page
 	@pwd -P > $@
 
