@@ -25,8 +25,8 @@ def prepare() -> None:
     image_size_px = load_value(int, "recipes.{recipe}.image_size")
     source = create_source(params, image_size_px, WORK)
     merges = params.small_types == "merge"
-    index = prepare_photos(source, params.split, image_size_px, PREPARED, merge_small_types=merges)
-    summary = summarise(index, source.dropped, source.unlisted, PREPARED)
+    index = prepare_photos(source, params.split, image_size_px, PREPARED, merge_small_types=merges, leaks=params.leaks)
+    summary = summarise(index, source, PREPARED)
     write_data_report(summary, PREPARED, Path("reports/data"))
 
 

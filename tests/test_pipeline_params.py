@@ -103,6 +103,10 @@ def wrong_values(annotation: Any) -> list[object]:
         wrong = ["automatic", "1", True, 1.5, 0]
     elif kinds == {int, float, str}:
         wrong = [True, ["a"]]
+    elif kinds == {str, dict[str, str]}:
+        wrong = [True, "", ["a"], {"train": "a"}, {"train": "a", "test": ""}, {"train": "a", "test": "b", "dev": "c"}]
+    elif kinds == {list[str]}:
+        wrong = ["A320", 3, True, []]
     else:
         assert kinds == {str}, f"say here what is wrong for {annotation}"
         wrong = [3, True, ["a"]]
@@ -150,6 +154,21 @@ def test_a_path_is_text_with_the_home_folder_expanded(leaf: Field) -> None:
         for key in leaf.path:
             found = found[key]
         assert found == meant
+
+
+@pytest.mark.parametrize("name", ["root", "labels"])
+def test_photos_and_tables_may_be_given_by_split(name: str) -> None:
+    content = changed(("data", name), {"Train": "~/a", " val ": 2024, "test": "c"})
+    content["data"]["source"] = "table"
+    data = validate(Params, content, "params.yaml").data
+    assert getattr(data, name) == {"train": f"{Path.home()}/a", "validation": "2024", "test": "c"}
+    assert data.inputs[f"{name}.validation"] == Path("2024")
+
+
+def test_an_archive_is_one() -> None:
+    content = changed(("data", "root"), {"train": "a", "test": "b"})
+    content["data"]["source"] = "fgvc"
+    assert "FGVC-Aircraft is one archive; write its path" in refusal(content)
 
 
 @pytest.mark.parametrize("leaf", LEAVES, ids=str)
@@ -232,6 +251,14 @@ def test_a_misspelled_name_is_refused_with_the_right_one(path: tuple[str, ...]) 
         ("launch.processes", 0, "processes: 0 is not allowed: "),
         ("recipes.quick.train_stage_a.learning_rate", -1.0, "learning_rate: -1.0 is not allowed: "),
         ("data.split.train", 0.8, "train + validation + test must be 1, not 1.1"),
+        ("data.leaks", "keep", "data.leaks: 'keep' is not allowed: Input should be 'report', 'move' or 'refuse'"),
+        ("data.min_photos", -1, "data.min_photos: -1 is not allowed: "),
+        ("data.min_photos", 5, "data.source is synthetic; set only_types to null and min_photos to 1, or choose"),
+        ("data.only_types", ["A320"], "data.only_types and data.min_photos choose among photos of your own"),
+        ("data.labels", {"train": "a", "Val": "b"}, "test is missing; only validation may be left out"),
+        ("data.labels", {"train": "a", "val": "b", "valid": "c", "test": "d"}, "write one path for validation"),
+        ("data.root", {"train": "a", "tset": "b"}, "write train, validation or test"),
+        ("data.root", None, "write a path, or one for each of train, validation and test"),
         ("recipes.base.weights", {"source": "none"}, "set allow_random: true if that is meant"),
         ("recipes.base.weights", {"source": "file", "cnn_file": "a"}, "needs cnn_file and transformer_file"),
         ("training", None, "training: None is not allowed: "),

@@ -14,10 +14,11 @@ from aerofuse.data.labels import TASKS, ClassLists
 from aerofuse.data.photo import UnreadablePhotoError
 from aerofuse.inference.package import as_batch, fit_photo, read_photo
 from aerofuse.inference.predictor import Predictor
-from aerofuse.ingest.file_source import FileSource, list_table
+from aerofuse.ingest.file_source import FileSource
 from aerofuse.ingest.intake import IntakeSettings
 from aerofuse.ingest.params import SplitParams
 from aerofuse.ingest.prepare import prepare_photos
+from aerofuse.ingest.table_source import list_table
 from aerofuse.metrics.predictions import prediction_table
 from aerofuse.models.heads import scale_logits
 from tests.inference.small_packages import ARCHITECTURES, TEMPERATURES, write_model

@@ -21,9 +21,13 @@ _SPLIT = SplitSummary(
 _SUMMARY = DataSummary(
     splits={"train": _SPLIT, "validation": _SPLIT, "test": _SPLIT},
     merged_types={"Comet": 2},
+    left_out_types={"Trident": 4},
     near_duplicates=3,
     duplicate_examples=[Group(["a.jpg", "b.jpg"], ["train", "train"])],
     divided_duplicates=[Group(["c.jpg", "d.jpg"], ["train", "test"])],
+    divided_airframes=[Group(["e.jpg", "f.jpg"], ["validation", "train"])],
+    moved=[],
+    cut_validation=0,
     contradictions=[],
     shared_airframes=7,
     airframe_examples=[],
@@ -41,8 +45,12 @@ def test_everything_that_was_found_is_on_the_page(prepared_folder: Path, tmp_pat
         "| with a label of airline",
         "Comet (2)",
         "3 images occur more than once",
+        "Trident (4)",
         "1 images are on two sides of the split that came with the data",
         "c.jpg, d.jpg",
+        "1 airframes are on two sides of the split that came with the data",
+        "e.jpg, f.jpg",
+        "That split was kept; what is measured on these photos is too good.",
         "| broken.jpg | the file is empty |",
         "1 image files are not in the table",
         "| CMYK",
@@ -54,6 +62,16 @@ def test_everything_that_was_found_is_on_the_page(prepared_folder: Path, tmp_pat
     pictures = {"contact_sheet.png", "balance.png", "labels.png"}
     assert {path.name for path in tmp_path.iterdir()} == {"report.md", "report.json"} | pictures
     assert {name for name in re.findall(r"\]\((.*?)\)", page) if name.endswith(".png")} == pictures
+
+
+def test_photos_that_were_moved_are_named(prepared_folder: Path, tmp_path: Path) -> None:
+    summary = dataclasses.replace(_SUMMARY, moved=[("d.jpg", "test", "train")], cut_validation=7)
+    write_data_report(summary, prepared_folder, tmp_path)
+    page = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "1 photos were moved" in page
+    assert "| d.jpg   | test        | train   |" in page
+    assert "too good" not in page
+    assert "no photos for validation: 7 were cut from its training photos" in page
 
 
 def test_airlines_that_no_training_photo_shows_are_named(prepared_folder: Path, tmp_path: Path) -> None:

@@ -9,15 +9,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from aerofuse.common.params import load_section
 from aerofuse.ingest.fgvc_source import BANNER_PX, extract_archive, list_fgvc
 from aerofuse.ingest.file_source import FileSource
 from aerofuse.ingest.intake import Intake, IntakeSettings, PhotoFile
+from aerofuse.ingest.params import DataParams
+from aerofuse.ingest.sources import create_source
 from tests.ingest.fgvc_archive import make_fgvc, pack
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_fgvc(tmp_path_factory.mktemp("fgvc"))
+
+
+@pytest.fixture
+def params() -> DataParams:
+    return load_section(DataParams, "data")
 
 
 @pytest.fixture
@@ -117,8 +125,7 @@ def _bad_box(root: Path) -> None:
     [
         (_drop_list, "has no images_variant_val.txt; is the archive complete?"),
         (_drop_images, "has no folder `images` beside lists"),
-        (_twice, "name 1 photos more than once: 0000000 in train, test"),
-        (_new_class, r"no photo of Concorde \(images_variant_val.txt, line 11\), so that .* 1 types; take"),
+        (_twice, r"images_variant_train\.txt, line 1, images_variant_test\.txt, line 11: .*0000000\.jpg"),
         (_no_class, "line 11: '9999999' is not a photo and its class"),
         (_bad_box, "line 1: '0000000 1 2 3' is not a photo and four pixels"),
     ],
@@ -127,6 +134,18 @@ def test_what_does_not_fit_is_named(damage: Callable[[Path], None], message: str
     damage(root)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         list_fgvc(root, "variant", tmp_path / "work")
+
+
+def test_a_class_without_a_training_photo_is_refused_before_photos_are_read(
+    root: Path, tmp_path: Path, params: DataParams
+) -> None:
+    _new_class(root)
+    message = (
+        r"train has no photo of Concorde \(1 in validation, such as images_variant_val\.txt, line 11\), so that no"
+    )
+    with pytest.raises(ValueError, match=message):
+        create_source(params.model_copy(update={"source": "fgvc", "root": str(root)}), 32, tmp_path / "work")
+    assert not (tmp_path / "work" / "photos").exists()
 
 
 def _source(root: Path, work: Path) -> FileSource:
@@ -141,7 +160,7 @@ def test_a_class_whose_training_photos_are_all_bad_is_refused(root: Path, tmp_pa
         path.write_bytes(b"")
     assert len(_source(root, tmp_path / "work").index()) == 40 - len(gone) + 1
     gone["path"].iloc[0].write_bytes(b"")
-    with pytest.raises(ValueError, match=f"type .{listing.types[0]}.: 10 usable photos in test, validation"):
+    with pytest.raises(ValueError, match=rf"no photo of {listing.types[0]} \(10 in test, validation, such as images"):
         _source(root, tmp_path / "work")
 
 
@@ -149,7 +168,7 @@ def test_too_many_bad_photos_are_named_with_their_lines(root: Path, tmp_path: Pa
     listing = list_fgvc(root, "variant", tmp_path / "work")
     for path in listing.table["path"]:
         path.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"train, line 1, 0000000\.jpg: the file is empty"):
+    with pytest.raises(ValueError, match=r"images_variant_train\.txt, line 1, 0000000\.jpg: the file is empty"):
         _source(root, tmp_path / "work")
 
 

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from dvc.repo import Repo
 
-from aerofuse.ingest.file_source import FileSource, Listing, list_table
+from aerofuse.ingest.file_source import FileSource
 from aerofuse.ingest.intake import IntakeSettings
+from aerofuse.ingest.listing import Listing
+from aerofuse.ingest.table_source import list_table
 from tests.data.odd_files import broken_second_page, damaged_avif, shut_folder
 from tests.ingest.photo_folder import PhotoFolder, draw_folder
 
@@ -102,7 +104,7 @@ def test_one_file_under_two_names_is_listed_twice(folder: PhotoFolder) -> None:
     for form in ("NFC", "NFD"):
         folder.add(unicodedata.normalize(form, "Zürich.jpg"))
     folder.write()
-    with pytest.raises(ValueError, match=r"rows 18, 19 name one file, .*Zürich\.jpg; keep one row"):
+    with pytest.raises(ValueError, match=r"keep one row of each:\n  row 18, row 19: .*Zürich\.jpg"):
         list_table(folder.root, folder.labels)
 
 

@@ -133,7 +133,9 @@ def test_a_backslash_separates_folders(tmp_path: Path) -> None:
         (_table(GOOD, "b.jpg,A320,,,,d-abcd"), r"registration: 'D-ABCD' \(row 2\), 'd-abcd' \(row 3\) look alike"),
         (_table("a.jpg,A3\x0020,,,,"), "row 2: a character NUL, which no text has"),
         ("Filename,typename\na.jpg,A320\n", "no column 'filename'; is it 'Filename'"),
-        ("filename,typename,split\na.jpg,A320,test\n", "a column 'split', which the prepared table has .*'my_split'"),
+        ("filename,typename,split\na.jpg,A320,testing\n", "row 2, split 'testing': write train, validation or test"),
+        ("filename,typename,split\na.jpg,A320,train\nb.jpg,A320,\n", "row 3, split '': .*take out the whole column"),
+        ("filename,typename,given_split\na.jpg,A,test\n", "a column 'given_split', which the prepared table has"),
         ("filename,typename,row\na.jpg,A320,7\n", "a column 'row', which the prepared table has .*'my_row'"),
     ],
 )
@@ -207,7 +209,7 @@ def test_many_faults_are_counted(tmp_path: Path) -> None:
         ("block\u200b", "column 'block\\u200b', with U+200B ZERO WIDTH SPACE: is it 'block'?"),
         ("type_id", "column 'type_id': is it 'typeid'?"),
         ("X_min", "column 'X_min': is it 'xmin'?"),
-        ("Split", "column 'Split', which the prepared table has"),
+        ("Split", "column 'Split': is it 'split'?"),
     ],
 )
 def test_a_heading_that_is_nearly_one_of_ours_is_not_taken_for_the_users_own(

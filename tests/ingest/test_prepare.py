@@ -8,13 +8,14 @@ from PIL import ImageOps
 
 from aerofuse.data.dataset import PreparedSplit
 from aerofuse.data.labels import ClassLists
-from aerofuse.ingest.file_source import FileSource, list_table
+from aerofuse.ingest.file_source import FileSource
 from aerofuse.ingest.intake import IntakeSettings
-from aerofuse.ingest.params import SplitParams
+from aerofuse.ingest.params import SPLITS, SplitParams
 from aerofuse.ingest.prepare import prepare_photos
 from aerofuse.ingest.sources import SyntheticSource
-from aerofuse.ingest.splits import OTHER, SPLITS
+from aerofuse.ingest.splits import OTHER
 from aerofuse.ingest.summary import summarise
+from aerofuse.ingest.table_source import list_table
 from aerofuse.synthetic.params import SyntheticParams
 from tests.ingest.photo_folder import PhotoFolder, draw_folder
 
@@ -54,11 +55,14 @@ def folder(tmp_path: Path) -> PhotoFolder:
     return draw_folder(tmp_path / "photos", photos=24)
 
 
-def _prepare(folder: PhotoFolder, out: Path, *, merge_small_types: bool = False) -> pd.DataFrame:
+def _source(folder: PhotoFolder, work: Path) -> FileSource:
     listing = list_table(folder.root, folder.labels)
-    work = out.with_name("work")
-    source = FileSource(listing, IntakeSettings(64), work, max_bad_fraction=0.5, duplicate_bits=32)
+    return FileSource(listing, IntakeSettings(64), work, max_bad_fraction=0.5, duplicate_bits=32)
+
+
+def _prepare(folder: PhotoFolder, out: Path, *, merge_small_types: bool = False) -> pd.DataFrame:
     split = SplitParams(train=0.5, validation=0.25, test=0.25, seed=0)
+    source = _source(folder, out.with_name("work"))
     return prepare_photos(source, split, 64, out, merge_small_types=merge_small_types)
 
 
@@ -91,7 +95,7 @@ def test_small_types_become_one_class(folder: PhotoFolder, tmp_path: Path) -> No
     types = ClassLists.load(tmp_path / "out").types
     assert types[-1] == OTHER
     assert {"Comet", "Concorde"}.isdisjoint(types)
-    summary = summarise(index, pd.DataFrame(columns=["filename", "reason"]), (), tmp_path / "out")
+    summary = summarise(index, _source(folder, tmp_path / "work"), tmp_path / "out")
     assert summary.merged_types == {"Comet": 2, "Concorde": 2}
 
 
@@ -110,6 +114,6 @@ def test_planted_copies_and_airframes_are_on_one_side(folder: PhotoFolder, tmp_p
         assert index.loc[copy_name, "split"] == index.loc[original, "split"]
     assert index.groupby("registration")["split"].nunique().max() == 1
     assert index["split"].nunique() == 3
-    summary = summarise(index.reset_index(), pd.DataFrame(columns=["filename", "reason"]), (), tmp_path / "out")
+    summary = summarise(index.reset_index(), _source(folder, tmp_path / "work"), tmp_path / "out")
     assert summary.near_duplicates == 8
     assert not summary.divided_duplicates

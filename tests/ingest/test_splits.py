@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aerofuse.ingest.splits import OTHER, SPLITS, assign_splits, merge_small
+from aerofuse.ingest.params import SPLITS
+from aerofuse.ingest.splits import OTHER, assign_splits, merge_small
 
 SHARES = {"train": 0.7, "validation": 0.15, "test": 0.15}
 

@@ -54,8 +54,11 @@ def data_report(labelled: tuple[str, ...] = TASKS) -> dict[str, Any]:
     return {
         "splits": {"train": split, "validation": split, "test": split},
         "merged_types": {},
+        "left_out_types": {},
         "near_duplicates": 3,
         "divided_duplicates": [],
+        "divided_airframes": [],
+        "moved": [],
         "shared_airframes": 30,
         "dropped": [["a.jpg", "no image (truncated)"]],
     }

@@ -13,10 +13,12 @@ from aerofuse.common.params import PARAMS_FILE
 from aerofuse.comparison.comparison import TRAINING_STAGES
 from aerofuse.data.labels import TASKS, ClassLists
 from aerofuse.ingest.data_report import write_data_report
+from aerofuse.ingest.sources import SyntheticSource
 from aerofuse.ingest.summary import summarise
 from aerofuse.metrics.predictions import read_predictions
 from aerofuse.models.architecture import baseline_architecture, hybrid_architecture
 from aerofuse.models.files import ModelRecord, save_model
+from aerofuse.synthetic.params import SyntheticParams
 from stages.compare import compare
 from stages.evaluate import evaluate
 from stages.explain import explain_mistakes
@@ -47,8 +49,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, prepared_folder: Path, c
     (root / PARAMS_FILE).write_text(params.replace("tracking:\n  enabled: true", "tracking:\n  enabled: false"))
     (root / "data").mkdir()
     (root / "data" / "prepared").symlink_to(prepared_folder)
-    index = pd.DataFrame({"typename": ["a"], "source_type": ["a"], "split": ["train"]})
-    summary = summarise(index, pd.DataFrame(columns=["filename", "reason"]), [], prepared_folder)
+    index = pd.DataFrame({"filename": ["a.jpg"], "typename": ["a"], "source_type": ["a"], "split": ["train"]})
+    summary = summarise(index, SyntheticSource(SyntheticParams(num_images=40), seed=0), prepared_folder)
     write_data_report(summary, prepared_folder, root / "reports" / "data")
     torch.manual_seed(0)
     for name, architecture in ARCHITECTURES.items():

@@ -110,14 +110,11 @@ def fingerprint() -> str:
 
 def _photos() -> Iterator[str]:
     """Yield the user's photos by name, size and time, as DVC tells whether a file may have changed."""
-    data = load_section(DataParams, "data")
-    if data.source == "synthetic":
-        return
-    root = Path(data.root)
-    for path in [Path(data.labels), root, *sorted(root.rglob("*"))]:
-        if path.is_file():
-            found = path.stat()
-            yield f"{path.as_posix()} {found.st_size} {found.st_mtime_ns}\n"
+    for named in load_section(DataParams, "data").inputs.values():
+        for path in [named, *sorted(named.rglob("*"))]:
+            if path.is_file():
+                found = path.stat()
+                yield f"{path.as_posix()} {found.st_size} {found.st_mtime_ns}\n"
 
 
 def queue_missing(cells: Sequence[Cell]) -> None:

@@ -23,14 +23,14 @@ Model = TypeVar("Model", bound=BaseModel)
 Value = TypeVar("Value")
 
 
-def _path_text(value: object) -> object:
+def path_text(value: object) -> object:
     """Return a number or a date as its text, for YAML reads the folder `2024` as one; and a text with `~` expanded."""
     if isinstance(value, int | float | date) and not isinstance(value, bool):
         return str(value)
     return str(Path(value).expanduser()) if isinstance(value, str) and value.startswith("~") else value
 
 
-AS_PATH = BeforeValidator(_path_text)  # of a field that names a file or folder
+AS_PATH = BeforeValidator(path_text)  # of a field that names a file or folder
 
 
 class Section(BaseModel):

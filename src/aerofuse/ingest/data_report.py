@@ -42,12 +42,20 @@ def _page(summary: DataSummary, pictures: Sequence[str]) -> str:
         "Photos of the test split, evenly over the types, with their labels:",
         "![Photos with their labels](contact_sheet.png)",
         *(f"![{_PICTURES[name]}]({name})" for name in pictures),
+        *_left_out_types(summary),
         *_merged(summary),
         *_unlearned(summary),
         *_duplicates(summary),
         *_left_out(summary),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _left_out_types(summary: DataSummary) -> Iterator[str]:
+    if summary.left_out_types:
+        names = ", ".join(f"{name} ({count})" for name, count in list(summary.left_out_types.items())[:_SHOWN])
+        more = f" and {len(summary.left_out_types) - _SHOWN} more" if len(summary.left_out_types) > _SHOWN else ""
+        yield f"Types that were not chosen (`data.only_types`, `data.min_photos`), with their photos: {names}{more}."
 
 
 def _merged(summary: DataSummary) -> Iterator[str]:
@@ -76,18 +84,38 @@ def _duplicates(summary: DataSummary) -> Iterator[str]:
         yield f"{summary.near_duplicates} images occur more than once (resized, recompressed or mirrored)."
     yield f"{summary.shared_airframes} airframes are on more than one photo."
     yield "Each is in one split, unless the split came with the data."
-    if summary.divided_duplicates:
-        yield (
-            f"**{len(summary.divided_duplicates)} images are on two sides of the split that came with the data.** That "
-            "split was kept; what is measured on these images is too good."
-        )
-        yield _group_table(summary.divided_duplicates)
+    yield from _leaks(summary)
     if summary.contradictions:
         yield f"{len(summary.contradictions)} images have more than one type; one of the labels must be wrong:"
         yield _group_table(summary.contradictions)
     if summary.duplicate_examples:
         yield "The most frequent images:"
         yield _group_table(summary.duplicate_examples)
+
+
+def _leaks(summary: DataSummary) -> Iterator[str]:
+    if summary.cut_validation:
+        yield (
+            f"The split that came with the data has no photos for validation: {summary.cut_validation} were cut from "
+            "its training photos."
+        )
+    divided = {"images": summary.divided_duplicates, "airframes": summary.divided_airframes}
+    for what, groups in divided.items():
+        if groups:
+            yield f"**{len(groups)} {what} are on two sides of the split that came with the data:**"
+            yield _group_table(groups)
+            if len(groups) > _SHOWN:
+                yield f"and {len(groups) - _SHOWN} more, in report.json"
+    if summary.moved:
+        yield f"{len(summary.moved)} photos were moved, so that each image and each airframe is on one side:"
+        yield markdown_table(["photo", "given for", "is in"], [list(photo) for photo in summary.moved[:_SHOWN]], "lll")
+        if len(summary.moved) > _SHOWN:
+            yield f"and {len(summary.moved) - _SHOWN} more, in report.json"
+    elif any(divided.values()):
+        yield (
+            "That split was kept; what is measured on these photos is too good. `data.leaks: move` in params.yaml "
+            "moves them to one side."
+        )
 
 
 def _group_table(groups: Sequence[Group]) -> str:

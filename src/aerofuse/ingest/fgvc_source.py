@@ -11,15 +11,14 @@ from pathlib import Path
 import pandas as pd
 from tqdm.auto import tqdm
 
-from aerofuse.ingest.file_source import Listing
 from aerofuse.ingest.label_table import BOX_COLUMNS
-from aerofuse.ingest.splits import SPLITS
+from aerofuse.ingest.listing import Listing, refuse_repeated_files
+from aerofuse.ingest.params import split_named
 
 logger = logging.getLogger(__name__)
 
 BANNER_PX = 20  # the copyright line at the bottom of every photo
-_OFFICIAL = dict(zip(("train", "val", "test"), SPLITS, strict=True))
-_SHOWN = 5
+_OFFICIAL = ("train", "val", "test")
 
 
 def list_fgvc(root: Path, level: str, extracted: Path) -> Listing:
@@ -30,14 +29,15 @@ def list_fgvc(root: Path, level: str, extracted: Path) -> Listing:
     if not root.exists():
         raise FileNotFoundError(f"data.root is {str(root)!r}: no such folder or archive; docs/data.md says where it is")
     data = _data_folder(extract_archive(root, extracted) if root.is_file() else root)
-    table = pd.concat([_read_split(data, level, *names) for names in _OFFICIAL.items()], ignore_index=True)
-    _check_splits(table, level)
+    table = pd.concat([_read_split(data, level, official) for official in _OFFICIAL], ignore_index=True)
     for column, values in _read_boxes(data / "images_box.txt").items():
         table[column] = [values.get(photo) for photo in table["id"]]
     table["filename"] = table["id"] + ".jpg"
     table["path"] = [data / "images" / name for name in table["filename"]]
     table[["airlinename", "clarity", "block", "registration"]] = None
-    return Listing(table.drop(columns="id"), tuple(sorted(table["typename"].unique())), ())
+    places = table.pop("place")
+    refuse_repeated_files(table, places)
+    return Listing(table.drop(columns="id"), places, tuple(sorted(table["typename"].unique())), ())
 
 
 def extract_archive(archive: Path, folder: Path) -> Path:
@@ -81,7 +81,7 @@ def _data_folder(root: Path) -> Path:
     )
 
 
-def _read_split(data: Path, level: str, official: str, split: str) -> pd.DataFrame:
+def _read_split(data: Path, level: str, official: str) -> pd.DataFrame:
     """Line number, photo and class: `0034309 707-320`."""
     path = data / f"images_{level}_{official}.txt"
     rows = []
@@ -89,35 +89,14 @@ def _read_split(data: Path, level: str, official: str, split: str) -> pd.DataFra
         photo, _, name = line.partition(" ")
         if not name.strip():
             raise ValueError(f"{path}, line {number}: {line!r} is not a photo and its class")
-        rows.append((number, photo, name.strip()))
-    return pd.DataFrame(rows, columns=["row", "id", "typename"]).assign(split=split)
+        rows.append((number, photo, name.strip(), f"{path.name}, line {number}"))
+    return pd.DataFrame(rows, columns=["row", "id", "typename", "place"]).assign(split=split_named(official))
 
 
 def _lines(path: Path) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"{path.parent} has no {path.name}; is the archive complete?")
     return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-
-
-def _check_splits(table: pd.DataFrame, level: str) -> None:
-    twice = table[table["id"].duplicated(keep=False)].groupby("id")["split"].agg(", ".join)
-    if len(twice):
-        found = "; ".join(f"{photo} in {splits}" for photo, splits in twice.head(_SHOWN).items())
-        raise ValueError(
-            f"the {level} lists name {len(twice)} photos more than once: {found}; each belongs in one list, once"
-        )
-    learned = set(table.loc[table["split"] == "train", "typename"])
-    unknown = table[~table["typename"].isin(learned)].drop_duplicates("typename")
-    if len(unknown):
-        official = {split: name for name, split in _OFFICIAL.items()}
-        found = "; ".join(
-            f"{name} (images_{level}_{official[split]}.txt, line {row})"
-            for name, split, row in unknown[["typename", "split", "row"]].head(_SHOWN).itertuples(index=False)
-        )
-        raise ValueError(
-            f"images_{level}_train.txt has no photo of {found}, so that no model can learn {len(unknown)} types; take "
-            "them out of the other lists, or use the archive as it was published"
-        )
 
 
 def _read_boxes(path: Path) -> dict[str, dict[str, float]]:

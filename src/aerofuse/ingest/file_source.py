@@ -3,96 +3,23 @@
 from __future__ import annotations
 
 import logging
-import os
-import unicodedata
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from aerofuse.data.image_file import find_photos
 from aerofuse.data.photo import Box, Photo
 from aerofuse.data.store import LABEL_COLUMNS
 from aerofuse.ingest.duplicates import joined_groups, near_duplicates
+from aerofuse.ingest.given_splits import check_given_split
 from aerofuse.ingest.intake import Intake, IntakeSettings, PhotoFile
-from aerofuse.ingest.label_table import BOX_COLUMNS, read_label_table
-from aerofuse.ingest.splits import SPLITS
+from aerofuse.ingest.label_table import BOX_COLUMNS
+from aerofuse.ingest.listing import Listing
 
 logger = logging.getLogger(__name__)
 
 _SHOWN = 10
-
-
-@dataclass(frozen=True)
-class Listing:
-    """Photo files to read, and their labels.
-
-    `table` has a row per photo: `path`, `filename`, the labels, `row` (its row or line in the list), and optionally
-    `split`, a box (`xmin, ymin, xmax, ymax`, in pixels from the upper left corner) and columns of the user's own.
-    `unlisted` are photo files below the root that the table does not name. Class lists are in the order of their ids.
-    """
-
-    table: pd.DataFrame
-    types: tuple[str, ...]
-    airlines: tuple[str, ...]
-    unlisted: tuple[str, ...] = ()
-
-
-def list_table(root: Path, labels: Path) -> Listing:
-    """List the photos that the table `labels` names, in files below the folder `root`.
-
-    Raises `FileNotFoundError`, or `ValueError` for a table that cannot be used.
-    """
-    if not root.is_dir():
-        kind = "a file, and must be a folder" if root.exists() else "no such folder"
-        raise FileNotFoundError(f"data.root is {str(root)!r}: {kind}; name the folder with your photos")
-    table = read_label_table(labels)
-    below = find_photos(root)
-    for folder, problem in below.problems:
-        logger.warning("%s: %s", folder, problem)
-    found = {str(path.relative_to(root)): path for path in below.photos}
-    # Systems compose letters in their own ways, so a name may stand in the table otherwise than on the disk.
-    composed = {unicodedata.normalize("NFC", name): path for name, path in found.items()}
-    frame = table.frame.copy()
-    # A file that is missing is left out with its reason later, like any photo that cannot be read.
-
-    def place(name: str) -> Path:
-        return found.get(name) or composed.get(unicodedata.normalize("NFC", name), root / name)
-
-    frame["path"] = frame["filename"].map(place)
-    for path, rows in frame[frame["path"].duplicated(keep=False)].groupby("path", sort=False)["row"]:
-        raise ValueError(f"{labels}: rows {', '.join(map(str, rows))} name one file, {path}; keep one row")
-    resolved = root.resolve()
-    for row, name, path in frame[["row", "filename", "path"]].itertuples(index=False):
-        target = Path(os.path.realpath(path))  # which takes a link that leads to itself
-        if not target.is_relative_to(resolved) and not any(map(target.is_relative_to, _dvc_caches(resolved))):
-            raise ValueError(
-                f"{labels}, row {row}, filename {name!r}: a link that leaves data.root ({root}); copy the photo into it"
-            )
-    listed = set(frame["path"])
-    # A name whose bytes are not UTF-8 could not be written to the report.
-    unlisted = [
-        os.fsencode(name).decode("utf-8", "backslashreplace") for name, path in found.items() if path not in listed
-    ]
-    return Listing(frame, table.types, table.airlines, tuple(sorted(unlisted)))
-
-
-@cache
-def _dvc_caches(root: Path) -> tuple[Path, ...]:
-    """The caches to which DVC links files, of the repository here and of the one that holds `root`."""
-    # Imported late: only links that leave the folder ask for it.
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-
-    caches = []
-    for place in dict.fromkeys((Path.cwd(), root)):
-        with suppress(DvcException), Repo(str(place)) as repo:
-            caches += [Path(cache.path).resolve() for cache in (repo.cache.local, repo.cache.legacy)]
-    return tuple(caches)
 
 
 class FileSource:
@@ -112,7 +39,7 @@ class FileSource:
         facts = self._intake.facts
         usable = facts["problem"].isna().to_numpy()
         self.dropped = pd.DataFrame({"filename": table["filename"], "reason": facts["problem"]})[~usable]
-        _refuse_too_many(self.dropped, table, max_bad_fraction)
+        _refuse_too_many(self.dropped, listing, max_bad_fraction)
         if settings.crop_padding is not None and not any(file.box for file in files):
             raise ValueError(
                 "data.crop.to_box is true, and no photo has a box; give xmin, ymin, xmax and ymax, or set it to false"
@@ -122,11 +49,13 @@ class FileSource:
         self._index: pd.DataFrame = table[usable].reset_index(drop=True).drop(columns="path")
         index = self._index
         index[["width", "height", "remarks"]] = known[["width", "height", "remarks"]]
-        _refuse_unlearned(index)
+        if "split" in index:  # photos that cannot be read may have been a type's only ones for training
+            check_given_split(index, listing.places[usable].reset_index(drop=True))
         index["near_duplicates"] = near_duplicates(known["fingerprint"].tolist(), duplicate_bits)
         index["group"] = joined_groups(index["registration"], index["near_duplicates"])
         _warn_of_lost_classes(listing, index)
         self.types, self.airlines, self.unlisted = listing.types, listing.airlines, listing.unlisted
+        self.left_out_types = listing.left_out_types
         if self.unlisted:
             examples = ", ".join(self.unlisted[:3])
             logger.warning("%d image files are not in the table, such as %s", len(self.unlisted), examples)
@@ -160,33 +89,16 @@ def _warn_of_lost_classes(listing: Listing, index: pd.DataFrame) -> None:
             logger.warning("no usable photo is left of: %s", ", ".join(sorted(lost)))
 
 
-def _refuse_unlearned(index: pd.DataFrame) -> None:
-    """Check splits that came with the data; splits made here have every type."""
-    if "split" not in index:
-        return
-    learned = set(index.loc[index["split"] == SPLITS[0], "typename"])
-    for name, photos in index[~index["typename"].isin(learned)].groupby("typename"):
-        first = photos.iloc[0]
-        raise ValueError(
-            f"type {name!r}: {len(photos)} usable photos in {', '.join(sorted(set(photos['split'])))}, such as "
-            f"{first['filename']}, and none in {SPLITS[0]}, so that no model can learn it; mend its training photos, "
-            "or take the type out of all lists"
-        )
-
-
-def _refuse_too_many(dropped: pd.DataFrame, table: pd.DataFrame, max_bad_fraction: float) -> None:
+def _refuse_too_many(dropped: pd.DataFrame, listing: Listing, max_bad_fraction: float) -> None:
     if dropped.empty:
         return
-    count, share = len(table), len(dropped) / len(table)
+    count, share = len(listing.table), len(dropped) / len(listing.table)
     if share <= max_bad_fraction and len(dropped) < count:
         message = "%d of %d photos cannot be used and are left out; the data report lists them"
         logger.warning(message, len(dropped), count)
         return
-    # A row of the table, or a line of the list of the photo's split.
-    lists = table["split"] + ", line" if "split" in table else pd.Series("row", index=table.index)
     lines = [
-        f"  {lists[number]} {table['row'][number]}, {name}: {reason}\n"
-        for number, name, reason in dropped.head(_SHOWN).itertuples()
+        f"  {listing.places[number]}, {name}: {reason}\n" for number, name, reason in dropped.head(_SHOWN).itertuples()
     ]
     more = f"  and {len(dropped) - _SHOWN} more\n" if len(dropped) > _SHOWN else ""
     raise ValueError(

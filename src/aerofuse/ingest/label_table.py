@@ -6,7 +6,7 @@ import csv
 import difflib
 import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Self
@@ -14,12 +14,13 @@ from typing import Annotated, Any, Self
 import pandas as pd
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from aerofuse.ingest.params import Paths, split_named
 from aerofuse.ingest.spelling import fold, odd_characters, says_nothing
 
 REQUIRED = ("filename", "typename")
 BOX_COLUMNS = ("xmin", "ymin", "xmax", "ymax")
 # Columns that `prepare` adds to data/prepared/table.parquet.
-RESERVED = ("row", "path", "width", "height", "remarks", "near_duplicates", "group", "source_type", "split")
+RESERVED = ("row", "path", "width", "height", "remarks", "near_duplicates", "group", "source_type", "given_split")
 _OWN = "my_"  # what begins so is a column of the user's own, however it resembles one of ours
 _SHOWN = 10  # faults of one kind in a message; the rest is counted
 _ROWS_AT_A_TIME = 5000  # a row takes two kilobytes as objects
@@ -70,6 +71,12 @@ def _relative(text: object) -> object:
     return str(PurePosixPath(*parts))
 
 
+def _split(text: object) -> object:
+    if text == "":
+        raise ValueError("write train, validation or test, or take out the whole column to have a split made")
+    return split_named(text) if isinstance(text, str) else text
+
+
 _Share = Annotated[Annotated[float, Field(ge=0, le=1)] | None, BeforeValidator(_number)]
 _Pixel = Annotated[Annotated[float, Field(ge=0)] | None, BeforeValidator(_number)]
 _Id = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_number)]
@@ -87,6 +94,7 @@ class LabelRow(BaseModel):
     clarity: _Share = None
     block: _Share = None
     registration: _OptionalName = None
+    split: Annotated[str | None, BeforeValidator(_split)] = None
     typeid: _Id = None
     airlineid: _Id = None
     xmin: _Pixel = None
@@ -114,19 +122,38 @@ class LabelRow(BaseModel):
 class LabelTable:
     """The rows as a frame: all columns of `LabelRow`, those of the user's own, and `row`, the row in the file.
 
+    There is a column `split` only where the split came with the data. `places` says of each row where it stands.
     `types` and `airlines` are in the order of the ids in the table, else sorted.
     """
 
     frame: pd.DataFrame
+    places: pd.Series
     types: tuple[str, ...]
     airlines: tuple[str, ...]
 
 
-def read_label_table(path: Path) -> LabelTable:
-    """Read and check a label table: UTF-8 with or without BOM, comma-separated, one header row.
+def read_label_table(labels: Paths) -> LabelTable:
+    """Read and check a label table, or one for each split: UTF-8 with or without BOM, comma-separated, one header row.
 
     Blanks around values are removed. Raises `FileNotFoundError`, or `ValueError` that lists all faults of one kind.
     """
+    if isinstance(labels, Mapping):
+        tables = [_read_table_of_split(path, split) for split, path in labels.items()]
+        frame = pd.concat(tables, ignore_index=True)
+        paths = [path for path, table in zip(labels.values(), tables, strict=True) for _ in range(len(table))]
+        rows = pd.Series([f"{row} of {path}" for row, path in zip(frame["row"], paths, strict=True)], dtype=object)
+        whole = "data.labels"
+    else:
+        frame = _read_table(labels)
+        rows, whole = frame["row"].astype(str), str(labels)
+    named = frame.assign(row=rows)
+    _refuse(whole, _confusable_names(named))
+    types = _class_list(whole, named, "typename", "typeid")
+    return LabelTable(frame, "row " + rows, types, _class_list(whole, named, "airlinename", "airlineid"))
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    """The checked rows of one table."""
     frame = _read_text(path)
     frame.insert(0, "row", range(_FIRST_ROW, _FIRST_ROW + len(frame)))
     frame = frame[(frame.drop(columns="row") != "").any(axis="columns")]  # a spreadsheet leaves empty rows at the end
@@ -137,9 +164,17 @@ def read_label_table(path: Path) -> LabelTable:
     _refuse(path, (fault for _, faults in parts for fault in faults))
     checked = pd.concat([rows for rows, _ in parts], ignore_index=True)
     checked.insert(0, "row", frame["row"].to_numpy())
-    _refuse(path, [*_repeated_files(checked), *_confusable_names(checked)])
-    types = _class_list(path, checked, "typename", "typeid")
-    return LabelTable(checked, types, _class_list(path, checked, "airlinename", "airlineid"))
+    _refuse(path, _repeated_files(checked))
+    return checked if "split" in frame else checked.drop(columns="split")
+
+
+def _read_table_of_split(path: Path, split: str) -> pd.DataFrame:
+    table = _read_table(path)
+    if "split" in table:
+        others = table[table["split"] != split]
+        remedy = f"data.labels gives the table for {split}; correct the cell, or take out the column"
+        _refuse(path, (f"row {row}, split {found!r}: {remedy}" for row, found in _pairs(others, "split")))
+    return table.assign(split=split)
 
 
 def _read_text(path: Path) -> pd.DataFrame:
@@ -267,7 +302,7 @@ def _confusable_names(frame: pd.DataFrame) -> Iterator[str]:
                 yield f"{column}: {found} look alike; write one of them everywhere"
 
 
-def _class_list(path: Path, frame: pd.DataFrame, column: str, number: str) -> tuple[str, ...]:
+def _class_list(path: str, frame: pd.DataFrame, column: str, number: str) -> tuple[str, ...]:
     """The names in the order of their ids if the table has ids, else sorted."""
     named = frame.dropna(subset=column)
     names = sorted(named[column].unique())
@@ -292,7 +327,7 @@ def _class_list(path: Path, frame: pd.DataFrame, column: str, number: str) -> tu
     return tuple(by_id[index] for index in range(len(by_id)))
 
 
-def _pairs(frame: pd.DataFrame, column: str) -> Iterator[tuple[int, Any]]:
+def _pairs(frame: pd.DataFrame, column: str) -> Iterator[tuple[int | str, Any]]:
     yield from zip(frame["row"], frame[column], strict=True)
 
 
@@ -304,7 +339,7 @@ def _not_one(frame: pd.DataFrame, column: str, other: str, rule: str) -> Iterato
             yield f"{column} {value!r} has {other} {found}: {rule}; make them equal"
 
 
-def _refuse(path: Path, faults: Iterable[str]) -> None:
+def _refuse(path: Path | str, faults: Iterable[str]) -> None:
     found = list(faults)
     if found:
         shown = "\n".join(f"  {fault}" for fault in found[:_SHOWN])

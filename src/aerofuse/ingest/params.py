@@ -2,12 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from aerofuse.common.params import AS_PATH, Section
+from aerofuse.common.params import Section, path_text
 from aerofuse.synthetic.params import SyntheticParams
+
+SPLITS = ("train", "validation", "test")
+TRAIN, VALIDATION, TEST = SPLITS
+_SPELLINGS = {name: name for name in SPLITS} | {"val": VALIDATION, "valid": VALIDATION}
+
+Leaks = Literal["report", "move", "refuse"]
+Paths = Path | Mapping[str, Path]  # one for all splits, or one for each
+
+
+def split_named(text: str) -> str:
+    """Return the split that a text names, in any case. Raises `ValueError` for any other text."""
+    name = _SPELLINGS.get(text.strip().casefold())
+    if name is None:
+        raise ValueError("write train, validation or test")
+    return name
+
+
+def _path_or_paths(value: object) -> object:
+    """Check a path, or a mapping from splits to paths; what it returns has the type of `PathParam`."""
+    if not isinstance(value, Mapping):
+        path = path_text(value)
+        if isinstance(path, str) and path:
+            return path
+        raise ValueError("write a path, or one for each of train, validation and test")
+    paths = {}
+    for key, path in value.items():
+        name, text = split_named(str(key)), path_text(path)
+        if name in paths or not (isinstance(text, str) and text):
+            raise ValueError(f"write one path for {name}")
+        paths[name] = text
+    for name in (TRAIN, TEST):
+        if name not in paths:
+            raise ValueError(f"{name} is missing; only validation may be left out, and is cut from train then")
+    return {name: paths[name] for name in SPLITS if name in paths}
+
+
+PathParam = Annotated[str | dict[str, str], BeforeValidator(_path_or_paths)]
 
 
 class SplitParams(Section):
@@ -37,12 +76,46 @@ class DataParams(Section):
     """The photos that the pipeline runs on."""
 
     source: Literal["synthetic", "table", "fgvc"]
-    root: Annotated[str, AS_PATH, Field(min_length=1)]
-    labels: Annotated[str, AS_PATH, Field(min_length=1)]
+    root: PathParam
+    labels: PathParam
     fgvc_level: Literal["variant", "family", "manufacturer"]
     max_bad_fraction: float = Field(ge=0, le=1)
     duplicate_bits: int = Field(ge=0, le=64)
+    only_types: list[str] | None = Field(min_length=1)
+    min_photos: int = Field(ge=0)
     small_types: Literal["refuse", "merge"]
+    leaks: Leaks
     crop: CropParams
     split: SplitParams
     synthetic: SyntheticParams
+
+    @property
+    def inputs(self) -> dict[str, Path]:
+        """The files and folders that the source reads, by what names them: `root`, or `root.train`."""
+        read = {"synthetic": (), "table": ("root", "labels"), "fgvc": ("root",)}[self.source]
+        given = {name: as_paths(getattr(self, name)) for name in read}
+        return {
+            f"{name}.{split}" if split else name: path
+            for name, value in given.items()
+            for split, path in (value.items() if isinstance(value, Mapping) else [("", value)])
+        }
+
+    @model_validator(mode="after")
+    def _one_folder_for_an_archive(self) -> Self:
+        if self.source == "fgvc" and isinstance(self.root, dict):
+            raise ValueError("data.root has a folder for each split, and FGVC-Aircraft is one archive; write its path")
+        return self
+
+    @model_validator(mode="after")
+    def _choice_among_own_photos(self) -> Self:
+        if self.source == "synthetic" and (self.only_types is not None or self.min_photos > 1):
+            raise ValueError(
+                "data.only_types and data.min_photos choose among photos of your own, and data.source is synthetic; "
+                "set only_types to null and min_photos to 1, or choose another source"
+            )
+        return self
+
+
+def as_paths(value: str | dict[str, str]) -> Paths:
+    """Return the path of a parameter, or those of the splits."""
+    return Path(value) if isinstance(value, str) else {name: Path(path) for name, path in value.items()}

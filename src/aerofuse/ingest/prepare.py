@@ -16,25 +16,35 @@ from tqdm.auto import tqdm
 from aerofuse.data.labels import ClassLists
 from aerofuse.data.photo import Photo
 from aerofuse.data.store import write_photos
-from aerofuse.ingest.params import SplitParams
+from aerofuse.ingest.given_splits import GIVEN, keep_given_split
+from aerofuse.ingest.params import SPLITS, Leaks, SplitParams
 from aerofuse.ingest.sources import Source
-from aerofuse.ingest.splits import OTHER, SPLITS, assign_splits, merge_small
+from aerofuse.ingest.splits import OTHER, assign_splits, merge_small
 
 logger = logging.getLogger(__name__)
 
 
 def prepare_photos(
-    source: Source, split: SplitParams, image_size_px: int, folder: Path, *, merge_small_types: bool = False
+    source: Source,
+    split: SplitParams,
+    image_size_px: int,
+    folder: Path,
+    *,
+    merge_small_types: bool = False,
+    leaks: Leaks = "report",
 ) -> pd.DataFrame:
     """Write `<split>.arrow` for each split, class lists and `table.parquet` to `folder`; return the index.
 
-    The index has a column `split`, and `source_type` for the type before merging. Photos are ordered within a split
-    as in the source. Types too small to be split are merged into one, or refused. Raises `ValueError` where the
-    photos cannot be split.
+    The index has a column `split`, and `source_type` for the type before merging. A split that came with the data is
+    kept, as far as `leaks` allows, and is the column `given_split`. Photos are ordered within a split as in the source.
+    Types too small to be split are merged into one, or refused. Raises `ValueError` where the photos cannot be split.
     """
     index = source.index()
     index["source_type"] = index["typename"]
-    if "split" not in index:
+    if "split" in index:
+        index = index.rename(columns={"split": GIVEN})
+        index["split"] = keep_given_split(index, split, leaks)
+    else:
         if merge_small_types:
             index["typename"] = merge_small(index["group"], index["typename"])
         shares = {"train": split.train, "validation": split.validation, "test": split.test}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -11,9 +11,12 @@ import pandas as pd
 
 from aerofuse.data.photo import Photo
 from aerofuse.ingest.fgvc_source import BANNER_PX, list_fgvc
-from aerofuse.ingest.file_source import FileSource, list_table
+from aerofuse.ingest.file_source import FileSource
+from aerofuse.ingest.given_splits import check_given_split
 from aerofuse.ingest.intake import IntakeSettings
-from aerofuse.ingest.params import DataParams
+from aerofuse.ingest.listing import choose_types
+from aerofuse.ingest.params import DataParams, as_paths
+from aerofuse.ingest.table_source import list_table
 from aerofuse.synthetic.fleet import built_in_fleet
 from aerofuse.synthetic.params import SyntheticParams
 from aerofuse.synthetic.photos import draw_photos, photo_airframe, photo_filename
@@ -23,13 +26,15 @@ class Source(Protocol):
     """Photos that are listed before they are read, so that they can be split first and memory stays bounded.
 
     `types` and `airlines` are the class lists. `dropped` lists files that cannot be used, with columns `filename` and
-    `reason`. `unlisted` are files without labels.
+    `reason`. `unlisted` are files without labels, `left_out_types` types that were not chosen, each with its number of
+    photos.
     """
 
     types: tuple[str, ...]
     airlines: tuple[str, ...]
     dropped: pd.DataFrame
     unlisted: tuple[str, ...]
+    left_out_types: Mapping[str, int]
 
     def index(self) -> pd.DataFrame:
         """Return one row per photo: `filename`, `typename`, `airlinename`, `registration`; what is missing is `None`.
@@ -51,9 +56,13 @@ def create_source(params: DataParams, image_size_px: int, work: Path) -> Source:
     if params.source == "synthetic":
         return SyntheticSource(params.synthetic, params.split.seed)
     if params.source == "table":
-        listing, banner_px = list_table(Path(params.root), Path(params.labels)), 0
+        listing, banner_px = list_table(as_paths(params.root), as_paths(params.labels)), 0
     else:
+        assert isinstance(params.root, str)  # DataParams refuses the rest
         listing, banner_px = list_fgvc(Path(params.root), params.fgvc_level, work / "extracted"), BANNER_PX
+    listing = choose_types(listing, params.only_types, params.min_photos)
+    if "split" in listing.table:  # before any photo is read
+        check_given_split(listing.table, listing.places)
     settings = IntakeSettings(image_size_px, banner_px, params.crop.padding if params.crop.to_box else None)
     return FileSource(
         listing,
@@ -75,6 +84,7 @@ class SyntheticSource:
         self.airlines = tuple(sorted(index["airlinename"].unique()))
         self.dropped = pd.DataFrame(columns=["filename", "reason"])
         self.unlisted: tuple[str, ...] = ()
+        self.left_out_types: Mapping[str, int] = {}
 
     def index(self) -> pd.DataFrame:
         """Return one row per photo, without drawing any."""

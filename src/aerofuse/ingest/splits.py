@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from aerofuse.ingest.params import SPLITS
 from aerofuse.ingest.spelling import fold
 
-SPLITS = ("train", "validation", "test")
 OTHER = "other"  # the class that types with too few groups are merged into
 
 
@@ -29,7 +29,7 @@ def assign_splits(groups: pd.Series, strata: pd.Series, shares: dict[str, float]
         )
     rng = np.random.default_rng(seed)
     split_of: dict[object, str] = {}
-    stratum_of = _strata_of_groups(groups, strata)
+    stratum_of = strata_of_groups(groups, strata)
     for _, members in groups.groupby(groups.map(stratum_of), sort=True):
         sizes = members.value_counts().sort_index()
         shuffled = sizes.iloc[rng.permutation(len(sizes))].sort_values(ascending=False, kind="stable")
@@ -47,7 +47,7 @@ def assign_splits(groups: pd.Series, strata: pd.Series, shares: dict[str, float]
 
 def small_strata(groups: pd.Series, strata: pd.Series, least: int = len(SPLITS)) -> dict[str, int]:
     """Return the strata with fewer than `least` groups of their own, and how many they have."""
-    stratum_of = _strata_of_groups(groups, strata)
+    stratum_of = strata_of_groups(groups, strata)
     counts = stratum_of.value_counts().reindex(sorted(strata.unique()), fill_value=0)
     return {str(name): int(count) for name, count in counts.items() if count < least}
 
@@ -76,7 +76,8 @@ def _listed(small: dict[str, int]) -> str:
     return ", ".join(f"{name!r} ({count})" for name, count in small.items())
 
 
-def _strata_of_groups(groups: pd.Series, strata: pd.Series) -> pd.Series:
+def strata_of_groups(groups: pd.Series, strata: pd.Series) -> pd.Series:
+    """Return the stratum that each group counts for, by group: the one with most of its photos."""
     counts = pd.DataFrame({"group": groups, "stratum": strata}).value_counts(["group", "stratum"], sort=False)
     return (  # of equal counts, the first name
         counts.reset_index()

@@ -12,7 +12,9 @@ import pandas as pd
 
 from aerofuse.data.labels import REGRESSION_TASKS
 from aerofuse.data.store import LABEL_COLUMNS, open_table
-from aerofuse.ingest.splits import SPLITS
+from aerofuse.ingest.given_splits import GIVEN, divided_groups
+from aerofuse.ingest.params import SPLITS, TRAIN, VALIDATION
+from aerofuse.ingest.sources import Source
 
 _EXAMPLES = 10
 
@@ -34,7 +36,7 @@ class SplitSummary:
 
 @dataclass(frozen=True)
 class Group:
-    """Photos that belong together, with their splits."""
+    """Photos that belong together, with their splits: the given ones, where the split came with the data."""
 
     filenames: Sequence[str]
     splits: Sequence[str]
@@ -44,17 +46,23 @@ class Group:
 class DataSummary:
     """The whole of a data set as prepared.
 
-    `merged_types` became one class. `near_duplicates` (`None` for drawn photos, which are not compared) and
-    `shared_airframes` are numbers of groups, with the largest as examples. `contradictions` are near-duplicates with
-    several types, `divided_duplicates` those in several splits, which only a source with its own split can have.
-    `dropped` are photos left out, with the reason; `unlisted` are files without labels.
+    `merged_types` became one class, `left_out_types` were not chosen. `near_duplicates` (`None` for drawn photos, which
+    are not compared) and `shared_airframes` are numbers of groups, with the largest as examples. `contradictions` are
+    near-duplicates with several types. `divided_duplicates` and `divided_airframes` are in several splits, which only
+    a split that came with the data can have; `moved` are the photos that left theirs for that reason: name, given
+    split, split. `cut_validation` counts photos given for train that are in validation. `dropped` are photos left out,
+    with the reason; `unlisted` are files without labels.
     """
 
     splits: Mapping[str, SplitSummary]
     merged_types: Mapping[str, int]
+    left_out_types: Mapping[str, int]
     near_duplicates: int | None
     duplicate_examples: Sequence[Group]
     divided_duplicates: Sequence[Group]
+    divided_airframes: Sequence[Group]
+    moved: Sequence[tuple[str, str, str]]
+    cut_validation: int
     contradictions: Sequence[Group]
     shared_airframes: int
     airframe_examples: Sequence[Group]
@@ -63,24 +71,31 @@ class DataSummary:
     unlisted: Sequence[str]
 
 
-def summarise(index: pd.DataFrame, dropped: pd.DataFrame, unlisted: Sequence[str], prepared: Path) -> DataSummary:
-    """Sum up the index that `prepare_photos` returned, and the prepared splits in the folder `prepared`."""
+def summarise(index: pd.DataFrame, source: Source, prepared: Path) -> DataSummary:
+    """Sum up the index that `prepare_photos` returned, its source, and the prepared splits in the folder `prepared`."""
     duplicates = _Groups(index, "near_duplicates")
     airframes = _Groups(index, "registration")
     merged = index[index["typename"] != index["source_type"]]
+    given = index[GIVEN] if GIVEN in index else index["split"]
+    cut = (given == TRAIN) & (index["split"] == VALIDATION)
+    moved = index[(given != index["split"]) & ~cut]
     remarks: Counter[str] = Counter(remark for found in index.get("remarks", ()) for remark in found)
     return DataSummary(
         splits={name: _summarise_split(prepared / f"{name}.arrow") for name in SPLITS},
         merged_types={str(name): int(count) for name, count in merged["source_type"].value_counts().items()},
+        left_out_types=source.left_out_types,
         near_duplicates=duplicates.count if "near_duplicates" in index else None,
         duplicate_examples=duplicates.largest(),
-        divided_duplicates=duplicates.with_several("split"),
+        divided_duplicates=[_group(photos) for photos in divided_groups(index, "near_duplicates")],
+        divided_airframes=[_group(photos) for photos in divided_groups(index, "registration")],
+        moved=list(zip(moved["filename"], given[moved.index], moved["split"], strict=True)),
+        cut_validation=int(cut.sum()),
         contradictions=duplicates.with_several("typename"),
         shared_airframes=airframes.count,
         airframe_examples=airframes.largest(),
         remarks=dict(remarks.most_common()),
-        dropped=[(str(name), str(reason)) for name, reason in dropped.itertuples(index=False)],
-        unlisted=list(unlisted),
+        dropped=[(str(name), str(reason)) for name, reason in source.dropped.itertuples(index=False)],
+        unlisted=list(source.unlisted),
     )
 
 
@@ -125,5 +140,8 @@ class _Groups:
         return self._of(value for value in self._sizes.index if several[value])
 
     def _of(self, values: Iterable[object]) -> list[Group]:
-        chosen = (self._photos.get_group(value) for value in values)
-        return [Group(list(photos["filename"]), list(photos["split"])) for photos in chosen]
+        return [_group(self._photos.get_group(value)) for value in values]
+
+
+def _group(photos: pd.DataFrame) -> Group:
+    return Group(list(photos["filename"]), list(photos[GIVEN if GIVEN in photos else "split"]))

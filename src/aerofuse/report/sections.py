@@ -193,15 +193,18 @@ def data_section(sources: PageSources) -> PageSection:
         notes.append("Left out: " + ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common(8)) + ".")
     if data["near_duplicates"] is not None:
         notes.append(f"{data['near_duplicates']} pictures are there more than once.")
-    if data["divided_duplicates"]:
-        notes.append(
-            f"{len(data['divided_duplicates'])} pictures are on two sides of the split that the data came with; what "
-            "is measured on them is too good."
-        )
+    for what in ("duplicates", "airframes"):
+        if divided := data[f"divided_{what}"]:
+            name = {"duplicates": "pictures"}.get(what, what)
+            outcome = "their photos were moved to one" if data["moved"] else "what is measured on them is too good"
+            notes.append(f"{len(divided)} {name} are on two sides of the split that the data came with; {outcome}.")
     notes.append(
         f"{data['shared_airframes']} airframes are on more than one photo. Unless a split came with the data, each "
         "stays on one side of it."
     )
+    if data["left_out_types"]:
+        count = sum(data["left_out_types"].values())
+        notes.append(f"{len(data['left_out_types'])} types with {count} photos were not chosen.")
     if data["merged_types"]:
         notes.append(f"Merged into one class, for they have too few airframes: {', '.join(data['merged_types'])}.")
     for task in TASKS:
