@@ -1,4 +1,4 @@
-"""Check all of params.yaml before any other stage runs, and so before any output is lost."""
+"""Check all of params.yaml before any other stage runs, and so before any output is lost; link the photos it names."""
 
 from __future__ import annotations
 
@@ -9,21 +9,17 @@ from aerofuse.backbones.families import family_of
 from aerofuse.checkpointing.budget import parse_budget
 from aerofuse.checkpointing.plan import CheckpointingPlan
 from aerofuse.common.params import PARAMS_FILE, find_place, read_params_file, validate
+from aerofuse.ingest.inputs import link_inputs
 from aerofuse.pipeline_params import Params
 from aerofuse.training.params import AUTO, CheckpointingParams
 from stages import run
+
+_CHECKED = Path("data/params_checked")
 
 
 def check_params() -> None:
     content = read_params_file()
     params = validate(Params, content, str(PARAMS_FILE))
-    for name in ("root", "labels"):
-        written, meant = content["data"][name], getattr(params.data, name)
-        if written != meant:  # a stage's script understands what DVC does not
-            raise ValueError(
-                f"{PARAMS_FILE} cannot be used:\n  data.{name}: {written!r} is no path for DVC, which depends on it; "
-                f'write "{meant}", with the quotes'
-            )
     for name, recipe in params.recipes.items():
         family_of(recipe.backbones.cnn)
         family_of(recipe.backbones.transformer)
@@ -32,7 +28,8 @@ def check_params() -> None:
         _check_checkpointing(checkpointing, ".".join(map(str, place)))
     _check_segments(params)
     # Constant, so that a change of parameters re-runs only the stages that read what changed.
-    Path("data/params_checked").write_text("params.yaml can be used\n")
+    _CHECKED.write_text("params.yaml can be used\n")
+    link_inputs(params.data, _CHECKED)
 
 
 def _check_checkpointing(checkpointing: CheckpointingParams, field: str) -> None:

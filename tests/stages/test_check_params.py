@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from aerofuse.common.params import PARAMS_FILE, read_params_file
+from aerofuse.ingest.inputs import INPUTS, NAMES
 from stages.check_params import check_params
 
 REAL = PARAMS_FILE.absolute()
@@ -59,19 +58,26 @@ def test_a_budget_that_is_none_is_refused_by_name(budget: object, message: str, 
     assert not Path("data/params_checked").exists()
 
 
-@pytest.mark.parametrize(
-    ("written", "meant"), [("~/photos", f"{Path.home()}/photos"), (2024, "2024"), (date(2024, 5, 1), "2024-05-01")]
-)
-@pytest.mark.parametrize("name", ["root", "labels"])
-def test_a_path_that_dvc_would_not_find_is_refused(
-    name: str, written: object, meant: str, params: dict[str, Any]
-) -> None:
-    params["data"][name] = written
-    with pytest.raises(ValueError, match=re.escape(f"data.{name}: {written!r} is no path for DVC")) as raised:
+def test_dvc_finds_photos_and_tables_by_links(params: dict[str, Any], tmp_path: Path) -> None:
+    check(params)  # drawn photos need neither
+    assert {path.readlink() for path in INPUTS.iterdir()} == {Path("../params_checked")}
+    for name in ("a", "b", "labels.csv"):
+        (tmp_path / name).mkdir()
+    params["data"] |= {"source": "table", "root": {"train": "a", "test": str(tmp_path / "b")}, "labels": "labels.csv"}
+    for _ in range(2):
         check(params)
-    assert f'write "{meant}", with the quotes' in str(raised.value)
-    params["data"][name] = meant
-    check(params)
+        links = {path.name: path.readlink() for path in INPUTS.iterdir()}
+        assert links == dict.fromkeys(NAMES, Path("../params_checked")) | {
+            "root_1": Path("../../a"),
+            "root_2": tmp_path / "b",
+            "labels_1": Path("../../labels.csv"),
+        }
+
+
+def test_photos_that_are_nowhere_are_named_with_their_parameter(params: dict[str, Any]) -> None:
+    params["data"] |= {"source": "table", "root": {"train": ".", "test": "nowhere"}}
+    with pytest.raises(FileNotFoundError, match=r"data\.root\.test is 'nowhere': no such file or folder"):
+        check(params)
 
 
 def test_a_budget_of_all_recipes_is_refused_where_it_stands(params: dict[str, Any]) -> None:

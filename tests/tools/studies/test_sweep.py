@@ -8,7 +8,7 @@ import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from aerofuse.common.params import read_params_file
+from aerofuse.ingest.inputs import INPUTS as LINKS
 from tests.imports import ROOT
 from tests.pipeline import ENVIRONMENT, git, run_dvc
 from tools.studies import experiments, sweep
@@ -155,7 +155,6 @@ def test_all_that_stages_read_and_none_makes_is_in_the_fingerprint() -> None:
     stages = [stage for stage in Repo(str(ROOT)).index.stages if stage.path_in_repo == "dvc.yaml"]
     made = {out.def_path for stage in stages for out in stage.outs}
     needed = {dependency.def_path for stage in stages for dependency in stage.deps}
-    params = read_params_file(ROOT / "params.yaml")["data"]
-    known = (*INPUTS, params["root"], params["labels"])  # the photos are looked at file by file
+    known = (*INPUTS, str(LINKS))  # the photos are looked at file by file, where the parameters name them
     unknown = {name for name in needed - made if not name.startswith(known)}
     assert {name for name in unknown if not any(out.startswith(f"{name}/") for out in made)} == set()
