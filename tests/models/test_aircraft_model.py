@@ -63,6 +63,17 @@ def test_heads_read_exactly_the_features(model: AircraftModel, images: Tensor) -
         assert torch.equal(output, model(images)[task])
 
 
+@pytest.mark.parametrize("sees_mirrored", [False, True])
+def test_outputs_and_features_are_of_the_same_views(model: AircraftModel, images: Tensor, sees_mirrored: bool) -> None:
+    model.eval().sees_mirrored = sees_mirrored
+    outputs, features = model.outputs_and_features(images)
+    views = (images, images.flip(-1)) if sees_mirrored else (images,)
+    assert torch.equal(features, torch.stack([model.get_features(view) for view in views]).mean(0))
+    assert features.shape[1] == model.num_features
+    for task, output in model(images).items():
+        assert torch.equal(output, outputs[task])
+
+
 def test_parts_hold_every_parameter_once(model: AircraftModel) -> None:
     of_parts = [id(parameter) for part in model.parts().values() for parameter in part.parameters()]
     assert sorted(of_parts) == sorted(id(parameter) for parameter in model.parameters())

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from aerofuse.backbones.backbone import Backbone
+from aerofuse.models.heads import Heads
 from aerofuse.planning.checkpointed import Checkpointed
 
 # The statistics of ImageNet: timm's backbones and the bundled ones were trained with them.
@@ -39,21 +40,34 @@ class AircraftModel(Checkpointed, ABC):
     def get_features(self, images: Tensor) -> Tensor:
         """Return the features `[B, D]` that the heads read."""
 
+    @property
+    def num_features(self) -> int:
+        """Return the number of features that the heads read."""
+        heads = self.parts()["heads"]
+        assert isinstance(heads, Heads)
+        return heads.num_features
+
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return the outputs; in evaluation, with `sees_mirrored`, their mean over the images and their mirror images.
 
         It is part of the model, so that whoever validates, predicts or exports does the same.
         """
-        self.follow_budget(images)
-        outputs = self._outputs(images)
-        if not self.sees_mirrored or self.training:
-            return outputs
-        mirrored = self._outputs(images.flip(-1))
-        return {task: (output + mirrored[task]) / 2 for task, output in outputs.items()}
+        return self.outputs_and_features(images)[0]
 
-    def _outputs(self, images: Tensor) -> dict[str, Tensor]:
-        outputs: dict[str, Tensor] = self.parts()["heads"](self.get_features(images))
-        return outputs
+    def outputs_and_features(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the outputs, and the features `[B, D]` that the heads read; both are means as in `forward`."""
+        self.follow_budget(images)
+        outputs, features = self._one_view(images)
+        if not self.sees_mirrored or self.training:
+            return outputs, features
+        mirrored, mirrored_features = self._one_view(images.flip(-1))
+        means = {task: (output + mirrored[task]) / 2 for task, output in outputs.items()}
+        return means, (features + mirrored_features) / 2
+
+    def _one_view(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        features = self.get_features(images)
+        outputs: dict[str, Tensor] = self.parts()["heads"](features)
+        return outputs, features
 
     def backbones(self) -> dict[str, Backbone]:
         """Return the parts that are backbones, by name."""

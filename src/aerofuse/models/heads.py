@@ -22,6 +22,7 @@ class Heads(nn.Module):
         if unknown or not tasks:
             raise ValueError(f"tasks are {list(tasks)}; there are {', '.join(TASKS)}")
         super().__init__()
+        self.num_features = num_features
         num_classes = dict(zip(CLASSIFICATION_TASKS, (len(classes.types), len(classes.airlines)), strict=True))
         self.tasks = tuple(tasks)
         for task in tasks:

@@ -57,7 +57,7 @@ class FusedHeads(AircraftModel):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return the outputs for packed features `[B, views, N]`."""
-        outputs = [self._outputs(view) for view in images.unbind(1)]
+        outputs = [self._one_view(view)[0] for view in images.unbind(1)]
         return {task: torch.stack([one[task] for one in outputs]).mean(0) for task in outputs[0]}
 
 
