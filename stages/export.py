@@ -11,11 +11,13 @@ from aerofuse.data.dataset import PreparedSplit, make_loader
 from aerofuse.inference.export import FILES, Exported, export_program, require_onnx, write_onnx, write_torch
 from aerofuse.inference.export_check import check_export
 from aerofuse.inference.package import load_package
+from aerofuse.inference.unfamiliarity import load_unfamiliarity
 from aerofuse.metrics.params import EvaluateParams, ExportParams
 from aerofuse.report.export_page import export_page
 from stages import run
 
 PREPARED = Path("data/prepared")
+PACKAGE = Path("models/aerofuse")
 EXPORTED = Path("models/exported")
 REPORTS = Path("reports")
 
@@ -24,16 +26,17 @@ def export() -> None:
     require_onnx()
     params = load_section(ExportParams, "export")
     evaluation = load_section(EvaluateParams, "recipes.{recipe}.evaluate")
-    model, record = load_package(Path("models/aerofuse"))
+    model, record = load_package(PACKAGE)
+    unfamiliarity = load_unfamiliarity(PACKAGE, model.num_features)
     files = {name: EXPORTED / file for name, file in FILES.items()}
-    program = export_program(model, record)
+    program = export_program(model, record, unfamiliarity)
     write_torch(program, record, files["torch"])
     write_onnx(program, record, files["onnx"])
 
     test = PreparedSplit(PREPARED / "test.arrow", record.classes)
     loader = make_loader(test, batch_size=evaluation.batch_size, num_workers=0)
     check = check_export(
-        Exported(model, record.temperatures).eval(),
+        Exported(model, record.temperatures, unfamiliarity).eval(),
         files,
         (images for images, _ in loader),
         record.image_size_px,

@@ -13,6 +13,8 @@ import pytest
 
 from aerofuse.cli.main import main
 from aerofuse.cli.predict import list_photos, read_names
+from aerofuse.inference import predictor
+from aerofuse.inference.unfamiliarity import NOTICE
 from tests.data.odd_files import broken_second_page, damaged_avif, shut_folder, write
 from tests.imports import ROOT
 from tests.inference.small_packages import CLASSES, write_model, write_small_package
@@ -43,6 +45,37 @@ def test_a_table_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     for word in ("type", "airline", "clarity", "block", "quality", "%"):
         assert word in printed.out
     assert printed.err == ""
+
+
+def test_unfamiliar_photos_are_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "photos/photo-0000.jpg"]) == 0
+    printed = capsys.readouterr().out
+    (line,) = (line for line in printed.splitlines() if "photo-" in line)
+    assert line.split()[-1] == "1.00!"
+    assert printed.splitlines()[-1] == f"  ! {NOTICE}"
+
+
+def test_names_of_unfamiliar_photos_are_left_out(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = "photos/photo-0000.jpg"
+    named, silent = ["type", "type_confidence", "airline", "airline_confidence"], {}
+    for above in (0.5, 1.1):
+        monkeypatch.setattr(predictor, "UNFAMILIAR_ABOVE", above)
+        assert main(["predict", photo, "--json", "--abstain"]) == 0
+        record = json.loads(capsys.readouterr().out)
+        silent[record["unfamiliar"]] = [record[name] is None for name in named] + [record["type_top5"] == []]
+        assert record["clarity"] is not None
+        assert record["unfamiliar_score"] > 0.99
+    assert silent == {True: [True] * 5, False: [False] * 5}
+
+
+def test_a_model_without_statistics_cannot_abstain(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    baseline = str(write_model(tmp_path / "single_task", "single_task"))
+    assert main(["predict", "photos/photo-0000.jpg", "--model", baseline, "--abstain"]) == 2
+    printed = capsys.readouterr()
+    assert "has no unfamiliarity.safetensors; name a package" in printed.err
+    assert printed.out == ""
 
 
 def test_json_lines_and_a_bad_file(capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,7 +172,7 @@ def test_a_baseline_leaves_empty_what_it_does_not_know(capsys: pytest.CaptureFix
     assert main(["predict", photo, "--model", baseline, "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["type"] in CLASSES.types
-    assert record["airline"] is record["clarity"] is record["quality_score"] is None
+    assert record["airline"] is record["clarity"] is record["quality_score"] is record["unfamiliar"] is None
     assert main(["predict", photo, "--model", baseline, "--csv"]) == 0
     assert next(csv.DictReader(io.StringIO(capsys.readouterr().out)))["airline"] == ""
     assert main(["predict", photo, "--model", baseline]) == 0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from aerofuse.data.labels import ClassLists
 from aerofuse.data.photo import UnreadablePhotoError
 from aerofuse.demo.fragments import PICTURE_PX, PhotoAnswers, message, photo_page
 from aerofuse.demo.launch import write_examples
+from aerofuse.inference.unfamiliarity import NOTICE
 from tests.inference.small_packages import write_model, write_small_package
 from tests.serving.photos import write_photo
 
@@ -38,6 +40,9 @@ def test_a_hybrid(tmp_path: Path, photo: Path, name: str) -> None:
     assert page.count("<img ") == 3
     title = {"attention": "What the fusion gives each branch", "concat": "What each branch adds to this answer"}[name]
     assert title in page
+    assert NOTICE in page
+    assert f"{answer.prediction.unfamiliar_score:.2f}" in page
+    assert NOTICE not in photo_page(replace(answer, prediction=replace(answer.prediction, unfamiliar=False)))
 
 
 def test_a_baseline_of_one_branch_and_one_head(tmp_path: Path, photo: Path) -> None:
@@ -48,6 +53,7 @@ def test_a_baseline_of_one_branch_and_one_head(tmp_path: Path, photo: Path) -> N
     assert page.count("<img ") == 2
     assert "Airline" not in page
     assert "Quality" not in page
+    assert "Unfamiliar" not in page
 
 
 def test_names_are_no_markup(tmp_path: Path, photo: Path) -> None:

@@ -9,8 +9,9 @@ import torch
 
 from aerofuse.data.labels import TASKS, ClassLists
 from aerofuse.inference.package import PackageRecord, Preprocessing, write_package
+from aerofuse.inference.unfamiliarity import Unfamiliarity, fit_unfamiliarity
 from aerofuse.models.architecture import Architecture, baseline_architecture, hybrid_architecture
-from aerofuse.models.files import ModelRecord, save_model
+from aerofuse.models.files import ModelRecord, load_model, save_model
 from aerofuse.models.fusion import FusionMethod
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -41,10 +42,17 @@ def write_model(folder: Path, name: str, classes: ClassLists = CLASSES, *, confi
     return folder
 
 
+def measured(trained: Path) -> Unfamiliarity:
+    """Statistics of noise, so that every photo is unfamiliar."""
+    model, record = load_model(trained)
+    noise = torch.randn(96, model.num_features, generator=torch.Generator().manual_seed(0))
+    return fit_unfamiliarity(noise, torch.arange(96) % len(record.classes.types), noise[:40])
+
+
 def write_small_package(folder: Path, name: str, classes: ClassLists = CLASSES) -> Path:
-    """What the stage `package` makes of it."""
+    """What the stage `package` makes of it, but for the photos of the statistics: they are noise."""
     trained = write_model(folder.with_name(f"{folder.name}_trained"), name, classes)
     tests = {"type_labelled": 10, "type_top1": 0.5}
     package = PackageRecord(Preprocessing(96), tests, {"aerofuse": "0.1.0"}, "Apache-2.0")
-    write_package(folder, trained, package, "# A model\n")
+    write_package(folder, trained, package, "# A model\n", measured(trained))
     return folder

@@ -21,26 +21,30 @@ from aerofuse.inference import export
 from aerofuse.inference.export import Exported, export_program, output_name, write_onnx, write_torch
 from aerofuse.inference.export_check import TOLERANCE, onnx_runner, torch_runner
 from aerofuse.inference.package import Preprocessing, load_package
-from tests.inference.small_packages import ARCHITECTURES, CLASSES, write_model
+from aerofuse.inference.unfamiliarity import SCORE, UNFAMILIAR_ABOVE
+from tests.inference.small_packages import ARCHITECTURES, CLASSES, measured, write_model
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_files_say_what_the_model_says(name: str, tmp_path: Path) -> None:
-    model, record = load_package(write_model(tmp_path / "model", name, confident=True))
-    program = export_program(model, record)
+    trained = write_model(tmp_path / "model", name, confident=True)
+    model, record = load_package(trained)
+    statistics = measured(trained)
+    program = export_program(model, record, statistics)
     write_torch(program, record, tmp_path / "model.pt2")
     write_onnx(program, record, tmp_path / "model.onnx")
     ways = {
         "onnx": onnx_runner(tmp_path / "model.onnx"),
         "torch": torch_runner(torch.export.load(tmp_path / "model.pt2").module()),
     }
-    expected_by = torch_runner(Exported(model, record.temperatures).eval())
+    expected_by = torch_runner(Exported(model, record.temperatures, statistics).eval())
     generator = torch.Generator().manual_seed(0)
     for batch_size in (1, 3, 16):
         images = torch.randint(0, 256, (batch_size, 3, 96, 96), dtype=torch.uint8, generator=generator)
         expected = expected_by(images)
-        assert list(expected) == [output_name(task) for task in TASKS if task in ARCHITECTURES[name].tasks]
+        names = [output_name(task) for task in TASKS if task in ARCHITECTURES[name].tasks]
+        assert list(expected) == [*names, SCORE]
         for way, run in ways.items():
             found = run(images)
             assert found.keys() == expected.keys(), way
@@ -66,6 +70,7 @@ def _check_facts(folder: Path) -> None:
     assert facts["types"] == list(CLASSES.types)
     assert facts["airlines"] == list(CLASSES.airlines)
     assert facts["preprocessing"]["image_size_px"] == 96
+    assert facts["unfamiliar_above"] == UNFAMILIAR_ABOVE
     (images,) = session.get_inputs()
     assert (images.name, images.type, images.shape) == ("images", "tensor(uint8)", ["batch", 3, 96, 96])
 
@@ -104,6 +109,7 @@ def test_a_program_that_follows_the_metadata_alone_gets_the_same_answers(tmp_pat
     write_onnx(export_program(model, record), record, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     metadata = {name: json.loads(text) for name, text in session.get_modelmeta().custom_metadata_map.items()}
+    assert "unfamiliar_above" not in metadata
     names = [output.name for output in session.get_outputs()]
     predictor = aerofuse.load(tmp_path / "model")
     for path in _odd_photos(tmp_path):

@@ -7,10 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from ruamel.yaml import YAML
 
 import aerofuse
 from aerofuse.common.params import PARAMS_FILE, read_params_file
+from aerofuse.data.dataset import PreparedSplit
 from aerofuse.data.labels import ClassLists
 from stages.export import export
 from stages.package import package
@@ -67,6 +69,16 @@ def test_the_package_has_what_was_measured(root: Path) -> None:
     assert aerofuse.load(root / "models/aerofuse").record.epoch == record["epoch"]
 
 
+def test_the_package_knows_its_validation_photos(root: Path, prepared_folder: Path, classes: ClassLists) -> None:
+    predictor = aerofuse.load(root / "models/aerofuse")
+    split = PreparedSplit(prepared_folder / "validation.arrow", classes)
+    photos = torch.stack([split[number][0] for number in range(len(split))])
+    unfamiliar = sum(bool(found.unfamiliar) for found in predictor.predict_batch(photos))
+    assert unfamiliar / len(split) == pytest.approx(0.05, abs=0.04)
+    noise = torch.randint(0, 256, photos.shape, dtype=torch.uint8)
+    assert all(found.unfamiliar for found in predictor.predict_batch(noise))
+
+
 def test_the_report_names_the_fastest_and_the_difference(root: Path) -> None:
     metrics = json.loads((root / "metrics/export.json").read_text())["export"]
     report = json.loads((root / "reports/export.json").read_text())
@@ -84,6 +96,6 @@ def test_the_report_names_the_fastest_and_the_difference(root: Path) -> None:
 def test_twice_gives_the_same_bytes(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
     before = repeatable_files(root)
-    assert len(before) == 6
+    assert len(before) == 7
     run_both()
     assert repeatable_files(root) == before

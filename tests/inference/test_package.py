@@ -15,10 +15,18 @@ import torch
 import aerofuse
 from aerofuse.data.labels import ClassLists
 from aerofuse.inference.package import PackageRecord, Preprocessing, load_package, read_package, write_package
+from aerofuse.inference.unfamiliarity import STATISTICS_FILE, load_unfamiliarity, save_unfamiliarity
 from aerofuse.models.files import RECORD_FILE, WEIGHTS_FILE, load_model
 from aerofuse.report.model_card import DATA, model_card
 from tests.imports import ROOT
-from tests.inference.small_packages import ARCHITECTURES, CLASSES, TEMPERATURES, write_model, write_small_package
+from tests.inference.small_packages import (
+    ARCHITECTURES,
+    CLASSES,
+    TEMPERATURES,
+    measured,
+    write_model,
+    write_small_package,
+)
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +60,17 @@ def test_a_package_and_its_stage_give_the_same(name: str, tmp_path: Path) -> Non
 
 def test_the_same_model_gives_the_same_package(tmp_path: Path) -> None:
     packages = [write_small_package(tmp_path / name, "add") for name in ("one", "two")]
-    for name in (WEIGHTS_FILE, RECORD_FILE, "README.md"):
+    for name in (WEIGHTS_FILE, RECORD_FILE, STATISTICS_FILE, "README.md"):
         assert (packages[0] / name).read_bytes() == (packages[1] / name).read_bytes()
+
+
+def test_a_package_that_is_written_again_without_statistics_has_none(package: Path, tmp_path: Path) -> None:
+    record = read_package(package)
+    assert record is not None
+    assert load_unfamiliarity(package, load_package(package)[0].num_features) is not None
+    trained = write_model(tmp_path / "trained", "concat")
+    write_package(package, trained, record, "")
+    assert load_unfamiliarity(package, load_package(package)[0].num_features) is None
 
 
 # What a package must do without; of aerofuse, what needs them.
@@ -153,6 +170,10 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "another preprocessing": (
         edit(lambda content: content["preprocessing"].update(interpolation="nearest", mean=[0.5, 0.5, 0.5])),
         r"does not do: interpolation nearest instead of bicubic, mean \(0\.5, 0\.5, 0\.5\) instead of \(0\.485",
+    ),
+    "statistics of another model": (
+        lambda package: save_unfamiliarity(package, measured(write_model(package.parent / "other", "single_task"))),
+        r"unfamiliarity\.safetensors does not fit Unfamiliarity",
     ),
     "half a package": (
         edit(lambda content: content.pop("preprocessing")), "not the record of a package: preprocessing: Input should"

@@ -14,6 +14,7 @@ from aerofuse.data.labels import TASKS, ClassLists
 from aerofuse.data.photo import UnreadablePhotoError
 from aerofuse.inference.package import as_batch, fit_photo, read_photo
 from aerofuse.inference.predictor import Predictor
+from aerofuse.inference.unfamiliarity import load_unfamiliarity
 from aerofuse.ingest.file_source import FileSource
 from aerofuse.ingest.intake import IntakeSettings
 from aerofuse.ingest.params import SplitParams
@@ -21,7 +22,7 @@ from aerofuse.ingest.prepare import prepare_photos
 from aerofuse.ingest.table_source import list_table
 from aerofuse.metrics.predictions import prediction_table
 from aerofuse.models.heads import scale_logits
-from tests.inference.small_packages import ARCHITECTURES, TEMPERATURES, write_model
+from tests.inference.small_packages import ARCHITECTURES, TEMPERATURES, write_model, write_small_package
 from tests.ingest.photo_folder import PhotoFolder, draw_folder
 
 SIDE_PX = 96
@@ -125,10 +126,38 @@ def test_the_record_is_that_of_the_specification(predictor: Predictor) -> None:
         "clarity",
         "block",
         "quality_score",
+        "unfamiliar_score",
+        "unfamiliar",
     ]
     assert len(found["type_top5"]) == 5
     assert list(found["type_top5"][0]) == ["name", "confidence"]
     assert found["quality_score"] == pytest.approx(found["clarity"] * (1 - found["block"]))
+
+
+def test_predictions_of_a_package_say_how_unfamiliar_a_photo_is(tmp_path: Path, predictor: Predictor) -> None:
+    """As its statistics say of the features; the folder of a training stage has none."""
+    package = aerofuse.load(write_small_package(tmp_path / "package", "concat"))
+    assert package.knows_unfamiliar
+    images = torch.randint(0, 256, (3, 3, SIDE_PX, SIDE_PX), dtype=torch.uint8)
+    statistics = load_unfamiliarity(tmp_path / "package", package._model.num_features)
+    assert statistics is not None
+    with torch.no_grad():
+        scores = statistics(package._model.get_features(images))
+    predictions = package.predict_batch(images)
+    assert [found.unfamiliar_score for found in predictions] == pytest.approx(scores.tolist())
+    assert [found.unfamiliar for found in predictions] == (scores > 0.5).tolist()
+    assert not predictor.knows_unfamiliar
+    for found, other in zip(predictions, predictor.predict_batch(images), strict=True):
+        assert other.unfamiliar_score is other.unfamiliar is None
+        assert (found.type, found.airline) == (other.type, other.airline)
+
+
+def test_a_prediction_without_names(predictor: Predictor) -> None:
+    found = predictor.predict(np.full((40, 60, 3), 128, np.uint8))
+    silent = found.without_names()
+    assert [silent.type, silent.type_confidence, silent.airline, silent.airline_confidence] == [None] * 4
+    assert silent.type_top5 == ()
+    assert (silent.clarity, silent.block, silent.quality_score) == (found.clarity, found.block, found.quality_score)
 
 
 def test_a_file_and_its_pixels_give_the_same(predictor: Predictor, folder: PhotoFolder) -> None:

@@ -67,6 +67,7 @@ def test_the_same_answers_as_predict(model: Any, place: Path) -> None:
         assert prediction is not None
         assert record == {**prediction.to_dict(), "error": None}
     assert records[0]["clarity"] != records[1]["clarity"]
+    assert records[0]["unfamiliar"] is True
 
 
 def test_a_bad_photo_does_not_take_the_others_away(model: Any, place: Path) -> None:

@@ -1,7 +1,8 @@
 """A model as a program that runs without Aerofuse: ONNX, or torch's own .pt2.
 
 Its input `images` is uint8 RGB [batch, 3, height, width]. Its outputs are calibrated probabilities of the classes and
-the values of clarity and block. The file holds the class names and the preprocessing (docs/predict.md).
+the values of clarity and block, and of a package how unfamiliar a photo is. The file holds the class names and the
+preprocessing (docs/predict.md).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from rich.console import Console
 from aerofuse.cli.predict import add_model_option
 from aerofuse.inference.export import FILES, export_program, require_onnx, write_onnx, write_torch
 from aerofuse.inference.package import load_package
+from aerofuse.inference.unfamiliarity import load_unfamiliarity
 
 _EXAMPLES = """examples:
   aerofuse export --format onnx
@@ -37,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     console = Console()
     path = options.output / FILES[options.format]
     with console.status("following the model's operations ..."):
-        program = export_program(model, record)
+        program = export_program(model, record, load_unfamiliarity(options.model, model.num_features))
         write = write_onnx if options.format == "onnx" else write_torch
         write(program, record, path)
     console.print(f"{path} is written: {path.stat().st_size / 1e6:.1f} MB", soft_wrap=True)

@@ -1,5 +1,7 @@
 """What is on photos: aircraft type, airline, how sharp the photo is, how much of the aircraft is hidden.
 
+A photo that is unlike those that the model was trained on is called unfamiliar: its answers may mean nothing.
+
 Results go to stdout: a table at the end, or one line per photo at once with --json (JSON Lines) or --csv. For a file
 that cannot be used, the reason goes to stderr, and the other files follow. The exit status is 0 without any problem, 1
 where a file could not be used, and 2 for a mistake in the command or a model that cannot be loaded.
@@ -29,6 +31,7 @@ from tqdm import tqdm
 import aerofuse
 from aerofuse.cli.arguments import at_least, device_here
 from aerofuse.data.image_file import FoundPhotos, find_photos
+from aerofuse.inference.unfamiliarity import NOTICE, STATISTICS_FILE
 
 Record = dict[str, Any]
 
@@ -42,11 +45,12 @@ _DIGITS = 6
 _SUFFIXES = ".bmp, .gif, .heic, .jpg, .png, .tif, .webp and others"
 _BAR_AFTER_S = 2.0
 _MOST_LISTED = 10  # of the files that are passed over
-_VALUES = ("clarity", "block", "quality_score")
-_COLUMNS = ("file", "type", "type_confidence", "type_top5", "airline", "airline_confidence", *_VALUES)
+_VALUES = ("clarity", "block", "quality_score", "unfamiliar_score")
+_COLUMNS = ("file", "type", "type_confidence", "type_top5", "airline", "airline_confidence", *_VALUES, "unfamiliar")
 _UNBOUNDED = 10_000  # characters
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-_NONE = "-"  # where the model has no such head
+_NONE = "-"  # where the model has no such head, or the name is left out
+_UNFAMILIAR = "!"  # behind the score of an unfamiliar photo
 
 
 def add_model_option(parser: argparse.ArgumentParser) -> None:
@@ -81,6 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="rows cut off at the bottom: 20 for FGVC-Aircraft (default: 0)",
     )
+    parser.add_argument("--abstain", action="store_true", help="no type and no airline for unfamiliar photos")
     parser.set_defaults(run=run)
 
 
@@ -94,6 +99,11 @@ def run(options: argparse.Namespace) -> int:
         _complain(name, files)
     if photos.files:
         predictor = aerofuse.load(options.model, options.device)
+        if options.abstain and not predictor.knows_unfamiliar:
+            raise ValueError(
+                f"--abstain: {options.model} does not say which photos are unfamiliar: it has no {STATISTICS_FILE}; "
+                "name a package that this version's stage `package` made (`dvc repro package`)"
+            )
         write = _write_json if options.json else _write_csv if options.csv else _write_table
         with tqdm(
             total=len(photos.files), desc="photos", unit="photo", leave=False, delay=_BAR_AFTER_S, disable=None
@@ -110,7 +120,10 @@ def run(options: argparse.Namespace) -> int:
                         problems += 1
                         _complain(result.file, result.problem)
                     else:
-                        yield {"file": _shown(result.file), **_rounded(result.prediction.to_dict())}
+                        found = result.prediction
+                        if options.abstain and found.unfamiliar:
+                            found = found.without_names()
+                        yield {"file": _shown(result.file), **_rounded(found.to_dict())}
 
             write(records())
     return 1 if problems else 0
@@ -229,15 +242,21 @@ def _write_table(records: Iterable[Record]) -> None:
         table.add_column(column, no_wrap=True)
     for column in _VALUES:
         table.add_column(column.removesuffix("_score"), justify="right")
+    unfamiliar = False
     for record in records:
         cells = [record["file"], *(_with_confidence(record, task) for task in ("type", "airline"))]
         cells += [_NONE if record[name] is None else f"{record[name]:.2f}" for name in _VALUES]
+        if record["unfamiliar"]:
+            cells[-1] += _UNFAMILIAR
+            unfamiliar = True
         table.add_row(*map(Text, cells))  # as text: brackets in a name are not markup
     console = Console()
     if not console.is_terminal:
         # In a file or a pipe no line is folded.
         console = Console(width=Console(width=_UNBOUNDED).measure(table).maximum)
     console.print(table)
+    if unfamiliar:
+        console.print(f"  {_UNFAMILIAR} {NOTICE}", markup=False, soft_wrap=True)
 
 
 def _with_confidence(record: Record, task: str) -> str:

@@ -19,6 +19,7 @@ from aerofuse.data.photo import fit_square, open_photo
 from aerofuse.inference.explain import explain
 from aerofuse.inference.package import Pixels, as_batch, load_package, read_photo
 from aerofuse.inference.predictor import Prediction, Predictor
+from aerofuse.inference.unfamiliarity import NOTICE, load_unfamiliarity
 from aerofuse.plotting.images import overlay
 from aerofuse.training.step_question import StepAnswer
 
@@ -32,6 +33,7 @@ _VALUES = {
     "clarity": ("Clarity", "0 blurred, 1 sharp"),
     "block": ("Block", "0 fully visible, 1 fully hidden"),
     "quality_score": ("Quality", "clarity * (1 - block)"),
+    "unfamiliar_score": ("Unfamiliar", "0 like the training photos, 1 unlike them"),
 }
 
 
@@ -51,7 +53,9 @@ class PhotoAnswers:
 
     def __init__(self, folder: Path) -> None:
         self._model, self.record = load_package(folder)
-        self._predictor = Predictor(self._model, self.record, torch.device("cpu"))
+        self._predictor = Predictor(
+            self._model, self.record, torch.device("cpu"), load_unfamiliarity(folder, self._model.num_features)
+        )
 
     def answer(self, file: Path) -> PhotoAnswer:
         """Answer for a photo file, as `aerofuse predict` does. Raises `UnreadablePhotoError` with the reason."""
@@ -71,14 +75,15 @@ class PhotoAnswers:
 
 
 def message(text: str) -> str:
-    """Return the reason why there is no answer, as HTML."""
+    """Return the reason why there is no answer, or why it may be wrong, as HTML."""
     return f'<p class="af-problem" role="alert">{escape(text)}</p>'
 
 
 def photo_page(answer: PhotoAnswer) -> str:
     """Return the answer about a photo as HTML."""
     prediction = answer.prediction
-    parts = [f'<div class="af-cards">{"".join(_cards(prediction))}</div>']
+    parts = [message(NOTICE)] if prediction.unfamiliar else []
+    parts += [f'<div class="af-cards">{"".join(_cards(prediction))}</div>']
     if prediction.type_top5:
         bars = [(best.name, best.confidence, f"{best.confidence:.1%}") for best in prediction.type_top5]
         parts.append(_section("Likeliest types", _bars(bars)))

@@ -17,6 +17,7 @@ from torch import Tensor
 from aerofuse.common.files import write_atomically
 from aerofuse.data.photo import JPEG_SIDES, LARGE_PIXELS, PADDING_COLOUR, REDUCED_SIDES, fit_square, open_photo
 from aerofuse.data.store import JPEG_QUALITY, decode_image, encode_image
+from aerofuse.inference.unfamiliarity import STATISTICS_FILE, Unfamiliarity, save_unfamiliarity
 from aerofuse.models.aircraft_model import IMAGENET_MEAN, IMAGENET_STD, AircraftModel
 from aerofuse.models.files import (
     RECORD_FILE,
@@ -126,9 +127,12 @@ class PackageRecord:
     licence: str
 
 
-def write_package(folder: Path, trained: Path, package: PackageRecord, card: str) -> None:
+def write_package(
+    folder: Path, trained: Path, package: PackageRecord, card: str, unfamiliarity: Unfamiliarity | None = None
+) -> None:
     """Write a package of the model in the folder `trained`, with the model card `card`; the same gives the same bytes.
 
+    Without `unfamiliarity`, the package does not say which photos are unfamiliar.
     Raises `FileNotFoundError` or `ValueError` for a model that cannot be loaded, or is not calibrated.
     """
     _, record = load_model(trained)
@@ -136,6 +140,10 @@ def write_package(folder: Path, trained: Path, package: PackageRecord, card: str
     write_atomically(folder / WEIGHTS_FILE, (trained / WEIGHTS_FILE).read_bytes())
     write_record(folder, record, dataclasses.asdict(package))
     write_atomically(folder / CARD_FILE, card.encode())
+    if unfamiliarity is not None:
+        save_unfamiliarity(folder, unfamiliarity)
+    else:
+        (folder / STATISTICS_FILE).unlink(missing_ok=True)
 
 
 def read_package(folder: Path) -> PackageRecord | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from os import PathLike
 from pathlib import Path
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from aerofuse.data.photo import UnreadablePhotoError
 from aerofuse.inference.package import Pixels, as_batch, fit_photo, load_package, read_photo
+from aerofuse.inference.unfamiliarity import SCORE, UNFAMILIAR_ABOVE, Unfamiliarity, load_unfamiliarity
 from aerofuse.models.aircraft_model import AircraftModel
 from aerofuse.models.files import ModelRecord
 from aerofuse.models.heads import scale_logits
@@ -37,6 +38,8 @@ class Prediction:
 
     Confidences are calibrated. `clarity` goes from 0 (blurred) to 1 (sharp), `block` from 0 (fully visible) to 1
     (fully hidden); `quality_score` is clarity * (1 - block). `type_top5` has the five likeliest types, or all types.
+    `unfamiliar_score` goes from 0 (typical of the training photos) to 1. `unfamiliar` is true above 0.5, as for 5 % of
+    the validation photos. Both are `None` where the model's folder has no statistics of its training photos.
     """
 
     type: str | None = None
@@ -47,10 +50,16 @@ class Prediction:
     clarity: float | None = None
     block: float | None = None
     quality_score: float | None = None
+    unfamiliar_score: float | None = None
+    unfamiliar: bool | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the answers as plain values, in this order."""
         return asdict(self) | {"type_top5": [asdict(candidate) for candidate in self.type_top5]}
+
+    def without_names(self) -> Prediction:
+        """Return the prediction without type and airline."""
+        return replace(self, type=None, type_confidence=None, type_top5=(), airline=None, airline_confidence=None)
 
 
 @dataclass(frozen=True)
@@ -65,10 +74,22 @@ class PhotoResult:
 class Predictor:
     """A model with its preprocessing; `aerofuse.load` makes one. `record` is the model's record of its training."""
 
-    def __init__(self, model: AircraftModel, record: ModelRecord, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: AircraftModel,
+        record: ModelRecord,
+        device: torch.device,
+        unfamiliarity: Unfamiliarity | None = None,
+    ) -> None:
         self.record = record
         self.device = device
         self._model = model.to(device).eval()
+        self._unfamiliarity = None if unfamiliarity is None else unfamiliarity.to(device)
+
+    @property
+    def knows_unfamiliar(self) -> bool:
+        """Return whether its predictions say how unfamiliar a photo is."""
+        return self._unfamiliarity is not None
 
     def predict(self, photo: str | PathLike[str] | Pixels) -> Prediction:
         """Predict for one photo: a file, or its pixels as RGB `[H, W, 3]` uint8.
@@ -116,15 +137,19 @@ class Predictor:
                 "aerofuse.inference.package makes them"
             )
         with torch.inference_mode():
-            outputs = {task: output.float().cpu() for task, output in self._model(images.to(self.device)).items()}
+            found, features = self._model.outputs_and_features(images.to(self.device))
+            outputs = {task: output.float().cpu() for task, output in found.items()}
+            scores = None if self._unfamiliarity is None else self._unfamiliarity(features).cpu()
         for task, output in outputs.items():
             if not torch.isfinite(output).all():
                 raise ValueError(f"{task}: the model predicts NaN or infinity; its weights are damaged or diverged")
         scaled = scale_logits(outputs, self.record.temperatures)
-        return [self._prediction({task: output[row] for task, output in scaled.items()}) for row in range(len(images))]
+        if scores is not None:
+            scaled[SCORE] = scores
+        return [self._prediction({name: output[row] for name, output in scaled.items()}) for row in range(len(images))]
 
     def _prediction(self, outputs: Mapping[str, Tensor]) -> Prediction:
-        """Return the answers for one photo from its scaled logits `[C]` and its values."""
+        """Return the answers for one photo from its scaled logits `[C]`, its values, and its score if it has one."""
         found: dict[str, Any] = {}
         if "type" in outputs:
             found["type_top5"] = _likeliest(outputs["type"], self.record.classes.types)
@@ -135,6 +160,9 @@ class Predictor:
         found |= {task: float(outputs[task]) for task in ("clarity", "block") if task in outputs}
         if {"clarity", "block"} <= outputs.keys():
             found["quality_score"] = found["clarity"] * (1 - found["block"])
+        if SCORE in outputs:
+            found[SCORE] = float(outputs[SCORE])
+            found["unfamiliar"] = found[SCORE] > UNFAMILIAR_ABOVE
         return Prediction(**found)
 
 
@@ -144,7 +172,8 @@ def load_predictor(folder: str | PathLike[str], device: str | torch.device = "cp
     `aerofuse.load("models/aerofuse").predict("photo.jpg")` is a `Prediction`. Neither the pipeline nor its tools are
     needed. Raises `FileNotFoundError` or `ValueError` where a file is missing, damaged, or does not fit the others.
     """
-    return Predictor(*load_package(Path(folder)), torch.device(device))
+    model, record = load_package(Path(folder))
+    return Predictor(model, record, torch.device(device), load_unfamiliarity(Path(folder), model.num_features))
 
 
 def _likeliest(logits: Tensor, names: tuple[str, ...]) -> tuple[Candidate, ...]:

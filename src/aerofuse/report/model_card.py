@@ -44,7 +44,8 @@ prediction = aerofuse.load(".").predict("photo.jpg")
 ```
 
 Meant for photos with one aircraft in view. It answers for every photo, also for one without an aircraft, and knows
-nothing but what is listed below: look at the confidence. Not to be used where safety depends on it.
+nothing but what is listed below: look at the confidence, and at `unfamiliar`. Not to be used where safety depends on
+it.
 
 ## Data
 
@@ -68,7 +69,8 @@ calibration error is the mean distance between the confidence and the share that
 ## Limits
 
 - Photos unlike those it was trained on (other kinds of pictures, other angles) are answered as surely as others:
-  the calibration holds for photos like those of the test split.
+  the calibration holds for photos like those of the test split. `unfamiliar` is true for many such photos, but not for
+  all, and for about 5 % of photos like those of the validation split.
 - `clarity` and `block` are estimates on the scale of the labels that were trained on.
 
 ## Licence

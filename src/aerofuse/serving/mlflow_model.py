@@ -62,6 +62,8 @@ def signature() -> ModelSignature:
         "clarity": DataType.double,
         "block": DataType.double,
         "quality_score": DataType.double,
+        "unfamiliar_score": DataType.double,
+        "unfamiliar": DataType.boolean,
         "error": DataType.string,
     }
     return ModelSignature(
