@@ -83,6 +83,13 @@ def test_photos_without_a_type_add_nothing(fitted: Unfamiliarity) -> None:
         assert torch.equal(tensor, fitted.state_dict()[name])
 
 
+def test_where_no_photo_has_a_type_all_are_of_one() -> None:
+    training, _ = draw(900, 0)
+    found = fit_unfamiliarity(training, torch.full((900,), -1), draw(400, 1)[0])
+    assert len(found.means) == 1
+    assert (found(training) > UNFAMILIAR_ABOVE).float().mean() == pytest.approx(0.05, abs=0.02)
+
+
 def test_a_type_without_training_photos_is_no_place() -> None:
     training, types = draw(900, 0)
     assert len(fit_unfamiliarity(training, types * 2, draw(400, 1)[0]).means) == TYPES
@@ -102,9 +109,9 @@ def test_equal_photos() -> None:
 
 def test_without_photos_there_is_nothing_to_fit() -> None:
     training, types = draw(9, 0)
-    with pytest.raises(ValueError, match="0 training photos with a type and 9 validation photos"):
-        fit_unfamiliarity(training, torch.full_like(types, -1), training)
-    with pytest.raises(ValueError, match="9 training photos with a type and 0 validation photos"):
+    with pytest.raises(ValueError, match="0 training photos and 9 validation photos"):
+        fit_unfamiliarity(training[:0], types[:0], training)
+    with pytest.raises(ValueError, match="9 training photos and 0 validation photos"):
         fit_unfamiliarity(training, types, training[:0])
 
 

@@ -61,15 +61,17 @@ class Unfamiliarity(nn.Module):
 def fit_unfamiliarity(training: Tensor, types: Tensor, validation: Tensor) -> Unfamiliarity:
     """Fit on the features of training photos `[N, D]` with their types `[N]`; set the limit by validation photos.
 
-    Photos without a type add nothing. Raises `ValueError` where no training photo has a type, or there is no
-    validation photo.
+    Photos without a type add nothing; where no photo has one, all are of one type. Raises `ValueError` where there is
+    no training photo, or no validation photo.
     """
-    known = types != MISSING_CLASS
-    if not known.any() or len(validation) == 0:
+    if len(training) == 0 or len(validation) == 0:
         raise ValueError(
-            f"{int(known.sum())} training photos with a type and {len(validation)} validation photos: what is "
-            "unfamiliar takes some of both"
+            f"{len(training)} training photos and {len(validation)} validation photos: what is unfamiliar takes some "
+            "of both"
         )
+    known = types != MISSING_CLASS
+    if not known.any():
+        known = ~known
     unit = functional.normalize(training[known].double(), dim=-1)
     present, kinds = types[known].unique(return_inverse=True)
     centre = unit.mean(dim=0)
