@@ -123,7 +123,7 @@ def measure_lessons(features: FloatArray, types: Sequence[str], groups: Numbers,
 
 
 def review_page(
-    found: Mapping[str, Sequence[Found]], taught: Sequence[Taught], network: str, photos: int, types: int
+    found: Mapping[str, Sequence[Found]], taught: Sequence[Taught], network: str, photos: int, source: str
 ) -> str:
     """Return the report as Markdown."""
     rows = [
@@ -147,13 +147,14 @@ def review_page(
     ]
     return f"""# Labels that look wrong: how many are found
 
-{photos} photos of {types} types, features of {network}. `python -m tools.studies.label_review` writes this page.
+{photos} photos: {source}. Features of {network}. `python -m tools.studies.label_review` writes this page.
 
 ## Planted wrong labels
 
-One label of twenty was replaced by another type at random, with the seeds {seeds}. As many suspects were looked at as
-there are wrong labels ({round(WRONG_SHARE * photos)}). The precision is the share of them that had been replaced; at
-this number it is the recall too. The goal is {GOAL:g}, and it is {verdict}: **{reached:.3f}**.
+One label of twenty was replaced by another type at random, with the seeds {seeds}.
+As many suspects were looked at as there are wrong labels ({round(WRONG_SHARE * photos)}). The precision is the share of
+them that had been replaced; at this number it is the recall too. The goal is {GOAL:g}, and it is {verdict}:
+**{reached:.3f}**.
 
 {markdown_table(header, rows, "lrrrrrr")}
 
@@ -164,7 +165,8 @@ already count as right here.
 ## Photos worth labelling
 
 {_FIRST_SHARE:.0%} of the photos have a label, {_MORE_SHARE:.0%} more get one, and {_TEST_SHARE:.0%} are for the test.
-The table has the accuracy on these before, after the choice of `aerofuse review`, and after a random choice:
+The table has the accuracy on these before, after the choice of `aerofuse review`, and after a random choice. No label
+is wrong here:
 
 {markdown_table(["seed", "before", "chosen", "at random"], learned, "lrrr")}
 """
@@ -180,6 +182,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--seeds", type=at_least(0), nargs="+", default=[10, 11, 12, 13, 14], help="(default: 10 to 14)"
     )
+    text = "what the photos are, for the report (default: the name of the folder)"
+    parser.add_argument("--source", metavar="TEXT", help=text)
     options = parser.parse_args(arguments)
     labelled = read_table_collection(options.photos, options.labels or find_table(options.photos)).labelled
     network = packaged_network(options.backbone, options.image_size, torch.device("cpu"))
@@ -192,10 +196,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     taught = [measure_lessons(seen.features, types, groups, seed) for seed in options.seeds]
     described = f"{network.name}, {network.side_px} px"
-    page = review_page(found, taught, described, len(types), len(set(types)))
+    source = options.source or options.photos.name
+    page = review_page(found, taught, described, len(types), source)
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text(page, encoding="utf-8")
     content = {
+        "source": source,
         "network": described,
         "photos": len(types),
         "types": len(set(types)),

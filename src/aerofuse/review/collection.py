@@ -6,7 +6,7 @@ import csv
 import io
 import tempfile
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,11 +123,11 @@ def _unlabelled(root: Path, unlisted: Sequence[str], untyped: pd.DataFrame) -> t
     if not len(untyped.columns):
         return _no_photos(()), ()
     of_file = {_composed(row["filename"]): row for row in untyped.to_dict("records")}
-    empty = dict.fromkeys(untyped.columns, "")
+    empty: dict[Hashable, object] = dict.fromkeys(untyped.columns, "")
     rows = []
     for name in unlisted:
         row = of_file.pop(_composed(name), empty)
-        rows.append({"path": root / name, **row, "filename": name})
+        rows.append(dict(row) | {"path": root / name, "filename": name})
     photos = pd.DataFrame(rows, columns=["path", *untyped.columns], dtype=object)
     return photos, tuple(str(row["filename"]) for row in of_file.values())
 

@@ -38,14 +38,14 @@ class Judgement:
     @property
     def given_probability(self) -> FloatArray:
         """Return the probability of each given label `[N]`: low where the label looks wrong."""
-        return self.probabilities[np.arange(len(self.given)), self.given]
+        return np.asarray(self.probabilities[np.arange(len(self.given)), self.given])
 
     @property
     def likely(self) -> Numbers:
         """Return the likeliest type of each photo that is not the given one `[N]`."""
         others = self.probabilities.copy()
         others[np.arange(len(self.given)), self.given] = -1
-        return others.argmax(axis=1).astype(np.int64)
+        return np.asarray(others.argmax(axis=1), dtype=np.int64)
 
 
 def flatten_scale(features: FloatArray) -> FloatArray:
@@ -114,7 +114,8 @@ def confidently_wrong(judgement: Judgement) -> npt.NDArray[np.bool_]:
     for number in np.unique(given[judged]):
         thresholds[number] = judgement.given_probability[judged & (given == number)].mean()
     reached = np.where(judgement.probabilities >= thresholds, judgement.probabilities, -1)
-    return judged & (reached.max(axis=1) >= 0) & (reached.argmax(axis=1) != given)
+    is_wrong = judged & (reached.max(axis=1) >= 0) & (reached.argmax(axis=1) != given)
+    return np.asarray(is_wrong, dtype=np.bool_)
 
 
 def nearest(features: FloatArray, photos: Numbers, count: int) -> Numbers:

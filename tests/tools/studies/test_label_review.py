@@ -44,8 +44,9 @@ def test_lessons_are_measured_on_other_photos() -> None:
 def test_the_page_says_whether_the_goal_is_reached() -> None:
     def page(precision: float) -> str:
         found = {USED: [Found(3, precision, 0.8, 120, 0.5, 0.9)]}
-        return review_page(found, [Taught(3, 0.5, 0.7, 0.6)], "a network, 224 px", 2000, 20)
+        return review_page(found, [Taught(3, 0.5, 0.7, 0.6)], "a network, 224 px", 2000, "my photos")
 
-    assert "it is reached: **0.700**" in page(0.7)
-    assert "it is not reached: **0.500**" in page(0.5)
+    assert "it is reached:\n**0.700**" in page(0.7)
+    assert "it is not reached:\n**0.500**" in page(0.5)
+    assert "2000 photos: my photos." in page(0.7)
     assert "| 3 " in page(0.7)
