@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from aerofuse.review.features import FloatArray
+from aerofuse.review.frozen_features import FloatArray
 
 
 def clusters(photos: int, seed: int = 0) -> tuple[FloatArray, list[str]]:

@@ -27,7 +27,13 @@ from aerofuse.cli.arguments import at_least
 from aerofuse.common.files import write_json
 from aerofuse.common.markdown import markdown_table
 from aerofuse.review.collection import find_table, read_table_collection
-from aerofuse.review.features import DEFAULT_BACKBONE, DEFAULT_SIDE_PX, FloatArray, find_features, packaged_network
+from aerofuse.review.frozen_features import (
+    DEFAULT_BACKBONE,
+    DEFAULT_SIDE_PX,
+    FloatArray,
+    find_features,
+    packaged_network,
+)
 from aerofuse.review.judgement import Numbers, confidently_wrong, judge, make_classifier, rank_suspects
 from aerofuse.review.review import photo_groups
 from aerofuse.review.teaching import choose_lessons

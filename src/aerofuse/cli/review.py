@@ -22,7 +22,13 @@ from aerofuse.backbones.package_weights import PACKAGES
 from aerofuse.cli.arguments import at_least, device_here
 from aerofuse.ingest.fgvc_source import BANNER_PX
 from aerofuse.review.collection import Collection, find_table, read_fgvc_collection, read_table_collection
-from aerofuse.review.features import DEFAULT_BACKBONE, DEFAULT_SIDE_PX, FrozenNetwork, model_network, packaged_network
+from aerofuse.review.frozen_features import (
+    DEFAULT_BACKBONE,
+    DEFAULT_SIDE_PX,
+    FrozenNetwork,
+    model_network,
+    packaged_network,
+)
 from aerofuse.review.page import write_review_page
 from aerofuse.review.review import Review, ReviewSettings, review_collection
 from aerofuse.review.tables import LABELS_FILE, TO_LABEL_FILE, label_table, table_to_label, write_table

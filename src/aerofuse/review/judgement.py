@@ -14,7 +14,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from tqdm import tqdm
 
-from aerofuse.review.features import FloatArray
+from aerofuse.review.frozen_features import FloatArray
 
 Numbers = npt.NDArray[np.int64]
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from aerofuse.ingest.duplicates import joined_groups, near_duplicates
 from aerofuse.review.collection import CHECKED, Collection
-from aerofuse.review.features import FloatArray, FrozenNetwork, PhotoFeatures, find_features
+from aerofuse.review.frozen_features import FloatArray, FrozenNetwork, PhotoFeatures, find_features
 from aerofuse.review.judgement import Judgement, confidently_wrong, judge, nearest, rank_suspects
 from aerofuse.review.teaching import Lesson, choose_lessons
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aerofuse.review.features import FloatArray
+from aerofuse.review.frozen_features import FloatArray
 from aerofuse.review.judgement import Numbers, make_classifier, unit_directions
 
 

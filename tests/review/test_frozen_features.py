@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from aerofuse.backbones.package_weights import PACKAGES
-from aerofuse.review.features import FrozenNetwork, find_features, model_network, packaged_network
+from aerofuse.review.frozen_features import FrozenNetwork, find_features, model_network, packaged_network
 from tests.inference.small_packages import write_small_package
 
 CPU = torch.device("cpu")
