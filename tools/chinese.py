@@ -1,8 +1,9 @@
-"""Tables of README.md for README.zh-CN.md: the same numbers under Chinese headings."""
+"""Tables of the Chinese pages: the numbers of the English ones under Chinese headings."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from aerofuse.common.markdown import markdown_table
 
@@ -53,8 +54,56 @@ WORDS = {
     "pass": "通过",
     "**fail**": "**未通过**",
     "not measurable here": "此处无法测量",
+    # photos
+    "run": "运行",
+    "time": "时间",
+    "photos read": "读取的照片",
+    "read before": "重复读取",
+    "read per second": "每秒读取",
+    "most memory": "内存峰值",
+    "of its own process": "其中主进程",
+    "killed half way": "中途被杀掉",
+    "started again": "再次启动",
+    "after one label was changed": "改动一个标注之后",
+    "way": "方式",
+    "images per second": "每秒图片数",
+    "prepared split": "处理好的划分",
+    "Pillow on the files": "用 Pillow 读取文件",
+    # training
+    "stage": "阶段",
+    "seconds of training": "训练秒数",
+    "seconds of saving": "保存秒数",
+    "share": "比例",
+    "all": "全部",
+    "fault": "故障",
+    "times": "次数",
+    "second": "时刻（秒）",
+    "epochs done, at most": "最多已完成的轮数",
+    "went on after": "从哪里继续（轮）",
+    "done twice, at most": "最多重做的轮数",
+    "state cut short after kill -9": "kill -9 之后状态被截断",
+    "state cut short after kill -15": "kill -15 之后状态被截断",
+    # gradient checkpointing
+    "family": "家族",
+    "variants": "变体数",
+    "measured on": "测量的网络",
+    "promised": "承诺",
+    "recompute_all: saves / time": "recompute_all：节省 / 时间",
+    "selective: saves / time": "selective：节省 / 时间",
+    "segments=4: saves / time": "segments=4：节省 / 时间",
+    "timm's switch: saves / time": "timm 的开关：节省 / 时间",
+    "planned, least: saves / time": "计划，显存最少：节省 / 时间",
+    "batch": "批大小",
+    "gradients": "梯度",
+    "buffers": "缓冲区",
+    "differ, planned": "不同：计划",
+    "differ, segments=4": "不同：segments=4",
+    "differ, recompute_all": "不同：recompute_all",
+    "differ, timm's switch": "不同：timm 的开关",
+    "nothing": "无",
 }
 _LEFT_OUT = ("note",)  # sentences
+_TABLE = re.compile(r"(?:^\|.*\|$\n?)+", re.MULTILINE)
 
 
 def chinese_tables(block: str) -> list[str]:
@@ -62,22 +111,34 @@ def chinese_tables(block: str) -> list[str]:
 
     Raises `ValueError` for a heading or a row that `WORDS` does not know.
     """
-    tables = re.findall(r"(?:^\|.*\|\n?)+", block, re.MULTILINE)
-    return [_translate(table) for table in tables]
+    return [_translate(_cells(table), _word) for table in _TABLE.findall(block)]
 
 
-def _translate(table: str) -> str:
-    header, rule, *rows = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in table.splitlines()]
+def chinese_headings(block: str) -> str:
+    """Return a block with its tables in Chinese, as far as `WORDS` has the words. All else stays as it is."""
+    return _TABLE.sub(lambda found: _translate(_cells(found[0]), _word_or_same) + "\n", block).rstrip("\n")
+
+
+def _cells(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.strip("|\n").split("|")] for line in table.splitlines()]
+
+
+def _translate(lines: list[list[str]], word: Callable[[str], str]) -> str:
+    header, rule, *rows = lines
     columns = [number for number, name in enumerate(header) if name not in _LEFT_OUT]
     align = "".join("r" if rule[number].endswith(":") else "l" for number in columns)
     translated = [
-        [_word(row[number]) if number == columns[0] else WORDS.get(row[number], row[number]) for number in columns]
+        [word(row[number]) if number == columns[0] else _word_or_same(row[number]) for number in columns]
         for row in rows
     ]
-    return markdown_table([_word(header[number]) for number in columns], translated, align)
+    return markdown_table([word(header[number]) for number in columns], translated, align)
 
 
 def _word(text: str) -> str:
     if text not in WORDS and not re.fullmatch(r"[\d.%+ -]+", text):
         raise ValueError(f"README.zh-CN.md has no word for {text!r}; add it to tools.chinese")
+    return _word_or_same(text)
+
+
+def _word_or_same(text: str) -> str:
     return WORDS.get(text, text)

@@ -16,12 +16,13 @@ from tools.benchmarks.goals import check_goals
 from tools.benchmarks.page import made_with, picture_link
 from tools.benchmarks.results import FOLDER, HYBRID, LOADING, MONET, PREPARING, QUICK_FOLDER, Results, newest_results
 from tools.benchmarks.tables import checkpointing_table, exactness_table, goals_table, monet_table, planned_table
-from tools.chinese import chinese_tables
+from tools.chinese import chinese_headings, chinese_tables
 from tools.photo_tables import loading_table, preparing_table
 from tools.saving_table import saving_table
 
 REPORTS = Path("reports")
 DOCS = Path("docs")
+CHINESE = ".zh-CN.md"
 
 
 def replace_blocks(text: str, blocks: Mapping[str, str]) -> str:
@@ -68,10 +69,14 @@ def page_blocks() -> dict[str, dict[str, str]]:
         report = REPORTS / f"{name}.md"
         if report.is_file():
             blocks[page][name] = report.read_text(encoding="utf-8")
-    blocks["README.zh-CN.md"] = {name: "\n\n".join(chinese_tables(text)) for name, text in blocks["README.md"].items()}
+    blocks[f"README{CHINESE}"] = {name: "\n\n".join(chinese_tables(text)) for name, text in blocks["README.md"].items()}
+    for page in [page for page in blocks if page.startswith("docs/")]:
+        translation = page.replace(".md", CHINESE)
+        if Path(translation).is_file():
+            blocks[translation] = {name: chinese_headings(text) for name, text in blocks[page].items()}
     # One is enough there: the last by name, which is a GPU of NVIDIA's where one was measured.
     frontiers = [picture_link(path, "frontiers", Path()) for path in newest_results(FOLDER)[-1:]]
-    for page in ("README.md", "README.zh-CN.md"):
+    for page in ("README.md", f"README{CHINESE}"):
         blocks[page]["frontiers"] = "\n\n".join(frontiers)
     return blocks
 

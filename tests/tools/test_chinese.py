@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tools.chinese import chinese_tables
+from tools.chinese import chinese_headings, chinese_tables
 
 BLOCK = """Text.
 
@@ -34,3 +34,13 @@ def test_headings_rows_and_verdicts_are_translated_and_numbers_kept() -> None:
 def test_an_unknown_word_is_named(table: str) -> None:
     with pytest.raises(ValueError, match=r"no word for '(colour|sharpness)'"):
         chinese_tables(table)
+
+
+def test_what_has_no_chinese_word_stays_as_it_is() -> None:
+    block = "Text.\n\n| stage | colour |\n|---|---:|\n| train_stage_a | 1 |\n| all | 2 |\n\n![alt](picture.png)"
+    text = chinese_headings(block)
+    assert text.startswith("Text.\n\n|")
+    assert text.endswith("|\n\n![alt](picture.png)")
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    assert [table[0], *table[2:]] == [["阶段", "colour"], ["train_stage_a", "1"], ["全部", "2"]]
+    assert chinese_headings("| stage |\n|---|\n| all |").splitlines()[0].strip("| ") == "阶段"
