@@ -25,13 +25,13 @@ def test_photos_differ_and_some_are_faulty(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_prepare_goes_on_after_it_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four files of photos, of which two or three are there when it is killed."""
+    """Eight files of photos: half of them are left when it should be killed, and a busy machine is late with that."""
     monkeypatch.chdir(ROOT)
-    killed, resumed, relabelled = measure(tmp_path, 600, 48)
+    killed, resumed, relabelled = measure(tmp_path, 1200, 48)
     assert killed.killed
     assert not resumed.killed
-    assert 300 <= killed.photos_read < 600
-    assert killed.photos_read + resumed.photos_read == 600
+    assert 600 <= killed.photos_read < 1200
+    assert killed.photos_read + resumed.photos_read == 1200
     assert resumed.photos_read_again == 0
     assert relabelled.photos_read == 0
     for run in (killed, resumed, relabelled):
