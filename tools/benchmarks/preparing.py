@@ -106,7 +106,7 @@ def write_params(workspace: Path, root: Path, labels: Path, image_size_px: int) 
 
 
 def run_prepare(workspace: Path, name: str, stop: Callable[[], bool] = lambda: False) -> PrepareRun:
-    """PrepareRun the stage in `workspace`; it is killed as soon as `stop` says so.
+    """Run the stage in `workspace`; it is killed as soon as `stop` says so.
 
     Raises `RuntimeError` where it fails, or where processes of one that was killed do not end.
     """
