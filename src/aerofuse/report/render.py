@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from aerofuse.plotting.answers import clarity_chart
@@ -36,6 +35,7 @@ from aerofuse.report.tables import (
     remarks_on_times,
     summary_of_gates,
 )
+from aerofuse.report.templating import open_templates
 from aerofuse.report.verdict import gain_sentence, headline, leads
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -60,13 +60,7 @@ def write_page(sources: PageSources, path: Path) -> list[Chart]:
 
 def render_page(sources: PageSources) -> tuple[str, list[Chart]]:
     """Return the report as HTML, and the charts that it shows."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = open_templates(TEMPLATES)
     charts: dict[str, Chart] = {}
 
     def placed(chart: Chart) -> Chart:

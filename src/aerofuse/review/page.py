@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 from tqdm import tqdm
@@ -16,6 +15,7 @@ from tqdm import tqdm
 from aerofuse.common.files import write_atomically
 from aerofuse.data.photo import open_photo
 from aerofuse.plotting.chart import page_colours
+from aerofuse.report.templating import open_templates
 from aerofuse.review.review import Review
 from aerofuse.review.tables import LABELS_FILE, TO_LABEL_FILE
 
@@ -92,22 +92,19 @@ def write_review_page(review: Review, path: Path, banner_px: int = 0) -> None:
         )
         for lesson in review.lessons
     ]
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    text = environment.get_template("review.html.j2").render(
-        review=review,
-        suspects=suspects,
-        lessons=lessons,
-        problems=review.problems[:_SHOWN_PROBLEMS],
-        more_problems=max(0, len(review.problems) - _SHOWN_PROBLEMS),
-        labels_file=LABELS_FILE,
-        to_label_file=TO_LABEL_FILE,
-        style=Markup(_colours() + (TEMPLATES / "review.css").read_text(encoding="utf-8")),
+    text = (
+        open_templates(TEMPLATES)
+        .get_template("review.html.j2")
+        .render(
+            review=review,
+            suspects=suspects,
+            lessons=lessons,
+            problems=review.problems[:_SHOWN_PROBLEMS],
+            more_problems=max(0, len(review.problems) - _SHOWN_PROBLEMS),
+            labels_file=LABELS_FILE,
+            to_label_file=TO_LABEL_FILE,
+            style=Markup(_colours() + (TEMPLATES / "review.css").read_text(encoding="utf-8")),
+        )
     )
     write_atomically(path, text.encode("utf-8", "backslashreplace"))
 
