@@ -105,7 +105,7 @@ def test_what_is_told_is_done_and_nothing_is_run(room: Room, monkeypatch: pytest
     monkeypatch.setattr(StepMemory, "planner", _no_step)
     model = tiny_model()
     found = fit(model, 32, training())
-    assert (found.batch_size, found.validation_batch_size, found.plan) == (32, 128, None)
+    assert (found.batch_size, found.validation_batch_size, found.plan) == (32, 32, None)
     assert found.predicted_peak_bytes == counted(model, 32).peak_bytes
     assert found.policy == "no checkpointing"
     backbone = small_model()

@@ -57,12 +57,11 @@ class AircraftModel(Checkpointed, ABC):
     def outputs_and_features(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Return the outputs, and the features `[B, D]` that the heads read; both are means as in `forward`."""
         self.follow_budget(images)
-        outputs, features = self._one_view(images)
         if not self.sees_mirrored or self.training:
-            return outputs, features
-        mirrored, mirrored_features = self._one_view(images.flip(-1))
-        means = {task: (output + mirrored[task]) / 2 for task, output in outputs.items()}
-        return means, (features + mirrored_features) / 2
+            return self._one_view(images)
+        # One pass over both: two passes would make the exported program twice as large.
+        outputs, features = self._one_view(torch.cat([images, images.flip(-1)]))
+        return {task: _mean_of_views(output) for task, output in outputs.items()}, _mean_of_views(features)
 
     def _one_view(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         features = self.get_features(images)
@@ -128,3 +127,9 @@ class Normalise(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return (images.to(self.mean.dtype) - self.mean) / self.std
+
+
+def _mean_of_views(values: Tensor) -> Tensor:
+    """Return the means `[B, ...]` of values `[2 B, ...]` of images and, after them, of their mirror images."""
+    means: Tensor = values.unflatten(0, (2, -1)).mean(dim=0)
+    return means

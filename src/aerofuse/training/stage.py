@@ -36,7 +36,7 @@ from aerofuse.plotting.wording import STAGES
 from aerofuse.tracking.tracker import Tracker, TrackingParams, track_run
 from aerofuse.training.distributed import whole_weights
 from aerofuse.training.features import FeatureSplit, FusedHeads, Packing, see_photos
-from aerofuse.training.fitting import fit_training
+from aerofuse.training.fitting import LARGEST_BATCH_SEEN_BY_CPU, fit_training
 from aerofuse.training.loop import Hooks, train
 from aerofuse.training.memory_watch import MemoryWatch
 from aerofuse.training.params import AUTO, CheckpointingParams, MixingParams, PhaseParams, TrainingParams
@@ -53,7 +53,7 @@ def calibrate(model: AircraftModel, validation: Iterable[Batch], accelerator: Ac
 
 PREPARED_FOLDER = Path("data/prepared")
 RESUME_FOLDER = Path(".resume")
-_SEEING_BATCHES = (128, 32, 8)  # images that frozen backbones see at once
+_SEEING_BATCHES = (128, LARGEST_BATCH_SEEN_BY_CPU, 8)  # images that frozen backbones see at once
 
 
 def train_stage(stage: str) -> TrainingReport:
@@ -135,7 +135,8 @@ class _Training:
         """Let the frozen backbones see all photos once; from here on, fusion and heads learn from what they found."""
         image_size_px = self.architecture.image_size_px
         packing = Packing.of(hybrid, image_size_px)
-        fits = (size for size in _SEEING_BATCHES if self.step.count_evaluation(size) <= self.step.available_bytes())
+        sizes = _SEEING_BATCHES[1:] if self.step.device.type == "cpu" else _SEEING_BATCHES
+        fits = (size for size in sizes if self.step.count_evaluation(size) <= self.step.available_bytes())
         settings = [
             packing.shapes,
             vars(self.architecture) | {"fusion_method": None, "head_dropout": None},
