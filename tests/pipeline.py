@@ -58,18 +58,18 @@ def clone_on_a_shrunken_recipe(
 
 
 def _shrink(params_file: Path, data: Mapping[str, Any], epochs: int) -> None:
-    """Make the committed recipe small enough for a test: fewer photos, one epoch a stage, fewer resamples."""
+    """Make the committed recipes small enough for a test: fewer photos, one epoch a stage, fewer resamples."""
     yaml = YAML()
     params = yaml.load(params_file.read_text(encoding="utf-8"))
     params["data"] |= data
     params["data"]["synthetic"] |= {"num_images": 200, "num_airframes": 60}
     params["compare"]["bootstrap_samples"] = 200
     params["training"]["save_state_every"] = 2
-    quick = params["recipes"]["quick"]
-    for name, section in quick.items():
-        if name.startswith("train_"):
-            section["epochs"] = epochs
-    quick["evaluate"]["latency_runs"] = 2
+    for recipe in params["recipes"].values():
+        for name, section in recipe.items():
+            if name.startswith("train_"):
+                section["epochs"] = epochs
+        recipe["evaluate"]["latency_runs"] = 2
     with params_file.open("w", encoding="utf-8") as file:
         yaml.dump(params, file)
 

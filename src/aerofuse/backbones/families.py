@@ -107,10 +107,13 @@ def _build_timm(
     if sized:
         # It holds tables whose size follows the image's.
         settings["img_size"] = image_size_px
-    if pretrained:
-        settings |= {"pretrained": True, "pretrained_cfg_overlay": pretrained_cfg}
-    model: nn.Module = timm.create_model(name, num_classes=0, **settings)
-    return model
+    if not pretrained:
+        model: nn.Module = timm.create_model(name, num_classes=0, **settings)
+        return model
+    # timm loads strictly only into a network with the classifier of the weights; else it leaves random what they lack.
+    whole = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=pretrained_cfg, **settings)
+    whole.reset_classifier(0)  # type: ignore[operator]
+    return whole
 
 
 def _build_swin3d(

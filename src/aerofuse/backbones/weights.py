@@ -11,8 +11,7 @@ from typing import Annotated, Literal, Self, get_args
 import huggingface_hub.errors
 import timm
 import torch
-from huggingface_hub import HfApi
-from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub import HfApi, hf_hub_download
 from pydantic import Field, model_validator
 
 from aerofuse.backbones.backbone import THIN_BACKBONES, Backbone, create_backbone
@@ -80,26 +79,46 @@ def download_backbone(name: str, revision: str | None, image_size_px: int) -> tu
     """The backbone with timm's default weights, and their repository, commit and licence.
 
     `revision` is a commit, branch or tag of the repository (`None`: its main branch). It is resolved to a commit
-    first and the files are taken from that commit, so that the record names exactly what was loaded.
+    first and the file is taken from that commit, so that the record names exactly what was loaded.
 
-    Raises `ValueError` where timm has no weights for `name`, `ConnectionError` where the hub does not answer.
+    Raises `ValueError` where timm has no weights for `name`, and where the file is damaged or does not fit;
+    `ConnectionError` where it cannot be fetched.
     """
     family_of(name)
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.hf_hub_id:
         raise ValueError(f"timm has no weights on the hub for {name!r}; set weights.source to file or bundled")
+    path, commit = _download_file(config.hf_hub_id, revision)
     try:
-        commit = str(HfApi().model_info(config.hf_hub_id, revision=revision).sha)
-        backbone = create_backbone(
-            name, image_size_px=image_size_px, pretrained=True, hf_hub_id=f"{config.hf_hub_id}@{commit}"
-        )
-    except (_HTTP_ERROR, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        backbone = create_backbone(name, image_size_px=image_size_px, pretrained=True, file=str(path))
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path} of {config.hf_hub_id} does not fit {name}: {error}\nName another commit in weights.cnn_revision "
+            "or weights.transformer_revision."
+        ) from None
+    return backbone, config.hf_hub_id, commit, config.license or "not stated"
+
+
+def _download_file(repository: str, revision: str | None) -> tuple[Path, str]:
+    """The weights of a repository in the cache, with the SHA-256 that the hub says, and their commit."""
+    name = "model.safetensors"
+    try:
+        page = HfApi().model_info(repository, revision=revision, files_metadata=True)
+        path = Path(hf_hub_download(repository, name, revision=page.sha))
+    except (_HTTP_ERROR, OSError) as error:  # OSError: cut off, switched offline, no room on the disk
         raise ConnectionError(
-            f"the weights {config.hf_hub_id} could not be fetched from the Hugging Face hub: {error}\n"
+            f"the weights {repository} could not be fetched from the Hugging Face hub: {error}\n"
             "Without network: fetch model.safetensors of that repository elsewhere, then set weights.source to file "
             "and weights.cnn_file / weights.transformer_file to the files."
         ) from error
-    return backbone, config.hf_hub_id, commit, config.license or "not stated"
+    # The client compares sizes only. A mirror may say no hash.
+    hashes = [file.lfs.sha256 for file in page.siblings or [] if file.rfilename == name and file.lfs]
+    if hashes and file_sha256(path) != hashes[0]:
+        raise ValueError(
+            f"{path} is damaged: its SHA-256 is not {hashes[0]}, which the hub says of {repository}; "
+            f"delete the folder {path.parents[2]} and run again"
+        )
+    return path, str(page.sha)
 
 
 BUNDLED_FOLDER = Path("data/weights")
