@@ -19,7 +19,7 @@ endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-demo demo repro test test-long test-all lint mlflow pretrain seeds sweep chaos readme benchmark \
-	benchmark-quick initialisation
+	benchmark-quick initialisation photographs
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -91,3 +91,7 @@ benchmark-quick: $(READY)  ## measure it in fewer rounds, only for the families 
 
 initialisation: $(READY)  ## compare the bundled weights with random ones
 	python -m tools.studies.initialisation
+
+PHOTOS ?= ../shared/real-photos/fgvc20
+photographs: $(READY)  ## measure the models on real photos: make photographs PHOTOS=FOLDER PHOTOGRAPHS="--only NAME --add"
+	python -m tools.studies.photographs "$(PHOTOS)" $(PHOTOGRAPHS)

@@ -39,7 +39,18 @@ REMOTES = "test_remote.py"
 ARCHIVE = "fgvc-aircraft-2013b.tar.gz"
 # In place of what a reader has already.
 MODEL = "from aerofuse.backbones import create_backbone\nmodel = create_backbone('convnext_thin')\n"
-PREAMBLES = {"planner.md": f"from pathlib import Path\n{MODEL}"}
+PREAMBLES = {
+    "planner.md": f"from pathlib import Path\n{MODEL}",
+    "photographs.md": """
+from pathlib import Path
+from PIL import Image
+data = Path("fgvc-aircraft-2013b/data")
+(data / "images").mkdir(parents=True)
+for number, split in enumerate(("trainval", "test")):
+    Image.new("RGB", (1024, 788 + number)).save(data / f"images/{number:07}.jpg")
+    (data / f"images_variant_{split}.txt").write_text(f"{number:07} Embraer Legacy 600\\n")
+""",
+}
 
 
 def blocks(page: Path) -> Iterator[tuple[str, str]]:

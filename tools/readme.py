@@ -53,6 +53,7 @@ def page_blocks() -> dict[str, dict[str, str]]:
     blocks = {
         "README.md": {"models": section(comparison, "Models"), "gates": section(comparison, "Gates")},
         "docs/weights.md": {},
+        "docs/photographs.md": {},
         "docs/models.md": {},
         "docs/data.md": photo_blocks(),
         "docs/training.md": {"saving": saving_table({path.stem: TrainingTimes.read(path) for path in training_times})},
@@ -61,7 +62,7 @@ def page_blocks() -> dict[str, dict[str, str]]:
     studies = {
         "seeds": "README.md",
         "initialisation": "docs/weights.md",
-        "initialisation_photographs": "docs/weights.md",
+        "photographs": "docs/photographs.md",
         "recipe_search": "docs/models.md",
         "chaos": "docs/training.md",
     }
@@ -69,6 +70,10 @@ def page_blocks() -> dict[str, dict[str, str]]:
         report = REPORTS / f"{name}.md"
         if report.is_file():
             blocks[page][name] = report.read_text(encoding="utf-8")
+    if (chart := REPORTS / "photographs.png").is_file():
+        blocks["docs/photographs.md"]["photographs_chart"] = (
+            f"![Right types by model and weights](../{chart.as_posix()})"
+        )
     blocks[f"README{CHINESE}"] = {name: "\n\n".join(chinese_tables(text)) for name, text in blocks["README.md"].items()}
     for page in [page for page in blocks if page.startswith("docs/")]:
         translation = page.replace(".md", CHINESE)

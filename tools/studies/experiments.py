@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dvc.api import DVCFileSystem
 from dvc.repo import Repo
 
 Metrics = Mapping[str, Mapping[str, Any]]
@@ -66,6 +67,17 @@ def read_metrics(files: Iterable[str], revision: str | None = None) -> dict[str,
     if revision is None:
         return {file: json.loads(Path(file).read_text(encoding="utf-8")) for file in files}
     return {file: json.loads(git("show", f"{revision}:{file}")) for file in files}
+
+
+def copy_results(revision: str, files: Iterable[str], folder: Path) -> None:
+    """Copy files of an experiment into `folder`, those that git tracks and those that DVC keeps.
+
+    Raises `FileNotFoundError` where it has no such file.
+    """
+    results = DVCFileSystem(rev=revision)
+    for file in files:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        results.get_file(file, str(folder / file))
 
 
 def git(*arguments: str) -> str:

@@ -1,8 +1,7 @@
 """What the bundled weights bring against random ones: `make initialisation`.
 
 The same pipeline, data, seeds and epochs, once from the bundled weights (the workspace's results) and once from
-random ones (an experiment). `reports/initialisation.md` is the result. With `--photos`, both are experiments on a
-folder of photographs with its label table, and `reports/initialisation_photographs.md` is the result.
+random ones (an experiment). `reports/initialisation.md` is the result. `make photographs` does it on photographs.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from aerofuse.common.params import load_value
 from aerofuse.plotting.wording import METRICS, MODELS, write_value
 from tools.studies.experiments import HEADLINES, Metrics, read_metrics, run_experiment
 
-BUNDLED, RANDOM = "bundled-weights", "random-weights"
+RANDOM = "random-weights"
 
 
 def initialisation_page(bundled: Metrics, random: Metrics, models: Sequence[str]) -> str:
@@ -42,24 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the experiments and write the table."""
     parser = argparse.ArgumentParser(prog="python -m tools.studies.initialisation", description=__doc__)
     parser.add_argument("models", nargs="*", type=_known_model, help="models to train again (default: multi_task)")
-    parser.add_argument("--photos", type=Path, help="a folder of photographs (default: the data of the workspace)")
-    parser.add_argument("--labels", type=Path, help="their label table (default: labels.csv in that folder)")
-    options = parser.parse_args(arguments)
-    models: list[str] = options.models or ["multi_task"]
+    models: list[str] = parser.parse_args(arguments).models or ["multi_task"]
     weights = f"recipes.{load_value(str, 'recipe')}.weights"
     settings = {f"{weights}.source": "none", f"+{weights}.allow_random": "true"}
     targets = [f"evaluate@{model}" for model in models]
     files = [f"metrics/evaluate/{model}.json" for model in models]
-    report, bundled = Path("reports/initialisation.md"), None
-    if options.photos is not None:
-        labels = options.labels or options.photos / "labels.csv"
-        data = {"data.source": "table", "data.root": str(options.photos), "data.labels": str(labels)}
-        bundled = run_experiment(f"{BUNDLED}-photographs", data, targets)
-        settings |= data
-        report = Path("reports/initialisation_photographs.md")
-    random = run_experiment(RANDOM if options.photos is None else f"{RANDOM}-photographs", settings, targets)
-    page = initialisation_page(read_metrics(files, bundled), read_metrics(files, random), models)
-    report.write_text(page, encoding="utf-8")
+    random = run_experiment(RANDOM, settings, targets)
+    page = initialisation_page(read_metrics(files), read_metrics(files, random), models)
+    Path("reports/initialisation.md").write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

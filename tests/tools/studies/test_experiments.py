@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,28 +80,3 @@ def test_every_model_stands_with_both_weights() -> None:
 
     page = initialisation_page(metrics(0.9), metrics(0.4), list(MODELS))
     assert page.count("90.00 %") == page.count("40.00 %") == len(MODELS)
-
-
-def test_both_weights_meet_the_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    started: dict[str, Mapping[str, object]] = {}
-
-    def start(name: str, settings: Mapping[str, object], targets: Sequence[str]) -> str:
-        assert list(targets) == ["evaluate@hybrid"]
-        started[name] = settings
-        return name
-
-    def read(files: Iterable[str], revision: str) -> dict[str, Any]:
-        return {file: {"hybrid": {"type_top1": 0.6 if revision.startswith("bundled") else 0.2}} for file in files}
-
-    for name, stand_in in (("run_experiment", start), ("read_metrics", read)):
-        monkeypatch.setattr(initialisation, name, stand_in)
-    monkeypatch.setattr(initialisation, "load_value", lambda *_: "quick")
-    monkeypatch.chdir(tmp_path)
-    Path("reports").mkdir()
-    initialisation.main(["hybrid", "--photos", "photographs"])
-    bundled, random = started["bundled-weights-photographs"], started["random-weights-photographs"]
-    assert bundled == {"data.source": "table", "data.root": "photographs", "data.labels": "photographs/labels.csv"}
-    no_weights = {"recipes.quick.weights.source": "none", "+recipes.quick.weights.allow_random": "true"}
-    assert random == {**bundled, **no_weights}
-    page = Path("reports/initialisation_photographs.md").read_text(encoding="utf-8")
-    assert page.index("60.00 %") < page.index("20.00 %")
