@@ -146,13 +146,17 @@ def _read_model(name: str, candidate: PhotographCandidate, model: str, folder: P
 
 
 def read_known(labels_sha256: str) -> list[PhotographResult]:
-    """Return the results that the report has. Raises `ValueError` where they are of other photos or labels."""
+    """Return the results that the report has of candidates that there still are.
+
+    Raises `ValueError` where they are of other photos or labels.
+    """
     if not REPORT.is_file():
         return []
     content = read_json(REPORT)
     if content["labels_sha256"] != labels_sha256:
         raise ValueError(f"{REPORT} was measured with another label table; leave out --add to begin a new one")
-    return [PhotographResult.from_json(result) for result in content["results"]]
+    known = load_candidates()
+    return [PhotographResult.from_json(result) for result in content["results"] if result["candidate"] in known]
 
 
 def write_report(photos: Mapping[str, int], labels_sha256: str, results: Sequence[PhotographResult]) -> None:
@@ -172,7 +176,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     candidates = load_candidates()
     parser = argparse.ArgumentParser(prog="python -m tools.studies.photographs", description=__doc__)
     parser.add_argument("photos", type=Path, metavar="PHOTOS", help="a folder of photographs with its labels.csv")
-    parser.add_argument("--only", nargs="+", choices=list(candidates), default=list(candidates), metavar="NAME")
+    names = list(candidates)
+    text = f"candidates to run: {', '.join(names)} (default: all)"
+    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=text)
     parser.add_argument("--add", action="store_true", help="keep what the report holds; default: begin a new one")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

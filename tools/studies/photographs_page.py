@@ -14,7 +14,7 @@ from scipy.stats import binomtest
 
 from aerofuse.common.markdown import markdown_table
 from aerofuse.metrics.statistics import Difference, Interval, Values, paired_difference
-from aerofuse.plotting.chart import BLUE, GREEN, GREY, ORANGE, finish, write_picture
+from aerofuse.plotting.chart import BLUE, GREEN, GREY, ORANGE, VERMILLION, Chart, finish, write_picture
 from aerofuse.plotting.wording import METRICS, MODELS, write_interval, write_list, write_value
 
 SHOWN = ("type_top1", "type_top5")
@@ -35,6 +35,7 @@ COMPARED = {
 }
 _WEIGHTS = {"random": (GREY, "circle"), "bundled": (BLUE, "square"), "package": (ORANGE, "triangle-up")}
 _WEIGHTS["package, bundled"] = (GREEN, "diamond")
+_OTHER_WEIGHTS = (VERMILLION, "cross")
 _BOOTSTRAP_SEED = 0  # the same answers give the same intervals
 
 
@@ -171,10 +172,10 @@ def draw_photographs(study: PhotographStudy, path: Path) -> None:
     write_picture(path, [[chart] for chart in charts], title=title, shared_legend=True)
 
 
-def _shares_chart(metric: str, table: pd.DataFrame) -> Any:
+def _shares_chart(metric: str, table: pd.DataFrame) -> Chart:
     names = list(dict.fromkeys(table["model"]))
-    kinds = [weights for weights in _WEIGHTS if weights in set(table["weights"])]
-    colours, shapes = zip(*(_WEIGHTS[weights] for weights in kinds), strict=True)
+    kinds = list(dict.fromkeys(table["weights"]))
+    colours, shapes = zip(*(_WEIGHTS.get(weights, _OTHER_WEIGHTS) for weights in kinds), strict=True)
     legend = alt.Legend(orient="bottom", title=None)
     colour = alt.Color("weights:N", scale=alt.Scale(domain=kinds, range=colours), legend=legend)
     shape = alt.Shape("weights:N", scale=alt.Scale(domain=kinds, range=shapes), legend=legend)
