@@ -82,7 +82,7 @@ WORDS = {
     "multi-task: bundled weights over random": "多任务：自带权重减随机权重",
     "bundled weights: hybrid over multi-task": "自带权重：混合模型减多任务",
     "single-task: package over bundled weights": "单任务：包的权重减自带权重",
-    "package weights: hybrid over single-task": "包的权重：混合模型减单任务",
+    "package weights, 96 px: hybrid over multi-task": "包的权重，96 px：混合模型减多任务",
     # training
     "stage": "阶段",
     "seconds of saving": "保存秒数",

@@ -28,9 +28,9 @@ COMPARED = {
         ("efficientnet-package", "single_task"),
         ("convnext-bundled", "single_task"),
     ),
-    "package weights: hybrid over single-task": (
-        ("efficientnet-hybrid", "hybrid"),
-        ("efficientnet-package", "single_task"),
+    "package weights, 96 px: hybrid over multi-task": (
+        ("efficientnet-quick", "hybrid"),
+        ("efficientnet-quick", "multi_task"),
     ),
 }
 _WEIGHTS = {"random": (GREY, "circle"), "bundled": (BLUE, "square"), "package": (ORANGE, "triangle-up")}

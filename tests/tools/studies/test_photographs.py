@@ -184,27 +184,28 @@ def test_rows_are_kept_with_add_and_only_of_the_same_labels(
     Path("reports").mkdir()
     Path("params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
     main([str(folder.root), "--only", "efficientnet-package"])
-    main([str(folder.root), "--only", "efficientnet-random", "efficientnet-hybrid", "--add"])
+    main([str(folder.root), "--only", "efficientnet-random", "efficientnet-quick", "--add"])
     main([str(folder.root), "--only", "efficientnet-package", "--add"])
     assert started[0] == ("photographs-efficientnet-package", "evaluate@single_task")
     assert rows() == [
         ("efficientnet-package", "single_task", 4),
         ("efficientnet-random", "single_task", 2),
-        ("efficientnet-hybrid", "hybrid", 3),
+        ("efficientnet-quick", "multi_task", 3),
+        ("efficientnet-quick", "hybrid", 3),
     ]
     gone = {name: made for name, made in CANDIDATES.items() if name != "efficientnet-random"}
     with monkeypatch.context() as patch:
         patch.setattr(photographs, "load_candidates", lambda: gone)
         known = read_known(find_labels(folder.root, photographs.SPLIT_TABLE)[1])
-    assert [result.candidate for result in known] == ["efficientnet-package", "efficientnet-hybrid"]
+    assert [result.candidate for result in known] == ["efficientnet-package", "efficientnet-quick", "efficientnet-quick"]
     folder.table = folder.table.iloc[1:]
     folder.write()
     with pytest.raises(SystemExit):
         main([str(folder.root), "--add"])
     assert "leave out --add" in capsys.readouterr().err
     assert len(started) == 4
-    main([str(folder.root), "--only", "efficientnet-hybrid"])
-    assert rows() == [("efficientnet-hybrid", "hybrid", 5)]
+    main([str(folder.root), "--only", "efficientnet-quick"])
+    assert rows() == [("efficientnet-quick", "multi_task", 5), ("efficientnet-quick", "hybrid", 5)]
 
 
 def test_intervals_are_wilsons_and_paired() -> None:
