@@ -33,6 +33,7 @@ LONGEST = (
     "test_chaos.py",
     "test_docs_commands.py",
     "test_pipeline_killed.py",
+    "test_pipeline_hub.py",
 )
 
 

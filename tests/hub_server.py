@@ -72,10 +72,8 @@ class HubServer:
 
     @property
     def downloads(self) -> list[str]:
-        """Return the requests for the bytes of a file, and forget all requests."""
-        found = [request for request in self.requests if request.startswith("GET ") and "/resolve/" in request]
-        self.requests.clear()
-        return found
+        """Return the requests for the bytes of a file."""
+        return [request for request in self.requests if request.startswith("GET ") and "/resolve/" in request]
 
 
 @contextmanager

@@ -61,6 +61,7 @@ def test_the_newest_weights_are_those_of_the_hub(hub: HubServer) -> None:
 def test_what_is_there_is_not_downloaded_again(hub: HubServer) -> None:
     _download()
     assert hub.downloads == [f"GET /timm/convnext_atto.d2_in1k/resolve/{hub.models[-1].commit}/model.safetensors"]
+    hub.requests.clear()
     state, commit = _download()
     assert hub.downloads == []
     assert commit == hub.models[-1].commit
