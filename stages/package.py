@@ -30,7 +30,7 @@ _BATCH_SIZE = 32
 def package() -> None:
     model, record = load_model(TRAINED)
     contents = PackageRecord(
-        preprocessing=Preprocessing(record.image_size_px),
+        preprocessing=Preprocessing.of(record),
         test=read_json(Path("metrics/evaluate/hybrid.json"))["hybrid"],
         versions={name: version(name) for name in ("aerofuse", "torch", "timm")},
         licence=metadata("aerofuse")["License-Expression"],

@@ -165,6 +165,14 @@ def test_photos_and_tables_may_be_given_by_split(name: str) -> None:
     assert data.inputs[f"{name}.validation"] == Path("2024")
 
 
+def test_an_aircraft_that_fills_its_box_is_not_cropped_again() -> None:
+    content = changed(("data", "crop", "to_box"), True)
+    content["data"] |= {"source": "fgvc", "fit": "stretch"}
+    validate(Params, content, "params.yaml")
+    content["data"]["fit"] = "crop"
+    assert "set data.fit to letterbox or stretch, or data.crop.to_box to false" in refusal(content)
+
+
 def test_an_archive_is_one() -> None:
     content = changed(("data", "root"), {"train": "a", "test": "b"})
     content["data"]["source"] = "fgvc"
@@ -252,6 +260,7 @@ def test_a_misspelled_name_is_refused_with_the_right_one(path: tuple[str, ...]) 
         ("recipes.quick.train_stage_a.learning_rate", -1.0, "learning_rate: -1.0 is not allowed: "),
         ("data.split.train", 0.8, "train + validation + test must be 1, not 1.1"),
         ("data.leaks", "keep", "data.leaks: 'keep' is not allowed: Input should be 'report', 'move' or 'refuse'"),
+        ("data.fit", "stretch", "data.source is synthetic, whose photos are square; set data.fit to letterbox, or"),
         ("data.min_photos", -1, "data.min_photos: -1 is not allowed: "),
         ("data.min_photos", 5, "data.source is synthetic; set only_types to null and min_photos to 1, or choose"),
         ("data.only_types", ["A320"], "data.only_types and data.min_photos choose among photos of your own"),

@@ -183,7 +183,7 @@ def test_the_real_packages_name_drawn_airliners(real: str, tmp_path: Path) -> No
     backbone.model.load_state_dict(load_weights(tmp_path / "cnn.safetensors"))
     file = torch.load(find_packaged_file(real).path, weights_only=True)
     files = [ROOT / f"docs/photos/{name}.jpg" for name in ("a380-800", "bae-146-300")]
-    photos = [torch.tensor(fit_square(Image.open(photo), 224)).permute(2, 0, 1) for photo in files]
+    photos = [torch.tensor(fit_square(Image.open(photo), 224, "letterbox")).permute(2, 0, 1) for photo in files]
     with torch.no_grad():
         features = backbone(Normalise()(torch.stack(photos)))
         assert (features @ file["_fc.weight"].T + file["_fc.bias"]).argmax(-1).tolist() == [airliner, airliner]

@@ -216,7 +216,7 @@ def test_a_large_photo_is_read_like_any_other(
     assert large.size == whole.size == ((800, 600) if turn == 1 else (600, 800))
     assert large.remarks == whole.remarks
     assert min(large.image.size) == (600 if mode == "P" else 120)
-    difference = np.abs(fit_square(large.image, 30).astype(int) - fit_square(whole.image, 30))
+    difference = np.abs(fit_square(large.image, 30, "letterbox").astype(int) - fit_square(whole.image, 30, "letterbox"))
     assert difference.mean() < 3
 
 
@@ -243,7 +243,7 @@ def test_the_banner_goes(tmp_path: Path) -> None:
 
 
 def test_the_whole_photo_is_fitted_into_a_square() -> None:
-    square = fit_square(_image(80, 40), 64)
+    square = fit_square(_image(80, 40), 64, "letterbox")
     assert square.shape == (64, 64, 3)
     np.testing.assert_array_equal(square[0, 0], (124, 116, 104))
     np.testing.assert_array_equal(square[63, 63], (124, 116, 104))
@@ -253,9 +253,28 @@ def test_the_whole_photo_is_fitted_into_a_square() -> None:
 
 @pytest.mark.parametrize("size", [(16, 5000), (5000, 16), (1, 500)])
 def test_a_strip_is_one_pixel_wide_at_least(size: tuple[int, int]) -> None:
-    square = fit_square(Image.new("RGB", size, "red"), 64)
+    square = fit_square(Image.new("RGB", size, "red"), 64, "letterbox")
     assert square.shape == (64, 64, 3)
     assert (square == (255, 0, 0)).all(axis=2).any()
+
+
+@pytest.mark.parametrize("size", [(120, 61), (61, 120), (5000, 16), (1, 500), (64, 64)])
+def test_a_cropped_photo_is_the_square_in_its_middle(size: tuple[int, int]) -> None:
+    image, side = Image.new("RGB", size, "red"), min(size)
+    image.paste("blue", ((size[0] - side) // 2, (size[1] - side) // 2, (size[0] + side) // 2, (size[1] + side) // 2))
+    square = fit_square(image, 64, "crop")
+    assert square.shape == (64, 64, 3)
+    assert (square[2:-2, 2:-2] == (0, 0, 255)).all()
+
+
+@pytest.mark.parametrize("size", [(120, 61), (61, 120), (5000, 16), (1, 500)])
+def test_a_stretched_photo_is_whole_and_fills_the_square(size: tuple[int, int]) -> None:
+    image = Image.new("RGB", size, "red")
+    image.paste("blue", (0, 0, size[0], size[1] // 2))
+    square = fit_square(image, 64, "stretch")
+    assert square.shape == (64, 64, 3)
+    assert (square[:28] == (0, 0, 255)).all()
+    assert (square[36:] == (255, 0, 0)).all()
 
 
 def test_a_crop_is_that_of_the_box_with_its_padding(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def _damaged(content: bytes, generator: random.Random) -> bytes:
 
 
 def _photo(path: Path, banner_px: int) -> None:
-    assert fit_square(open_photo(path, 32, banner_px=banner_px).image, 32).shape == (32, 32, 3)
+    assert fit_square(open_photo(path, 32, banner_px=banner_px).image, 32, "letterbox").shape == (32, 32, 3)
 
 
 def _problem(read: Callable[[], object]) -> str | None:

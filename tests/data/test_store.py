@@ -19,6 +19,12 @@ def test_photos_and_labels_come_back(tmp_path: Path) -> None:
         row = split.labels.iloc[index]
         assert (row["filename"], row["typename"]) == (photo.filename, photo.typename)
     assert split.labels["airlinename"].isna().tolist() == [False, True, False, True, False]
+    assert split.fit == "letterbox"
+
+
+def test_how_photos_became_square_comes_back(tmp_path: Path) -> None:
+    write_photos(tmp_path / "some.arrow", made_up_photos(), "stretch")
+    assert PreparedSplit(tmp_path / "some.arrow", CLASSES).fit == "stretch"
 
 
 def test_the_same_photos_give_the_same_bytes(tmp_path: Path) -> None:

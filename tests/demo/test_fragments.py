@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import aerofuse
 from aerofuse.data.labels import ClassLists
@@ -54,6 +55,17 @@ def test_a_baseline_of_one_branch_and_one_head(tmp_path: Path, photo: Path) -> N
     assert "Airline" not in page
     assert "Quality" not in page
     assert "Unfamiliar" not in page
+
+
+def test_the_photo_is_shown_as_the_model_sees_it(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model", "single_task", fit="crop")
+    wide = Image.new("RGB", (300, 100), "red")
+    wide.paste("blue", (100, 0, 200, 100))
+    wide.save(tmp_path / "wide.png")
+    answer = PhotoAnswers(model).answer(tmp_path / "wide.png")
+    assert (answer.photo == (0, 0, 255)).all()
+    assert answer.prediction == aerofuse.load(model).predict(tmp_path / "wide.png")
+    assert answer.prediction == aerofuse.load(model).predict(answer.photo)
 
 
 def test_names_are_no_markup(tmp_path: Path, photo: Path) -> None:

@@ -8,6 +8,7 @@ from typing import get_args
 import torch
 
 from aerofuse.data.labels import TASKS, ClassLists
+from aerofuse.data.photo import Fit
 from aerofuse.inference.package import PackageRecord, Preprocessing, write_package
 from aerofuse.inference.unfamiliarity import Unfamiliarity, fit_unfamiliarity
 from aerofuse.models.architecture import Architecture, baseline_architecture, hybrid_architecture
@@ -26,7 +27,9 @@ CLASSES = ClassLists(("A320", "A380", "B737", "B747", "B777", "C-130"), ("Ærø 
 TEMPERATURES = {"type": 0.5, "airline": 2.0}
 
 
-def write_model(folder: Path, name: str, classes: ClassLists = CLASSES, *, confident: bool = False) -> Path:
+def write_model(
+    folder: Path, name: str, classes: ClassLists = CLASSES, *, confident: bool = False, fit: Fit = "letterbox"
+) -> Path:
     """What the training stage of a model writes. A `confident` one has answers far apart, as trained ones have."""
     architecture = ARCHITECTURES[name]
     torch.manual_seed(0)
@@ -37,7 +40,7 @@ def write_model(folder: Path, name: str, classes: ClassLists = CLASSES, *, confi
                 for parameter in model.parts()["heads"].get_submodule(f"{task}_head").parameters():
                     parameter.mul_(20)
     temperatures = {task: value for task, value in TEMPERATURES.items() if task in architecture.tasks}
-    record = ModelRecord(architecture, classes, "train_stage_c", 3, {"score": 0.5}, temperatures)
+    record = ModelRecord(architecture, classes, "train_stage_c", 3, {"score": 0.5}, temperatures, fit)
     save_model(folder, model.state_dict(), record)
     return folder
 

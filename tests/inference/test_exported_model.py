@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 
 import aerofuse
 from aerofuse.data.labels import TASKS
+from aerofuse.data.photo import Fit
 from aerofuse.inference import export
 from aerofuse.inference.export import Exported, export_program, output_name, write_onnx, write_torch
 from aerofuse.inference.export_check import TOLERANCE, onnx_runner, torch_runner
@@ -77,7 +78,6 @@ def _check_facts(folder: Path) -> None:
 
 def _prepared(path: Path, how: dict[str, Any]) -> npt.NDArray[np.uint8]:
     """A photo as `preprocessing_steps` says, with Pillow alone: what a program does that has nothing but the file."""
-    assert how["fit"] == "pad"
     side_px = how["image_size_px"]
     with Image.open(path) as file:
         stored_pixels = file.width * file.height
@@ -91,10 +91,7 @@ def _prepared(path: Path, how: dict[str, Any]) -> npt.NDArray[np.uint8]:
         image = Image.alpha_composite(Image.new("RGBA", image.size, how["transparent_on"]), image)
     image = image.convert("RGB")
     image = image.crop((0, 0, image.width, image.height - how["banner_px"]))
-    scale = side_px / max(image.size)
-    fitted = image.resize([round(edge * scale) for edge in image.size], Image.Resampling[how["interpolation"].upper()])
-    square = Image.new("RGB", (side_px, side_px), tuple(how["padding_rgb"]))
-    square.paste(fitted, (round((side_px - fitted.width) / 2), round((side_px - fitted.height) / 2)))
+    square = _fitted(image, how)
     for _ in range(how["jpeg_writes"]):
         written = io.BytesIO()
         square.save(written, "JPEG", quality=how["jpeg_quality"], subsampling=how["jpeg_chroma"])
@@ -102,10 +99,27 @@ def _prepared(path: Path, how: dict[str, Any]) -> npt.NDArray[np.uint8]:
     return np.asarray(square)
 
 
-def test_a_program_that_follows_the_metadata_alone_gets_the_same_answers(tmp_path: Path) -> None:
+def _fitted(image: Image.Image, how: dict[str, Any]) -> Image.Image:
+    side_px, resampling = how["image_size_px"], Image.Resampling[how["interpolation"].upper()]
+    if how["fit"] == "stretch":
+        return image.resize((side_px, side_px), resampling)
+    if how["fit"] == "crop":
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        return image.crop((left, top, left + side, top + side)).resize((side_px, side_px), resampling)
+    assert how["fit"] == "letterbox"
+    scale = side_px / max(image.size)
+    fitted = image.resize([round(edge * scale) for edge in image.size], resampling)
+    square = Image.new("RGB", (side_px, side_px), tuple(how["padding_rgb"]))
+    square.paste(fitted, (round((side_px - fitted.width) / 2), round((side_px - fitted.height) / 2)))
+    return square
+
+
+@pytest.mark.parametrize("fit", get_args(Fit))
+def test_a_program_that_follows_the_metadata_alone_gets_the_same_answers(fit: Fit, tmp_path: Path) -> None:
     import onnxruntime
 
-    model, record = load_package(write_model(tmp_path / "model", "multi_task", confident=True))
+    model, record = load_package(write_model(tmp_path / "model", "multi_task", confident=True, fit=fit))
     write_onnx(export_program(model, record), record, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     metadata = {name: json.loads(text) for name, text in session.get_modelmeta().custom_metadata_map.items()}
@@ -141,6 +155,13 @@ def _odd_photos(folder: Path) -> list[Path]:
     transparent.save(folder / "transparent.png")
     noise.resize((8003, 4007), Image.Resampling.NEAREST).save(folder / "reduced.png", compress_level=1)
     return [folder / name for name in ("large.jpg", "turned.jpg", "transparent.png", "reduced.png")]
+
+
+@pytest.mark.parametrize(("fit", "words"), [("crop", "Cut out the square"), ("stretch", "Its shape changes")])
+def test_the_steps_are_those_of_the_fit(fit: Fit, words: str) -> None:
+    steps = " ".join(Preprocessing(96, fit=fit).steps())
+    assert words in steps
+    assert "padding_rgb" not in steps
 
 
 def test_every_value_of_the_preprocessing_is_explained() -> None:

@@ -58,6 +58,21 @@ def test_a_package_and_its_stage_give_the_same(name: str, tmp_path: Path) -> Non
             assert torch.equal(output, expected[task])
 
 
+def test_a_package_knows_how_its_photos_become_square(tmp_path: Path) -> None:
+    trained = write_model(tmp_path / "trained", "single_task", fit="crop")
+    record = load_model(trained)[1]
+    write_package(tmp_path / "package", trained, PackageRecord(Preprocessing.of(record), {}, {}, "Apache-2.0"), "")
+    assert load_package(tmp_path / "package")[1].fit == "crop"
+    edit(lambda content: content["preprocessing"].update(fit="stretch"))(tmp_path / "package")
+    with pytest.raises(ValueError, match="does not do: fit stretch instead of crop"):
+        aerofuse.load(tmp_path / "package")
+
+
+def test_an_older_package_says_pad_for_letterbox(package: Path) -> None:
+    edit(lambda content: (content.pop("fit"), content["preprocessing"].update(fit="pad")))(package)
+    assert load_package(package)[1].fit == "letterbox"
+
+
 def test_the_same_model_gives_the_same_package(tmp_path: Path) -> None:
     packages = [write_small_package(tmp_path / name, "add") for name in ("one", "two")]
     for name in (WEIGHTS_FILE, RECORD_FILE, STATISTICS_FILE, "README.md"):

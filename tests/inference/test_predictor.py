@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,13 +13,13 @@ from PIL import Image
 import aerofuse
 from aerofuse.data.dataset import PreparedSplit
 from aerofuse.data.labels import TASKS, ClassLists
-from aerofuse.data.photo import UnreadablePhotoError
+from aerofuse.data.photo import Box, Fit, UnreadablePhotoError, crop_to_box, open_photo
 from aerofuse.inference.package import as_batch, fit_photo, read_photo
 from aerofuse.inference.predictor import Predictor
 from aerofuse.inference.unfamiliarity import load_unfamiliarity
 from aerofuse.ingest.file_source import FileSource
 from aerofuse.ingest.intake import IntakeSettings
-from aerofuse.ingest.params import SplitParams
+from aerofuse.ingest.params import SPLITS, SplitParams
 from aerofuse.ingest.prepare import prepare_photos
 from aerofuse.ingest.table_source import list_table
 from aerofuse.metrics.predictions import prediction_table
@@ -48,42 +50,65 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> PhotoFolder:
     transparent.save(folder.add("transparent.webp"))
     Image.fromarray(np.asarray(wide.convert("L")).astype(np.uint16) * 257).save(folder.add("deep.tif"))
     wide.resize((3000, 2250)).save(folder.add("large.jpg"))
+    wide.resize((1501, 997)).save(folder.add("odd.jpg"))
+    wide.resize((997, 1501)).save(folder.add("odd_turned.jpg"), exif=turned)
     wide.rotate(90, expand=True).save(folder.add("tall.bmp"))
     wide.resize((60, 45)).save(folder.add("small.gif"))
     folder.write()
     return folder
 
 
-def test_a_photo_file_gives_the_pixels_of_the_prepared_split(folder: PhotoFolder, tmp_path: Path) -> None:
+def prepared(root: Path, labels: Path, settings: IntakeSettings, out: Path) -> dict[str, PreparedSplit]:
+    """The photos of a table in splits."""
+    source = FileSource(list_table(root, labels), settings, out / "work", max_bad_fraction=0.0, duplicate_bits=0)
+    prepare_photos(source, SplitParams(train=0.5, validation=0.25, test=0.25, seed=0), SIDE_PX, out)
+    classes = ClassLists.load(out)
+    return {name: PreparedSplit(out / f"{name}.arrow", classes) for name in SPLITS}
+
+
+@pytest.mark.parametrize("fit", get_args(Fit))
+def test_a_photo_file_gives_the_pixels_of_the_prepared_split(
+    folder: PhotoFolder, predictor: Predictor, fit: Fit, tmp_path: Path
+) -> None:
     """Training and prediction share one preprocessing: to the bit, whatever the file."""
-    source = FileSource(
-        list_table(folder.root, folder.labels),
-        IntakeSettings(SIDE_PX),
-        tmp_path / "work",
-        max_bad_fraction=0.0,
-        duplicate_bits=0,
-    )
-    prepare_photos(source, SplitParams(train=0.5, validation=0.25, test=0.25, seed=0), SIDE_PX, tmp_path / "prepared")
-    classes = ClassLists.load(tmp_path / "prepared")
     seen = set()
-    for split in ("train", "validation", "test"):
-        photos = PreparedSplit(tmp_path / "prepared" / f"{split}.arrow", classes)
+    for photos in prepared(folder.root, folder.labels, IntakeSettings(SIDE_PX, fit=fit), tmp_path).values():
+        assert photos.fit == fit
         for number in range(len(photos)):
-            pixels = read_photo(folder.root / photos.name(number), SIDE_PX)
+            pixels = read_photo(folder.root / photos.name(number), replace(predictor.record, fit=fit))
             assert torch.equal(as_batch([pixels])[0], photos[number][0]), photos.name(number)
             seen.add(photos.name(number))
     assert seen == set(folder.table["filename"])
 
 
-def test_a_banner_is_cut_as_preparing_cuts_it(folder: PhotoFolder, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fit", ["letterbox", "stretch"])
+def test_photos_with_boxes_are_cropped_for_training_alone(
+    folder: PhotoFolder, predictor: Predictor, fit: Fit, tmp_path: Path
+) -> None:
+    splits = ["train", "validation"] * 12 + ["test"] * (len(folder.table) - 24)  # the odd ones
+    folder.table.assign(xmin=11, ymin=7, xmax=57, ymax=40, split=splits).to_csv(tmp_path / "boxes.csv", index=False)
+    settings = IntakeSettings(SIDE_PX, crop_padding=0.1, fit=fit)
+    record = replace(predictor.record, fit=fit)
+    for split, photos in prepared(folder.root, tmp_path / "boxes.csv", settings, tmp_path).items():
+        for number in range(len(photos)):
+            path = folder.root / photos.name(number)
+            if split == "train":
+                part = crop_to_box(open_photo(path, 4 * SIDE_PX), Box(11, 7, 57, 40), 0.1)
+                pixels = fit_photo(part, record)
+            else:
+                pixels = read_photo(path, record)
+            assert torch.equal(as_batch([pixels])[0], photos[number][0]), photos.name(number)
+
+
+def test_a_banner_is_cut_as_preparing_cuts_it(folder: PhotoFolder, predictor: Predictor, tmp_path: Path) -> None:
     listing = list_table(folder.root, folder.labels)
     source = FileSource(listing, IntakeSettings(SIDE_PX, banner_px=20), tmp_path, max_bad_fraction=0, duplicate_bits=0)
     (photo,) = source.photos([0], SIDE_PX, for_training=False)
     path = folder.root / photo.filename
     # The source's photo was written as JPEG once; the split does it once more.
-    from_file = read_photo(path, SIDE_PX, banner_px=20)
+    from_file = read_photo(path, predictor.record, banner_px=20)
     assert np.abs(from_file.astype(int) - photo.image).mean() < 1
-    assert np.abs(from_file.astype(int) - read_photo(path, SIDE_PX)).mean() > 5
+    assert np.abs(from_file.astype(int) - read_photo(path, predictor.record)).mean() > 5
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -216,7 +241,7 @@ def test_a_diverged_model_says_so(tmp_path: Path) -> None:
         predictor.predict(np.zeros((20, 20, 3), np.uint8))
 
 
-def test_pixels_are_those_of_the_square(folder: PhotoFolder) -> None:
-    fitted = fit_photo(folder.image(0).convert("RGB"), 64)
-    assert fitted.shape == (64, 64, 3)
+def test_pixels_are_those_of_the_square(folder: PhotoFolder, predictor: Predictor) -> None:
+    fitted = fit_photo(folder.image(0).convert("RGB"), predictor.record)
+    assert fitted.shape == (SIDE_PX, SIDE_PX, 3)
     assert np.abs(fitted[0].astype(int) - (124, 116, 104)).max() < 8  # the padding's colour, above a wide photo

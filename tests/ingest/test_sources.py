@@ -53,6 +53,18 @@ def test_what_has_too_few_photos_is_left_out_before_small_types_are_merged(folde
     assert ClassLists.load(tmp_path / "prepared").types[-1] == OTHER
 
 
+def test_labels_that_a_crop_could_make_false_are_refused(folder: PhotoFolder, tmp_path: Path) -> None:
+    folder.table.loc[1:, ["clarity", "block"]] = None
+    folder.table.loc[5, "block"] = 0.5
+    message = "2 photos have a label of clarity or block, such as that of row 2; .* letterbox or stretch, or take the"
+    with pytest.raises(ValueError, match=message):
+        _prepare(folder, tmp_path, fit="crop", small_types="merge")
+    assert not (tmp_path / "work").exists(), "no photo was read"
+    _prepare(folder, tmp_path, fit="stretch", small_types="merge")
+    folder.table[["clarity", "block"]] = None
+    _prepare(folder, tmp_path, fit="crop", small_types="merge")
+
+
 def test_a_type_without_training_photos_may_be_left_out(folder: PhotoFolder, tmp_path: Path) -> None:
     folder.table["split"] = ["train", "validation", "test"] * 8
     kept = sorted(set(folder.table["typename"]) - {"Comet", "Concorde", "Trident"})

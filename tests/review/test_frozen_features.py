@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 
 from aerofuse.backbones.package_weights import PACKAGES
 from aerofuse.review.frozen_features import FrozenNetwork, find_features, model_network, packaged_network
-from tests.inference.small_packages import write_small_package
+from tests.inference.small_packages import write_model, write_small_package
 
 CPU = torch.device("cpu")
 MEANS = FrozenNetwork("means", 32, lambda images: images.float().mean(dim=2), CPU)  # of columns, [B, 3 * 32]
@@ -61,6 +62,15 @@ def test_a_trained_model_gives_its_own_features(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "model")
     with pytest.raises(FileNotFoundError, match="no model in"):
         model_network(tmp_path / "model", CPU)
+
+
+def test_a_trained_model_sees_photos_as_it_learned_them(tmp_path: Path) -> None:
+    network = replace(model_network(write_model(tmp_path, "single_task", fit="crop"), CPU), side_px=32, find=_flat)
+    wide = Image.new("RGB", (90, 30), "red")
+    wide.paste("blue", (30, 0, 60, 30))
+    wide.save(tmp_path / "wide.png")
+    (found,) = find_features([tmp_path / "wide.png"], network).features
+    np.testing.assert_array_equal(found.reshape(3, 32), np.repeat([[0.0], [0.0], [255.0]], 32, axis=1))
 
 
 def test_packaged_weights_give_features(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 from accelerate import Accelerator
@@ -20,6 +21,7 @@ from aerofuse.common.params import PARAMS_FILE, load_section, read_params_file
 from aerofuse.comparison.times import MemoryRecord, TrainingTimes
 from aerofuse.data.dataset import PreparedSplit, make_loader
 from aerofuse.data.labels import ClassLists
+from aerofuse.data.store import open_table
 from aerofuse.metrics.calibration import LEAST_TEMPERATURE, MOST_TEMPERATURE
 from aerofuse.metrics.collect import collect_outputs
 from aerofuse.metrics.metrics import compute_metrics, validation_score
@@ -99,6 +101,17 @@ def test_a_stage_that_is_run_again_goes_on_from_its_state(root: Path, caplog: py
     assert model.read_bytes() == weights
     assert model.with_suffix(".json").read_bytes() == record
     assert (root / "plots/history/train_multi_task.csv").read_bytes() == history
+
+
+def test_a_model_knows_how_its_photos_became_square(root: Path, prepared_folder: Path) -> None:
+    (root / PREPARED_FOLDER).unlink()
+    shutil.copytree(prepared_folder, root / PREPARED_FOLDER)
+    for name in ("train", "validation"):
+        table = open_table(prepared_folder / f"{name}.arrow").replace_schema_metadata({"fit": "stretch"})
+        with pa.ipc.new_file(root / PREPARED_FOLDER / f"{name}.arrow", table.schema) as writer:
+            writer.write_table(table)
+    train_stage("train_multi_task")
+    assert read_record(root / "models/multi_task").fit == "stretch"
 
 
 def test_a_changed_parameter_finds_no_state(root: Path) -> None:

@@ -56,7 +56,7 @@ class _Files(Dataset[Tensor]):
         return len(self._paths)
 
     def __getitem__(self, index: int) -> Tensor:
-        image = fit_square(open_photo(self._paths[index], self._side_px).image, self._side_px)
+        image = fit_square(open_photo(self._paths[index], self._side_px).image, self._side_px, "letterbox")
         return torch.from_numpy(np.ascontiguousarray(self._augment(image, (0, index)).image.transpose(2, 0, 1)))
 
 
@@ -92,7 +92,7 @@ def _draw(folder: Path, count: int, side_px: int, file_side_px: int) -> tuple[Pa
             path = files / photo.filename
             large = Image.fromarray(photo.image).resize((file_side_px, file_side_px), Image.Resampling.BICUBIC)
             large.save(path.with_suffix(".jpg"), quality=92)
-            image = fit_square(open_photo(path.with_suffix(".jpg"), side_px).image, side_px)
+            image = fit_square(open_photo(path.with_suffix(".jpg"), side_px).image, side_px, "letterbox")
             yield Photo(image, photo.filename, photo.typename, photo.airlinename, photo.clarity, photo.block, None)
 
     arrow = folder / "train.arrow"

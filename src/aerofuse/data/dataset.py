@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from aerofuse.data.labels import CLASSIFICATION_TASKS, MISSING_CLASS, REGRESSION_TASKS, TASKS, ClassLists, make_targets
-from aerofuse.data.store import LABEL_COLUMNS, decode_image, open_table
+from aerofuse.data.photo import Fit
+from aerofuse.data.store import LABEL_COLUMNS, decode_image, open_table, read_fit
 
 Image = npt.NDArray[np.uint8]
 Sample = tuple[Tensor, dict[str, Tensor]]
@@ -69,6 +70,11 @@ class PreparedSplit(Dataset[Sample]):
 
     def __len__(self) -> int:
         return len(self._targets)
+
+    @property
+    def fit(self) -> Fit:
+        """How the photos became square."""
+        return read_fit(self._table)
 
     @property
     def labelled_tasks(self) -> tuple[str, ...]:

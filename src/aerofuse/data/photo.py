@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from aerofuse.data.image_file import UnreadablePhotoError as UnreadablePhotoErro
 LARGE_PIXELS = 32_000_000  # 128 MB once decoded, twice that with transparency
 JPEG_SIDES, REDUCED_SIDES = 2, 4  # what a JPEG that is decoded smaller, and a large photo, keep of the model's side
 MIN_SIDE_PX = 16
+Fit = Literal["letterbox", "crop", "stretch"]  # how a photo becomes a square: see `fit_square`
 PADDING_COLOUR = (124, 116, 104)  # ImageNet's mean, which is 0 once it is normalised
 _ORIENTATION = 0x0112  # in EXIF data
 _TURNS = {
@@ -82,12 +84,25 @@ def open_photo(
     return read_image_file(path, read)
 
 
-def fit_square(image: Image.Image, side_px: int) -> npt.NDArray[np.uint8]:
-    """Fit the whole image into a square `[side_px, side_px, 3]`: its shape is kept, the rest has one colour."""
+def fit_square(image: Image.Image, side_px: int, fit: Fit) -> npt.NDArray[np.uint8]:
+    """Make an image a square `[side_px, side_px, 3]`.
+
+    `letterbox` keeps all of it and its shape; the rest of the square has one colour. `crop` keeps the shape, and of the
+    image only the square in the middle. `stretch` keeps all of the image, but not its shape.
+    """
+    if fit != "letterbox":
+        square = _central_square(image) if fit == "crop" else image
+        return np.asarray(square.resize((side_px, side_px), Image.Resampling.BICUBIC), dtype=np.uint8)
     if min(image.size) * 2 * side_px <= max(image.size):  # too narrow to be one pixel wide
         image = image.resize([max(length, max(image.size) // side_px) for length in image.size])
     fitted = ImageOps.pad(image, (side_px, side_px), Image.Resampling.BICUBIC, color=PADDING_COLOUR)
     return np.asarray(fitted, dtype=np.uint8)
+
+
+def _central_square(image: Image.Image) -> Image.Image:
+    side = min(image.size)
+    left, top = ((edge - side) // 2 for edge in image.size)
+    return image.crop((left, top, left + side, top + side))
 
 
 def crop_to_box(photo: OpenedPhoto, box: Box, padding: float) -> Image.Image:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from aerofuse.data.photo import Photo
+from aerofuse.data.photo import Fit, Photo
 
 # Processes read photos side by side, so threads would not help. A worker that is forked while OpenCV has a pool of
 # threads would wait for them forever.
@@ -33,6 +34,7 @@ _SCHEMA = pa.schema(
     ]
 )
 LABEL_COLUMNS = tuple(name for name in _SCHEMA.names if name != "image")
+_FIT = "fit"  # in the metadata of a file
 
 # Visually lossless and without chroma subsampling, so that the clarity labels stay true.
 JPEG_QUALITY = 95
@@ -44,15 +46,19 @@ _JPEG_SETTINGS = (
 )
 
 
-def write_photos(path: Path, photos: Iterable[Photo]) -> None:
-    """Write photos to an Arrow file at `path`, a few hundred at a time, so that memory stays bounded."""
+def write_photos(path: Path, photos: Iterable[Photo], fit: Fit = "letterbox") -> None:
+    """Write photos to an Arrow file at `path`, a few hundred at a time, so that memory stays bounded.
+
+    `fit` says how they became square; the file records it.
+    """
+    schema = _SCHEMA.with_metadata({_FIT: fit})
     rows = (
         {name: getattr(photo, name) for name in LABEL_COLUMNS} | {"image": encode_image(photo.image)}
         for photo in photos
     )
-    with pa.ipc.new_file(path, _SCHEMA) as writer:
+    with pa.ipc.new_file(path, schema) as writer:
         while batch := list(islice(rows, 256)):
-            writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=_SCHEMA))
+            writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
 
 
 def open_table(path: Path) -> pa.Table:
@@ -61,6 +67,11 @@ def open_table(path: Path) -> pa.Table:
         raise FileNotFoundError(f"no prepared photos at {path}; `dvc repro prepare` makes them")
     with pa.memory_map(str(path)) as source:
         return pa.ipc.open_file(source).read_all()
+
+
+def read_fit(table: pa.Table) -> Fit:
+    """Return how the photos of an opened file became square."""
+    return cast(Fit, (table.schema.metadata or {}).get(_FIT.encode(), b"letterbox").decode())  # older files lack it
 
 
 def encode_image(image: npt.NDArray[np.uint8]) -> bytes:

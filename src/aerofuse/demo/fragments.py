@@ -59,9 +59,9 @@ class PhotoAnswers:
 
     def answer(self, file: Path) -> PhotoAnswer:
         """Answer for a photo file, as `aerofuse predict` does. Raises `UnreadablePhotoError` with the reason."""
-        images = as_batch([read_photo(file, self.record.image_size_px)])
+        images = as_batch([read_photo(file, self.record)])
         (prediction,) = self._predictor.predict_batch(images)
-        photo = fit_square(open_photo(file, PICTURE_PX).image, PICTURE_PX)
+        photo = fit_square(open_photo(file, PICTURE_PX).image, PICTURE_PX, self.record.fit)
         task = self.record.architecture.tasks[0]
         explanation = explain(self._model, images[0], task=task)
         maps = {self._backbone(branch): overlay(photo, _enlarged(heat)) for branch, heat in explanation.maps.items()}

@@ -111,7 +111,7 @@ def _output_names(program: ExportedProgram) -> list[str]:
 
 def facts(program: ExportedProgram, record: ModelRecord) -> dict[str, Any]:
     """Return what whoever runs the file needs to know: class names, how to prepare a photo, what is unfamiliar."""
-    preprocessing = Preprocessing(record.image_size_px)
+    preprocessing = Preprocessing.of(record)
     unfamiliar = {"unfamiliar_above": UNFAMILIAR_ABOVE} if SCORE in _output_names(program) else {}
     return unfamiliar | {
         "types": list(record.classes.types),

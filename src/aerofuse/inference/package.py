@@ -6,16 +6,17 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from torch import Tensor
 
 from aerofuse.common.files import write_atomically
-from aerofuse.data.photo import JPEG_SIDES, LARGE_PIXELS, PADDING_COLOUR, REDUCED_SIDES, fit_square, open_photo
+from aerofuse.data.photo import JPEG_SIDES, LARGE_PIXELS, PADDING_COLOUR, REDUCED_SIDES, Fit, fit_square, open_photo
 from aerofuse.data.store import JPEG_QUALITY, decode_image, encode_image
 from aerofuse.inference.unfamiliarity import STATISTICS_FILE, Unfamiliarity, save_unfamiliarity
 from aerofuse.models.aircraft_model import IMAGENET_MEAN, IMAGENET_STD, AircraftModel
@@ -34,6 +35,7 @@ CARD_FILE = "README.md"
 _JPEG_WRITES = 2  # `prepare` writes a training photo twice: when it takes the file in, and into its split
 
 Pixels = npt.NDArray[np.uint8]
+_Fit = Annotated[Fit, BeforeValidator(lambda value: "letterbox" if value == "pad" else value)]  # older packages say pad
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Preprocessing:
     colour: str = "rgb"
     transparent_on: str = "white"
     banner_px: int = 0
-    fit: str = "pad"
+    fit: _Fit = "letterbox"
     interpolation: str = "bicubic"
     antialias: bool = True
     rounding: str = "half to even"
@@ -62,6 +64,11 @@ class Preprocessing:
     jpeg_writes: int = _JPEG_WRITES
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+
+    @classmethod
+    def of(cls, record: ModelRecord) -> Self:
+        """Return what prediction does with the model of a record."""
+        return cls(record.image_size_px, fit=record.fit)
 
     def steps(self) -> list[str]:
         """Return every step from a file to the model's input, in order, in words; libraries are named as examples."""
@@ -80,30 +87,47 @@ class Preprocessing:
             f"converted to sRGB (Pillow: ImageCms); what is transparent is put on {self.transparent_on}.",
             f"Cut off the lowest banner_px = {self.banner_px} rows. For photos of FGVC-Aircraft these are 20 rows of "
             "the file: 20 times the scale at which it was read, rounded.",
-            f"Scale it as a whole, up or down, until its longer side is image_size_px = {side_px}. The shorter side is "
-            "rounded half to even. The filter is bicubic with a = -0.5, and is widened by the factor of the scale "
-            "where that makes the photo smaller: with antialias (Pillow: Image.resize, BICUBIC).",
-            f"Put it into the middle of a square of the colour padding_rgb = {list(self.padding_rgb)}; the edge at its "
-            "left or top is half of the rest, rounded half to even.",
+            *self._fitting_steps(),
             f"Write it as JPEG of quality {self.jpeg_quality} with chroma {self.jpeg_chroma} (libjpeg), and read that "
             f"again; jpeg_writes = {self.jpeg_writes} times.",
             f"The input is uint8, RGB, [batch, 3, {side_px}, {side_px}]. The model itself divides by 255, subtracts "
             "mean and divides by std.",
         ]
 
+    def _fitting_steps(self) -> list[str]:
+        """Return how it becomes a square."""
+        side_px = self.image_size_px
+        scaling = (
+            "The filter is bicubic with a = -0.5, and is widened by the factor of the scale where that makes the photo "
+            "smaller: with antialias (Pillow: Image.resize, BICUBIC)."
+        )
+        if self.fit == "letterbox":
+            return [
+                f"Scale it as a whole, up or down, until its longer side is image_size_px = {side_px}. The shorter "
+                f"side is rounded half to even. {scaling}",
+                f"Put it into the middle of a square of the colour padding_rgb = {list(self.padding_rgb)}; the edge at "
+                "its left or top is half of the rest, rounded half to even.",
+            ]
+        scale = f"Scale it, up or down, to a square whose side is image_size_px = {side_px}. {scaling}"
+        if self.fit == "stretch":
+            return [f"{scale} Its shape changes."]
+        return [
+            "Cut out the square in its middle: left or top of it remain (longer - shorter side) // 2 pixels.",
+            scale,
+        ]
 
-def read_photo(path: Path, image_size_px: int, *, banner_px: int = 0) -> Pixels:
-    """Read a photo file as the model's input, RGB `[image_size_px, image_size_px, 3]`, without its lowest `banner_px`
-    rows.
+
+def read_photo(path: Path, record: ModelRecord, *, banner_px: int = 0) -> Pixels:
+    """Read a photo file as the input of a record's model, RGB `[side, side, 3]`, without its lowest `banner_px` rows.
 
     Raises `UnreadablePhotoError` with the reason.
     """
-    return fit_photo(open_photo(path, image_size_px, banner_px=banner_px).image, image_size_px)
+    return fit_photo(open_photo(path, record.image_size_px, banner_px=banner_px).image, record)
 
 
-def fit_photo(image: Image.Image, image_size_px: int) -> Pixels:
+def fit_photo(image: Image.Image, record: ModelRecord) -> Pixels:
     """Return an RGB image as the model's input, as `read_photo` does for a file."""
-    pixels = fit_square(image, image_size_px)
+    pixels = fit_square(image, record.image_size_px, record.fit)
     for _ in range(_JPEG_WRITES):
         pixels = decode_image(encode_image(pixels))
     return pixels
@@ -177,7 +201,7 @@ def load_package(folder: Path) -> tuple[AircraftModel, ModelRecord]:
     package = read_package(folder)
     model, record = load_model(folder)
     if package is not None:
-        _check_preprocessing(folder, package.preprocessing, Preprocessing(record.image_size_px))
+        _check_preprocessing(folder, package.preprocessing, Preprocessing.of(record))
     return model, record
 
 

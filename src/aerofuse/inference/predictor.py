@@ -99,9 +99,9 @@ class Predictor:
         if isinstance(photo, np.ndarray):
             if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or 0 in photo.shape:
                 raise ValueError(f"a photo is uint8 [H, W, 3], not {photo.dtype} {list(photo.shape)}")
-            pixels = fit_photo(Image.fromarray(photo), self.record.image_size_px)
+            pixels = fit_photo(Image.fromarray(photo), self.record)
         else:
-            pixels = read_photo(Path(photo), self.record.image_size_px)
+            pixels = read_photo(Path(photo), self.record)
         return self.predict_batch(as_batch([pixels]))[0]
 
     def predict_files(
@@ -117,7 +117,7 @@ class Predictor:
             problems: list[str | None] = []
             for file in group:
                 try:
-                    images.append(read_photo(file, self.record.image_size_px, banner_px=banner_px))
+                    images.append(read_photo(file, self.record, banner_px=banner_px))
                     problems.append(None)
                 except UnreadablePhotoError as error:
                     problems.append(str(error))

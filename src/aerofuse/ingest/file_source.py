@@ -33,6 +33,7 @@ class FileSource:
         Raises `ValueError` where too many photos cannot be used, or where a crop is wanted and no photo has a box.
         """
         self._settings = settings
+        self.fit = settings.fit
         table = listing.table
         files = [PhotoFile(path, box) for path, box in zip(table["path"], _boxes(table), strict=True)]
         self._intake = Intake(files, settings, folder)

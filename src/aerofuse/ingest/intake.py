@@ -31,13 +31,13 @@ import psutil
 import pyarrow as pa
 from tqdm.auto import tqdm
 
-from aerofuse.data.photo import Box, UnreadablePhotoError, crop_to_box, fit_square, open_photo
+from aerofuse.data.photo import Box, Fit, UnreadablePhotoError, crop_to_box, fit_square, open_photo
 from aerofuse.data.store import decode_image, encode_image
 from aerofuse.ingest.duplicates import fingerprint
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 3  # of the shards; raise it when a change gives other pixels
+_VERSION = 4  # of the shards; raise it when a change gives other pixels
 _SHARD_FILES = 256
 # Each takes 170 MB before it reads anything, and a large photo takes as much again; `prepare` stays below 2 GB.
 _MOST_PROCESSES = 4
@@ -57,7 +57,7 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class IntakeSettings:
-    """How photos are resized: to a square of `side_px`, after `banner_px` rows at the bottom are cut off.
+    """How photos are resized: by `fit` to a square of `side_px`, after `banner_px` rows at the bottom are cut off.
 
     With `crop_padding`, photos with a box are also kept cropped to it, with that share of its sides around.
     """
@@ -65,6 +65,7 @@ class IntakeSettings:
     side_px: int
     banner_px: int = 0
     crop_padding: float | None = None
+    fit: Fit = "letterbox"
 
 
 @dataclass(frozen=True)
@@ -209,16 +210,17 @@ def _write_shard(settings: IntakeSettings, work: _Work) -> int:
 
 
 def _row(file: PhotoFile, settings: IntakeSettings) -> dict[str, Any]:
-    cropping = settings.crop_padding is not None and file.box is not None
+    read = partial(open_photo, file.path, banner_px=settings.banner_px, large_at_a_time=_large_at_a_time)
     try:
-        # The box may be a small part of the photo, so a crop needs more pixels.
-        side_px = settings.side_px * (4 if cropping else 1)
-        photo = open_photo(file.path, side_px, banner_px=settings.banner_px, large_at_a_time=_large_at_a_time)
+        photo = read(settings.side_px)
         cropped = None
-        if file.box is not None:
-            part = crop_to_box(photo, file.box, settings.crop_padding or 0.0)
-            if cropping:
-                cropped = encode_image(fit_square(part, settings.side_px))
+        if file.box is not None and settings.crop_padding is None:
+            crop_to_box(photo, file.box, 0.0)  # refuses a box outside of the photo
+        elif file.box is not None:
+            # The box may be a small part of the photo, so a crop needs more pixels. The whole photo must not have
+            # more than prediction gives it, because a JPEG that is decoded larger gives other pixels.
+            part = crop_to_box(read(4 * settings.side_px), file.box, settings.crop_padding or 0.0)
+            cropped = encode_image(fit_square(part, settings.side_px, settings.fit))
     except UnreadablePhotoError as error:
         return {"path": str(file.path), "problem": str(error), "remarks": []}
     width, height = photo.size
@@ -229,6 +231,6 @@ def _row(file: PhotoFile, settings: IntakeSettings) -> dict[str, Any]:
         "width": width,
         "height": height,
         "fingerprint": fingerprint(photo.image),
-        "image": encode_image(fit_square(photo.image, settings.side_px)),
+        "image": encode_image(fit_square(photo.image, settings.side_px, settings.fit)),
         "cropped": cropped,
     }

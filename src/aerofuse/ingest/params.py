@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from aerofuse.common.params import Section, path_text
+from aerofuse.data.photo import Fit
 from aerofuse.synthetic.params import SyntheticParams
 
 SPLITS = ("train", "validation", "test")
@@ -85,6 +86,7 @@ class DataParams(Section):
     min_photos: int = Field(ge=0)
     small_types: Literal["refuse", "merge"]
     leaks: Leaks
+    fit: Fit
     crop: CropParams
     split: SplitParams
     synthetic: SyntheticParams
@@ -107,11 +109,29 @@ class DataParams(Section):
         return self
 
     @model_validator(mode="after")
+    def _drawn_photos_are_square(self) -> Self:
+        if self.source == "synthetic" and self.fit != "letterbox":
+            raise ValueError(
+                f"data.fit is {self.fit}, and data.source is synthetic, whose photos are square; set data.fit to "
+                "letterbox, or choose another source"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _choice_among_own_photos(self) -> Self:
         if self.source == "synthetic" and (self.only_types is not None or self.min_photos > 1):
             raise ValueError(
                 "data.only_types and data.min_photos choose among photos of your own, and data.source is synthetic; "
                 "set only_types to null and min_photos to 1, or choose another source"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _only_whole_photos_are_cropped(self) -> Self:
+        if self.fit == "crop" and self.crop.to_box:
+            raise ValueError(
+                "data.fit is crop and data.crop.to_box is true: an aircraft that fills its box would lose its ends; "
+                "set data.fit to letterbox or stretch, or data.crop.to_box to false"
             )
         return self
 

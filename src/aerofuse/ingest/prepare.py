@@ -61,7 +61,7 @@ def prepare_photos(
 
         for name in SPLITS:
             rows = np.flatnonzero(index["split"] == name).tolist()
-            write_photos(folder / f"{name}.arrow", photos_of(name, rows))
+            write_photos(folder / f"{name}.arrow", photos_of(name, rows), source.fit)
             logger.info("%s: %d photos", name, len(rows))
     known = index.drop(columns=["group", "near_duplicates", "remarks"], errors="ignore")
     table = pa.Table.from_pandas(known, preserve_index=False)

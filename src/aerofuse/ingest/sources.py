@@ -9,12 +9,12 @@ from typing import Protocol
 
 import pandas as pd
 
-from aerofuse.data.photo import Photo
+from aerofuse.data.photo import Fit, Photo
 from aerofuse.ingest.fgvc_source import BANNER_PX, list_fgvc
 from aerofuse.ingest.file_source import FileSource
 from aerofuse.ingest.given_splits import check_given_split
 from aerofuse.ingest.intake import IntakeSettings
-from aerofuse.ingest.listing import choose_types
+from aerofuse.ingest.listing import Listing, choose_types
 from aerofuse.ingest.params import DataParams, as_paths
 from aerofuse.ingest.table_source import list_table
 from aerofuse.synthetic.fleet import built_in_fleet
@@ -27,7 +27,7 @@ class Source(Protocol):
 
     `types` and `airlines` are the class lists. `dropped` lists files that cannot be used, with columns `filename` and
     `reason`. `unlisted` are files without labels, `left_out_types` types that were not chosen, each with its number of
-    photos.
+    photos. `fit` says how photos become square.
     """
 
     types: tuple[str, ...]
@@ -35,6 +35,7 @@ class Source(Protocol):
     dropped: pd.DataFrame
     unlisted: tuple[str, ...]
     left_out_types: Mapping[str, int]
+    fit: Fit
 
     def index(self) -> pd.DataFrame:
         """Return one row per photo: `filename`, `typename`, `airlinename`, `registration`; what is missing is `None`.
@@ -63,7 +64,10 @@ def create_source(params: DataParams, image_size_px: int, work: Path) -> Source:
     listing = choose_types(listing, params.only_types, params.min_photos)
     if "split" in listing.table:  # before any photo is read
         check_given_split(listing.table, listing.places)
-    settings = IntakeSettings(image_size_px, banner_px, params.crop.padding if params.crop.to_box else None)
+    if params.fit == "crop":
+        _refuse_false_labels(listing)
+    padding = params.crop.padding if params.crop.to_box else None
+    settings = IntakeSettings(image_size_px, banner_px, padding, params.fit)
     return FileSource(
         listing,
         settings,
@@ -71,6 +75,17 @@ def create_source(params: DataParams, image_size_px: int, work: Path) -> Source:
         max_bad_fraction=params.max_bad_fraction,
         duplicate_bits=params.duplicate_bits,
     )
+
+
+def _refuse_false_labels(listing: Listing) -> None:
+    """A crop may hide a part of the aircraft, or leave a part away that was hidden."""
+    labelled = listing.table[["clarity", "block"]].notna().any(axis=1)
+    if labelled.any():
+        raise ValueError(
+            f"data.fit is crop, and {labelled.sum()} photos have a label of clarity or block, such as that of "
+            f"{listing.places[labelled].iloc[0]}; a crop could make these labels false: set data.fit to letterbox or "
+            "stretch, or take the columns clarity and block out of the table"
+        )
 
 
 class SyntheticSource:
@@ -85,6 +100,7 @@ class SyntheticSource:
         self.dropped = pd.DataFrame(columns=["filename", "reason"])
         self.unlisted: tuple[str, ...] = ()
         self.left_out_types: Mapping[str, int] = {}
+        self.fit: Fit = "letterbox"
 
     def index(self) -> pd.DataFrame:
         """Return one row per photo, without drawing any."""

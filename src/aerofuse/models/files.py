@@ -14,6 +14,7 @@ from torch import Tensor
 
 from aerofuse.common.files import load_into, load_weights, save_weights, write_atomically
 from aerofuse.data.labels import CLASSIFICATION_TASKS, ClassLists
+from aerofuse.data.photo import Fit
 from aerofuse.models.aircraft_model import AircraftModel
 from aerofuse.models.architecture import Architecture
 
@@ -25,7 +26,8 @@ RECORD_FILE = "model.json"
 class ModelRecord:
     """What is known of a trained model besides its weights.
 
-    `temperatures` are those of the classification heads; a model in training has none yet.
+    `temperatures` are those of the classification heads; a model in training has none yet. `fit` says how the photos
+    that it was trained on became square.
     """
 
     architecture: Architecture
@@ -34,6 +36,7 @@ class ModelRecord:
     epoch: int
     validation: Mapping[str, float]
     temperatures: Mapping[str, float] = field(default_factory=dict)
+    fit: Fit = "letterbox"  # older records do not say it
 
     @property
     def image_size_px(self) -> int:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from aerofuse.common.markdown import markdown_table
 from aerofuse.data.labels import CLASSIFICATION_TASKS
+from aerofuse.data.photo import Fit
 from aerofuse.inference.package import PackageRecord
 from aerofuse.models.files import ModelRecord
 from aerofuse.plotting.wording import METRICS, write_list, write_value
@@ -16,6 +19,13 @@ DATA = {
     "on two sides.",
     "fgvc": "Trained and tested on FGVC-Aircraft (Maji and others, 2013, arXiv 1306.5151) in its official splits, the "
     "line at the bottom of its photos cut off (`--banner-px 20`). Its photos may be used for research only.",
+}
+
+
+FITTED: Mapping[Fit, str] = {
+    "letterbox": "Photos are scaled as a whole into",
+    "crop": "The square in the middle of a photo is scaled to",
+    "stretch": "Photos are stretched to",
 }
 
 
@@ -53,7 +63,7 @@ it.
 
 {_classes(record)}
 
-Photos are scaled as a whole into {side} x {side} pixels; `model.json` has the preprocessing as values.
+{FITTED[record.fit]} {side} x {side} pixels; `model.json` has the preprocessing as values.
 
 ## Measured on the test split
 

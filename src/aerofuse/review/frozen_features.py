@@ -21,7 +21,7 @@ from aerofuse.backbones.package_weights import (
 )
 from aerofuse.backbones.weights import file_sha256
 from aerofuse.common.files import load_into
-from aerofuse.data.photo import UnreadablePhotoError, fit_square, open_photo
+from aerofuse.data.photo import Fit, UnreadablePhotoError, fit_square, open_photo
 from aerofuse.inference.package import as_batch, load_package
 from aerofuse.ingest.duplicates import fingerprint
 from aerofuse.models.aircraft_model import Normalise
@@ -40,6 +40,7 @@ class FrozenNetwork:
     side_px: int
     find: Callable[[Tensor], Tensor]
     device: torch.device
+    fit: Fit = "letterbox"
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +77,7 @@ def model_network(folder: Path, device: torch.device) -> FrozenNetwork:
     Raises what `load_package` raises.
     """
     model, record = load_package(folder)
-    return FrozenNetwork(str(folder), record.image_size_px, model.eval().to(device).get_features, device)
+    return FrozenNetwork(str(folder), record.image_size_px, model.eval().to(device).get_features, device, record.fit)
 
 
 def find_features(
@@ -99,7 +100,7 @@ def find_features(
                 except UnreadablePhotoError as error:
                     problems[number] = str(error)
                     continue
-                images.append(fit_square(photo, network.side_px))
+                images.append(fit_square(photo, network.side_px, network.fit))
                 fingerprints.append(fingerprint(photo))
                 read.append(number)
             if images:

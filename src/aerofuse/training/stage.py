@@ -92,6 +92,7 @@ class _Training:
         augment = make_augmentation(params.augmentation, seed)
         split = PreparedSplit(PREPARED_FOLDER / "train.arrow", self.classes, augment)
         validation_split = PreparedSplit(PREPARED_FOLDER / "validation.arrow", self.classes)
+        self.fit_to_square = split.fit
         self.model, self.architecture = start_model(self.phase, self.classes, split.labelled_tasks)
         self.model.train_only(self.phase.trains)
         self.accelerator = Accelerator(mixed_precision=params.mixed_precision)
@@ -224,7 +225,7 @@ class _Training:
 
     def _keep_best(self, best: AircraftModel, epoch: int, metrics: Mapping[str, float]) -> None:
         rounded = {name: round(value, 6) for name, value in metrics.items()}
-        record = ModelRecord(self.architecture, self.classes, self.stage, epoch, rounded)
+        record = ModelRecord(self.architecture, self.classes, self.stage, epoch, rounded, fit=self.fit_to_square)
         weights = {**self._unlearned, **whole_weights(best)}  # gathered by all processes
         if self.accelerator.is_main_process:
             save_model(self.states.best_model, weights, record)
