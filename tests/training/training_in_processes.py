@@ -16,15 +16,15 @@ from aerofuse.common.params import load_section
 from aerofuse.data.dataset import PreparedSplit, TrainingLoader, make_loader
 from aerofuse.data.labels import ClassLists
 from aerofuse.data.transforms import make_augmentation
+from aerofuse.metrics.calibration import fit_temperatures
 from aerofuse.metrics.collect import collect_outputs
 from aerofuse.metrics.metrics import compute_metrics
 from aerofuse.models.aircraft_model import AircraftModel
 from aerofuse.models.architecture import hybrid_architecture
-from aerofuse.models.files import ModelRecord, load_model, save_model
+from aerofuse.models.files import ModelRecord, save_model
 from aerofuse.training.distributed import whole_weights
 from aerofuse.training.loop import Hooks, train
 from aerofuse.training.params import PhaseParams, TrainingParams
-from aerofuse.training.stage import calibrate
 from aerofuse.training.state_folder import StateFolder
 
 # Of 96 photos the last batch holds 6, which three processes share evenly and two do, too; 4 do not.
@@ -73,8 +73,7 @@ def main(prepared: Path, output: Path, states: Path, parallelism: str, room: int
         model.parts()["heads"].register_forward_pre_hook(partial(_run_out_of_memory, room))
     phase = PhaseParams(epochs=2, learning_rate=1e-3, batch_size=BATCH_SIZE, accumulation_steps=2)
     report = train(model, loader, phase, params, accelerator, hooks, folder)
-    accelerator.wait_for_everyone()  # one of them writes the folder
-    temperatures = calibrate(load_model(folder.best_model)[0], validation, accelerator)
+    temperatures = fit_temperatures(*collect_outputs(model, validation, accelerator))
     everyones = gather_object([temperatures])
     weights = whole_weights(model)
     if accelerator.is_main_process:

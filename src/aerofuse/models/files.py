@@ -26,7 +26,7 @@ RECORD_FILE = "model.json"
 class ModelRecord:
     """What is known of a trained model besides its weights.
 
-    `temperatures` are those of the classification heads; a model in training has none yet. `fit` says how the photos
+    `temperatures` are those of the classification heads, fitted on the validation split. `fit` says how the photos
     that it was trained on became square.
     """
 

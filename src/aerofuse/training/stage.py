@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -26,11 +25,11 @@ from aerofuse.data.dataset import PreparedSplit, Sample, TrainingLoader, make_lo
 from aerofuse.data.labels import ClassLists
 from aerofuse.data.transforms import make_augmentation
 from aerofuse.metrics.calibration import fit_temperatures
-from aerofuse.metrics.collect import Batch, collect_outputs
+from aerofuse.metrics.collect import collect_outputs
 from aerofuse.metrics.metrics import compute_metrics, validation_score
 from aerofuse.models.aircraft_model import AircraftModel
 from aerofuse.models.architecture import HybridModel
-from aerofuse.models.files import ModelRecord, load_model, read_record, save_model, write_record
+from aerofuse.models.files import ModelRecord, save_model
 from aerofuse.plotting.learning import draw_learning_curves
 from aerofuse.plotting.wording import STAGES
 from aerofuse.tracking.tracker import Tracker, TrackingParams, track_run
@@ -44,12 +43,6 @@ from aerofuse.training.phases import PHASES, start_model
 from aerofuse.training.state import TrainingReport
 from aerofuse.training.state_folder import StateFolder, training_key
 from aerofuse.training.step_memory import StepMemory
-
-
-def calibrate(model: AircraftModel, validation: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:
-    """Return the temperatures of a model, fitted on the validation split; all processes call it and get the same."""
-    return fit_temperatures(*collect_outputs(model.to(accelerator.device), validation, accelerator))
-
 
 PREPARED_FOLDER = Path("data/prepared")
 RESUME_FOLDER = Path(".resume")
@@ -67,9 +60,8 @@ def train_stage(stage: str) -> TrainingReport:
         tracker.log_params(training.described())
         training.watch.announce(tracker)
         report = training.run(tracker)
-        temperatures = calibrate(training.best_learner(), training.validation, training.accelerator)
         if training.accelerator.is_main_process:
-            for path in training.write(report, temperatures):
+            for path in training.write(report):
                 tracker.log_artifact(path)
             training.states.end()
     training.accelerator.end_training()
@@ -104,6 +96,7 @@ class _Training:
         self.as_learner: Callable[[AircraftModel], AircraftModel] = lambda model: model
         self.views: int | None = None  # of each photo, where the learner sees features
         self.seeing_seconds = 0.0
+        self._validated: tuple[dict[str, Tensor], dict[str, Tensor]] = {}, {}  # outputs and targets of the last epoch
         self._unlearned: dict[str, Tensor] = {}  # weights of the model that are not the learner's
         if isinstance(self.model, HybridModel) and self.phase.freezes_backbones and params.feature_views:
             split, validation_split = self._see_photos(self.model, split, validation_split)
@@ -170,14 +163,6 @@ class _Training:
         self.step = StepMemory(self.as_learner(hybrid), image_size_px, self.params, steps, packing.length)
         return seen.train, seen.validation
 
-    def best_learner(self) -> AircraftModel:
-        """Return the best model so far, which all processes reach.
-
-        It is loaded anew, whole and in float32: in memory is that of the last epoch, perhaps in shares.
-        """
-        self.accelerator.wait_for_everyone()  # one of them writes the folder
-        return self.as_learner(load_model(self.states.best_model)[0])
-
     def described(self) -> dict[str, object]:
         """What the run is logged with."""
         return {
@@ -210,22 +195,24 @@ class _Training:
         report.seconds += self.seeing_seconds
         return report
 
-    def write(self, report: TrainingReport, temperatures: Mapping[str, float]) -> list[Path]:
-        """Write the best model with its temperatures, and the records of the training, whose files are returned."""
-        output = Path("models") / self.phase.output
-        shutil.copytree(self.states.best_model, output, dirs_exist_ok=True)
-        write_record(output, replace(read_record(output), temperatures=dict(temperatures)))
+    def write(self, report: TrainingReport) -> list[Path]:
+        """Write the best model and the records of the training, whose files are returned."""
+        shutil.copytree(self.states.best_model, Path("models") / self.phase.output, dirs_exist_ok=True)
         device = device_name(self.accelerator.device)
         busy = self.other_work.share()
         return _write_records(self.stage, report, self.views, self.seeing_seconds, device, busy, self.watch.record())
 
     def _evaluate(self, current: AircraftModel) -> dict[str, float]:
-        metrics = dict(compute_metrics(*collect_outputs(current, self.validation, self.accelerator)))
+        self._validated = collect_outputs(current, self.validation, self.accelerator)
+        metrics = dict(compute_metrics(*self._validated))
         return {"score": validation_score(metrics)} | metrics
 
     def _keep_best(self, best: AircraftModel, epoch: int, metrics: Mapping[str, float]) -> None:
         rounded = {name: round(value, 6) for name, value in metrics.items()}
-        record = ModelRecord(self.architecture, self.classes, self.stage, epoch, rounded, fit=self.fit_to_square)
+        temperatures = fit_temperatures(*self._validated)  # of this epoch, so no other pass is needed
+        record = ModelRecord(
+            self.architecture, self.classes, self.stage, epoch, rounded, temperatures, self.fit_to_square
+        )
         weights = {**self._unlearned, **whole_weights(best)}  # gathered by all processes
         if self.accelerator.is_main_process:
             save_model(self.states.best_model, weights, record)
