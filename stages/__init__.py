@@ -13,9 +13,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from aerofuse.common.threads import sleep_while_waiting
+from aerofuse.common.threads import spin_briefly_while_waiting
 
-sleep_while_waiting()  # a stage imports torch after this package
+spin_briefly_while_waiting()  # a stage imports torch after this package
 
 
 def run(stage: Callable[[], object]) -> None:

@@ -40,14 +40,14 @@ def settings_at_torch(code: str, **user: str) -> str:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_waits_asleep(stage: str) -> None:
-    assert settings_at_torch(f"import stages.{stage}, torch") == "PASSIVE None"
+def test_a_stage_waits_asleep_after_a_moment(stage: str) -> None:
+    assert settings_at_torch(f"import stages.{stage}, torch") == "PASSIVE 1000"
 
 
 @pytest.mark.parametrize("command", ["predict", "export", "memory"])
-def test_a_command_waits_asleep(command: str, tmp_path: Path) -> None:
+def test_a_command_waits_asleep_after_a_moment(command: str, tmp_path: Path) -> None:
     code = f"from aerofuse.cli.main import main; main([{command!r}, {str(tmp_path)!r}])"
-    assert settings_at_torch(code) == "PASSIVE None"
+    assert settings_at_torch(code) == "PASSIVE 1000"
 
 
 @pytest.mark.parametrize(

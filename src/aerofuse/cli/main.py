@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from aerofuse.cli.console import escape_what_stdout_cannot_show
-from aerofuse.common.threads import sleep_while_waiting
+from aerofuse.common.threads import spin_briefly_while_waiting
 
 # command, which is a module of this package: what it does
 COMMANDS = {
@@ -24,7 +24,7 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand; a mistake of the user's is one line on stderr and exit status 2."""
-    sleep_while_waiting()  # the command's module imports torch
+    spin_briefly_while_waiting()  # the command's module imports torch
     escape_what_stdout_cannot_show()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     parser = argparse.ArgumentParser(prog="aerofuse", description="Aircraft recognition: answers, and what they cost.")

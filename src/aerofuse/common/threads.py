@@ -6,13 +6,15 @@ import os
 
 # By any of them a user may have said it: OpenMP's own name, and those of GNU's and Intel's libraries.
 _SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+_SPINS = "1000"  # some microseconds
 
 
-def sleep_while_waiting() -> None:
-    """Let the threads of OpenMP sleep while they wait for each other, unless the user has set how they wait.
+def spin_briefly_while_waiting() -> None:
+    """Let the threads of OpenMP spin briefly while they wait for each other, then sleep, unless the user has set this.
 
-    By default they spin. Beside one other busy process on two cores a thin ConvNeXt then trains 32 to 48 images a
-    second, and 112 to 190 with threads that sleep; on an idle machine it trains 343 to 421, and 345 to 379.
+    By default they spin for long. Then one other busy process makes a training many times slower. Threads that sleep at
+    once make it slower on an idle machine, because waking up takes longer than most of their waits. The numbers are in
+    `docs/training.md`.
     """
     if not os.environ.keys() & set(_SETTINGS):
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": _SPINS}
