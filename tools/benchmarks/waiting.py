@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--here", action="store_true", help="in this process, whose threads wait as it was told")
     options = parser.parse_args(arguments)
     if options.here:
-        print(*(images_per_second(name, options.steps) for name in BACKBONES))
+        sys.stdout.write(" ".join(str(images_per_second(name, options.steps)) for name in BACKBONES) + "\n")
         return
     alone = [measure(spins, options.steps) for spins in SPINS]
     with busy_process():
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for spins, first, second in zip(SPINS, alone, beside, strict=True)
     ]
     header = [f"{name}, {when}" for when in ("alone", "beside a busy process") for name in BACKBONES]
-    print(markdown_table(["spins", *header], rows, "rrrrr"))
+    sys.stdout.write(markdown_table(["spins", *header], rows, "rrrrr") + "\n")
 
 
 if __name__ == "__main__":
