@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from aerofuse.backbones.backbone import create_backbone
 from aerofuse.backbones.families import family_of
 from aerofuse.checkpointing.budget import parse_budget
@@ -52,8 +54,9 @@ def _check_segments(params: Params) -> None:
     checkpointing = recipe.training.gradient_checkpointing
     if checkpointing.segments is not None:
         for name in (recipe.backbones.cnn, recipe.backbones.transformer):
-            backbone = create_backbone(name, image_size_px=recipe.image_size)
-            backbone.enable_gradient_checkpointing(checkpointing.segments)
+            backbone = create_backbone(name, image_size_px=recipe.image_size).train()
+            images = torch.zeros(2, 3, recipe.image_size, recipe.image_size)
+            backbone.enable_gradient_checkpointing(checkpointing.segments, example_inputs=(images,))
 
 
 if __name__ == "__main__":

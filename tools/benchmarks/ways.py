@@ -11,12 +11,11 @@ from itertools import chain
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
 
 from aerofuse.backbones.backbone import Backbone
 from aerofuse.checkpointing.budget import Budget
 from aerofuse.checkpointing.plan import CheckpointingPlan
-from aerofuse.checkpointing.policy import Scope
 from aerofuse.planning.planner import Planner
 from tools.benchmarks.rows import (
     AT_HALF,
@@ -105,11 +104,7 @@ def _widened(plan: CheckpointingPlan, batch: int) -> CheckpointingPlan:
     if batch <= plan.scope.input_shape[0]:
         return plan
 
-    def wider(scope: Scope) -> Scope:
-        return replace(scope, input_shape=(batch, *scope.input_shape[1:]))
-
-    parts = {name: replace(part, scope=wider(part.scope)) for name, part in plan.parts.items()}
-    return replace(plan, scope=wider(plan.scope), parts=parts)
+    return replace(plan, scope=replace(plan.scope, input_shape=(batch, *plan.scope.input_shape[1:])))
 
 
 def switched(model: nn.Module) -> nn.Module:
@@ -125,7 +120,7 @@ def switched(model: nn.Module) -> nn.Module:
 
 
 class _Switched(nn.Module):
-    """A network under timm's switch, or where it has none, with `torch.utils.checkpoint` around each unit."""
+    """A network under timm's switch, or where it has none, with `torch.utils.checkpoint` around each block."""
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
@@ -134,12 +129,13 @@ class _Switched(nn.Module):
         self._has_switch = hasattr(backbone.model, "set_grad_checkpointing")
         if self._has_switch:
             backbone.model.set_grad_checkpointing(True)  # type: ignore[operator]
+        else:
+            apply_activation_checkpointing(backbone.model, check_fn=lambda module: "Block" in type(module).__name__)
 
     def forward(self, images: Tensor) -> Tensor:
         """Features `[B, num_features]`."""
         if self._has_switch:
             output: Tensor = self.backbone.model(images)
             return output
-        for unit in self.backbone.chain():
-            images = checkpoint(unit.run, images, use_reentrant=False)
-        return images
+        features: Tensor = self.backbone(images)
+        return features

@@ -1,4 +1,4 @@
-"""The contract of every backbone: features from images, computed by a chain of units."""
+"""The contract of every backbone: features from images."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from aerofuse.backbones.chains import keep_calls
-from aerofuse.backbones.families import FAMILIES, TIMM_WEIGHT_SETTINGS, family_of
+from aerofuse.backbones.families import FAMILIES, TIMM_WEIGHT_SETTINGS, family_named, family_of
 from aerofuse.backbones.layout import Layout
-from aerofuse.checkpointing.chain import Unit
-from aerofuse.planning.checkpointed import CheckpointedChain
+from aerofuse.planning.checkpointed import Checkpointed
 
 
 class Features(NamedTuple):
@@ -25,12 +23,11 @@ class Features(NamedTuple):
     map: Tensor | None = None
 
 
-class Backbone(CheckpointedChain):
+class Backbone(Checkpointed):
     """Images `[B, 3, H, W]`, or for `swin3d` clips `[B, 3, T, H, W]`, to features `[B, num_features]`.
 
-    The network itself is `model`, under its own names. Its forward pass is that of its chain. Gradient checkpointing
-    changes neither outputs nor gradients nor buffers. It acts in training mode with gradients on, and is off by
-    default.
+    The network itself is `model`, under its own names; its own forward pass runs. Gradient checkpointing changes
+    neither outputs nor gradients nor buffers. It acts in training mode with gradients on, and is off by default.
     """
 
     def __init__(self, variant: str, model: nn.Module) -> None:
@@ -55,26 +52,13 @@ class Backbone(CheckpointedChain):
     def give_map(self, gives_map: bool = True) -> None:
         """Return `Features` with a map from now on, and no longer the vectors alone.
 
-        The chain then ends before the head, so that the map is there whatever is computed again. Raises `ValueError`
-        for a backbone whose head is no unit of its own, or that takes clips.
+        Raises `ValueError` for a backbone that takes clips.
         """
-        if gives_map and (FAMILIES[self.family].input_dims != 4 or self._units()[-1].name != _HEAD):
-            raise ValueError(f"{self.variant} has no map: it takes clips, or its head is called from elsewhere")
+        if gives_map and family_named(self.family).input_dims != 4:
+            raise ValueError(f"{self.variant} has no map: it takes clips")
+        if gives_map and not hasattr(self.model, "forward_head"):
+            raise ValueError(f"{self.variant} has no map: its features and its head are one")
         self._gives_map = gives_map
-
-    def chain(self) -> tuple[Unit, ...]:
-        """Return the network's units in order; their composition is its forward pass, but for the head over a map.
-
-        Read anew each time, so that a copy of this backbone has a chain of its own modules.
-        """
-        return self._units()[:-1] if self._gives_map else self._units()
-
-    def _units(self) -> tuple[Unit, ...]:
-        try:
-            units = tuple(FAMILIES[self.family].read_chain(self.model))
-        except AttributeError:  # of a stage or block that somebody put in place of the library's
-            return (Unit.of("model", self.model),)
-        return tuple(keep_calls(self.model, units))
 
     def forward(self, images: Tensor) -> Tensor | Features:
         """Return the vectors `[B, num_features]`, or with `give_map` these and the map.
@@ -82,22 +66,19 @@ class Backbone(CheckpointedChain):
         Raises `ValueError` for inputs of another number of dimensions.
         """
         self._check(images)
-        return self.finish(self.run_chain(images))
-
-    def finish(self, outputs: Tensor) -> Tensor | Features:
-        """Return what `forward` returns, from the output of the chain."""
         if not self._gives_map:
-            return outputs
-        return Features(self._units()[-1].run(outputs), Layout(self.family, self.model).to_grid(outputs)[0])
+            vectors: Tensor = self.model(images)
+            return vectors
+        found = self.model.forward_features(images)  # type: ignore[operator]
+        return Features(self.model.forward_head(found), Layout(self.family, self.model).to_grid(found)[0])  # type: ignore[operator]
 
     def _check(self, images: Tensor) -> None:
-        wanted = FAMILIES[self.family].input_dims
+        wanted = family_named(self.family).input_dims
         if images.ndim != wanted:
             shape = "clips [B, 3, T, H, W]" if wanted == 5 else "images [B, 3, H, W]"
             raise ValueError(f"{self.variant} takes {shape}, not {list(images.shape)}")
 
 
-_HEAD = "head"  # the last unit of every family: it pools
 _SETTINGS = ("pretrained", "image_size_px", "drop_path", "dropout")
 
 
@@ -127,14 +108,14 @@ def create_backbone(
 ) -> Backbone:
     """Return a backbone with random weights, or with timm's or torchvision's from the network where `pretrained`.
 
-    `name` is a variant that `list_backbones` names, with or without the tag of its weights
-    (`convnext_base.fb_in22k`). `drop_path` is the rate of stochastic depth (arXiv 1603.09382), `dropout` that of the
-    network's own dropout. `pretrained_cfg` overlays timm's record of where its weights are. Transformers are built
-    for images of `image_size_px`; convolutional networks and `swin3d` take any size.
+    `name` is a variant that `list_backbones` names, or any other network of timm, with or without the tag of its
+    weights (`convnext_base.fb_in22k`). `drop_path` is the rate of stochastic depth (arXiv 1603.09382), `dropout` that
+    of the network's own dropout. `pretrained_cfg` overlays timm's record of where its weights are. Transformers are
+    built for images of `image_size_px`; convolutional networks and `swin3d` take any size.
 
     Raises `ValueError` with near names for an unknown variant, and for a setting that means nothing here.
     """
-    family = FAMILIES[family_of(name)]
+    family = family_named(family_of(name))
     _check_settings(pretrained_cfg, family.weight_settings if pretrained else ())
     settings: dict[str, Any] = {"pretrained": True, **pretrained_cfg} if pretrained else {}
     model = family.build(name, image_size_px=image_size_px, drop_rate=dropout, drop_path_rate=drop_path, **settings)

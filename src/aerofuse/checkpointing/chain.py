@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from aerofuse.checkpointing.recompute import run_recomputed
 from aerofuse.checkpointing.selective import run_selective
-from aerofuse.checkpointing.steps import ChainPlan, Recompute, SaveAll, Step, units_of
+from aerofuse.checkpointing.steps import Recompute, SaveAll, Step, units_of
 
 
 @dataclass(frozen=True)
@@ -48,25 +48,17 @@ def modules_of(units: Iterable[Unit]) -> Iterator[nn.Module]:
             yield from module.modules()
 
 
-def run_planned(chain: Chain, plan: ChainPlan, inputs: Tensor, others: Sequence[nn.Module] = ()) -> Tensor:
-    """Return the output of `chain`, the same bits as without a plan; what the plan names is saved for the backward.
+def run_steps(chain: Chain, others: Sequence[nn.Module], steps: Sequence[Step], inputs: Tensor) -> Tensor:
+    """Return the output of `chain`, the same bits as without a plan; what the steps name is saved for the backward.
 
     `others` are modules that belong to no unit, and have parameters or buffers that units read.
-
-    Raises `ValueError` where the plan is for another number of units.
     """
-    if plan.num_units != len(chain):
-        raise ValueError(f"a plan for {plan.num_units} units cannot be followed by a chain of {len(chain)}")
-    return _run_steps(chain, others, plan.steps, inputs)
-
-
-def _run_steps(chain: Chain, others: Sequence[nn.Module], steps: Sequence[Step], inputs: Tensor) -> Tensor:
     for step in steps:
         if isinstance(step, Recompute):
             units = [chain[index] for index in units_of(step.steps)]
             inputs = run_recomputed(
                 partial(run_units, units),
-                partial(_run_steps, chain, others, step.steps),
+                partial(run_steps, chain, others, step.steps),
                 (*modules_of(units), *others),
                 inputs,
                 units[0].name if len(units) == 1 else f"{units[0].name} to {units[-1].name}",

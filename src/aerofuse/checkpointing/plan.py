@@ -3,40 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
+import torch
 from torch import nn
 
+from aerofuse.checkpointing.attached import FoundChain
 from aerofuse.checkpointing.budget import Budget, format_bytes
-from aerofuse.checkpointing.chain import Unit
-from aerofuse.checkpointing.policy import CarriesPolicy, Policy, ReadyPlan, Scope, Structure
+from aerofuse.checkpointing.choosing import kind_of, switch
+from aerofuse.checkpointing.held import tensors_in
+from aerofuse.checkpointing.policy import NamedPolicy, Scope, Structure
 from aerofuse.checkpointing.steps import ChainPlan, Recompute, SaveAll, SaveSome, Step, from_json, to_json, units_of
+from aerofuse.checkpointing.unit_calls import FoundUnit, module_of
 
-
-@runtime_checkable
-class Plannable(Protocol):
-    """A module that publishes itself as a chain of units, and runs it under its policy."""
-
-    checkpointing: Policy | None
-
-    def chain(self) -> tuple[Unit, ...]:
-        """Return its units in order."""
-
-
-def plannable_parts(model: nn.Module) -> dict[str, Plannable]:
-    """Return the parts of a model that learn and can follow a plan, by their names, in the order of registration."""
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if any(parameter.requires_grad for parameter in module.parameters()) and isinstance(module, Plannable)
-    }
-
-
-# Of a plan's file. Older ones lack the structure of the network: nothing tells which they are for.
-_FILE_FORMAT = 2
+# Of a plan's file. Older ones are for chains that were written by hand.
+_FILE_FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -56,16 +40,18 @@ class StepPrediction:
 class CheckpointingPlan:
     """What every chain of a model saves, and what a step is then predicted to take. `apply` switches it on.
 
-    `scope` is that of the model's inputs. `units` names the units of each chain, `parts` has the plan of each.
-    `predicted` is counted for this very plan, `baseline` is the same step without checkpointing. `curve` is what the
-    plan was chosen from: memory against time, from the least memory to no checkpointing.
+    `scope` is that of the model's inputs, `structure` that of the model. `chains` are the units of the network, in rows
+    within which one hands a tensor to the next, and `plans` has the plan of each row. `predicted` is counted for this
+    very plan, `baseline` is the same step without checkpointing. `curve` is what the plan was chosen from: memory
+    against time, from the least memory to no checkpointing.
     """
 
     scope: Scope
+    structure: Structure
     optimizer: str | None
     budget: Budget
-    units: Mapping[str, tuple[str, ...]]
-    parts: Mapping[str, ReadyPlan]
+    chains: tuple[FoundChain, ...]
+    plans: tuple[ChainPlan, ...]
     predicted: StepPrediction
     baseline: StepPrediction
     curve: tuple[StepPrediction, ...]
@@ -73,39 +59,27 @@ class CheckpointingPlan:
     @property
     def saves_everything(self) -> bool:
         """Return whether the budget allows to do without checkpointing."""
-        return all(isinstance(step, SaveAll) for part in self.parts.values() for step in part.plan.steps)
+        return all(isinstance(step, SaveAll) for plan in self.plans for step in plan.steps)
 
-    def apply(self, model: nn.Module) -> None:
-        """Make the plan the policy of each part of `model` that learns. It replaces a policy of the whole model.
+    def apply(self, network: nn.Module) -> None:
+        """Let `network` follow the plan in training. It replaces the policies of the network and of its parts.
 
-        The plan may have parts that are frozen here. Raises `ValueError` where it lacks one, or where a part has
-        other units, other shapes or types of parameters, or where more of it learns.
+        Raises `ValueError` for a network of another structure, or of which more learns.
         """
-        found = plannable_parts(model)
-        if not found or not found.keys() <= self.units.keys():
-            raise ValueError(f"the plan is for the parts {_names(self.units)}, this model has {_names(found)}")
-        for name, part in found.items():
-            self._check_units(name, tuple(unit.name for unit in part.chain()))
-            if (structure := self.parts[name].structure) is not None and isinstance(part, nn.Module):
-                structure.check(Structure.of(part))
-        if isinstance(model, CarriesPolicy):
-            model.checkpointing = None
-        for name, part in found.items():
-            part.checkpointing = self.parts[name]
+        self._check(network)
+        switch(network, _Following(self))
 
-    def _check_units(self, part: str, units: tuple[str, ...]) -> None:
-        planned = self.units[part]
-        if units == planned:
-            return
-        other = next((f"{one} is {two}" for one, two in zip(planned, units, strict=False) if one != two), None)
-        detail = other or f"{len(planned)} units are {len(units)}"
-        raise ValueError(f"the plan is for another structure: of {part or 'the backbone'}, {detail} here")
+    def _check(self, network: nn.Module) -> None:
+        names = {name for name, _ in network.named_modules()}
+        planned = (module_of(call) for chain in self.chains for unit in chain for call in unit.calls)
+        if (missing := next((name for name in planned if name not in names), None)) is not None:
+            raise ValueError(f"the plan is for another network: this one has no module {missing}; plan again")
+        self.structure.check(Structure.of(network))
 
     def save(self, path: Path) -> None:
         """Write the plan as JSON."""
         content = {"format": _FILE_FORMAT, **asdict(self)}
-        for name, part in self.parts.items():
-            content["parts"][name]["plan"] = to_json(part.plan.steps)
+        content["plans"] = [to_json(plan.steps) for plan in self.plans]
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
@@ -113,22 +87,18 @@ class CheckpointingPlan:
         """Read what `save` wrote. Raises `FileNotFoundError`, or `ValueError` for any other file."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            if "parts" in content and content.get("format") != _FILE_FORMAT:
+            if "budget" in content and "predicted" in content and content.get("format") != _FILE_FORMAT:
                 raise ValueError(
                     f"{path} is a plan of file format {content.get('format', 1)}, and this version of aerofuse reads "
                     f"{_FILE_FORMAT}; plan again and save that"
                 )
             return cls(
-                _scope(content["scope"]),
+                Scope(tuple(content["scope"]["input_shape"]), content["scope"]["precision"]),
+                Structure(**content["structure"]),
                 content["optimizer"],
                 Budget(**content["budget"]),
-                {name: tuple(units) for name, units in content["units"].items()},
-                {
-                    name: ReadyPlan(
-                        ChainPlan(from_json(part["plan"])), _scope(part["scope"]), Structure(**part["structure"])
-                    )
-                    for name, part in content["parts"].items()
-                },
+                tuple(tuple(FoundUnit(tuple(unit["calls"])) for unit in chain) for chain in content["chains"]),
+                tuple(ChainPlan(from_json(plan)) for plan in content["plans"]),
                 StepPrediction(**content["predicted"]),
                 StepPrediction(**content["baseline"]),
                 tuple(StepPrediction(**point) for point in content["curve"]),
@@ -152,18 +122,34 @@ class CheckpointingPlan:
         """Return the plan as a table: a line per unit, ranges that are computed again indented."""
         shape = "x".join(map(str, self.scope.input_shape))
         lines = [self.summary(), f"inputs {shape}, {self.scope.precision}"]
-        for name, part in self.parts.items():
-            width = max(map(len, self.units[name]))
-            lines += ["", *([name] if name else []), *_lines(part.plan.steps, self.units[name], width, depth=0)]
+        for chain, plan in zip(self.chains, self.plans, strict=True):
+            names = [unit.name for unit in chain]
+            lines += ["", *_lines(plan.steps, names, max(map(len, names)), depth=0)]
         return "\n".join(lines)
 
 
-def _scope(content: Mapping[str, Any]) -> Scope:
-    return Scope(tuple(content["input_shape"]), content["precision"])
+Policy = NamedPolicy | CheckpointingPlan
 
 
-def _names(parts: Mapping[str, object]) -> str:
-    return ", ".join(name or "(the backbone itself)" for name in parts) or "none"
+class _Following:
+    """Follows a plan with inputs that it is for; see `Chooser`."""
+
+    def __init__(self, plan: CheckpointingPlan) -> None:
+        self.policy = plan
+        self._checked: set[Hashable] = set()
+
+    def choose(
+        self, network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[FoundChain, ...], tuple[ChainPlan, ...]]:
+        """Return what the plan has. Raises `ValueError` for other inputs, or a network that has changed."""
+        inputs = tensors_in((args, kwargs))[0]
+        precision = "bf16" if torch.is_autocast_enabled(inputs.device.type) else "float32"
+        self.policy.scope.check(inputs.shape, precision)
+        key = kind_of(network, args, kwargs)
+        if key not in self._checked:
+            self.policy._check(network)
+            self._checked.add(key)
+        return self.policy.chains, self.policy.plans
 
 
 def _lines(steps: Sequence[Step], units: Sequence[str], width: int, depth: int) -> Iterator[str]:

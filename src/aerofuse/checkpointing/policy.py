@@ -1,4 +1,4 @@
-"""The checkpointing policies: what a backbone, or a model with backbones, saves for the backward pass.
+"""The checkpointing policies: what a network saves for the backward pass.
 
 Published ideas behind them: Chen and others, Training Deep Nets with Sublinear Memory Cost (arXiv 1604.06174), for
 segments; PyTorch's selective activation checkpointing for saving what is expensive to compute.
@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self, TypeVar, runtime_checkable
+from typing import Self, TypeVar
 
 from torch import nn
 
 from aerofuse.checkpointing.budget import Budget, parse_budget
-from aerofuse.checkpointing.steps import ChainPlan
 
 
 @dataclass(frozen=True)
@@ -84,24 +82,15 @@ class Structure:
             raise ValueError("the plan is for a network of which less learns; plan again")
 
 
-@dataclass(frozen=True)
-class ReadyPlan:
-    """Follow one plan in every step that `scope` allows, with a network of the given structure."""
-
-    plan: ChainPlan
-    scope: Scope
-    structure: Structure | None = None
-
-
 # Under a budget, the fastest plan within it is made when the first batch is seen.
-Policy = RecomputeAll | Selective | Segments | Budget | ReadyPlan
+NamedPolicy = RecomputeAll | Selective | Segments | Budget
 
 Choice = TypeVar("Choice")
 
-_BY_NAME: dict[str, Policy] = {"recompute_all": RecomputeAll(), "selective": Selective()}
+_BY_NAME: dict[str, NamedPolicy] = {"recompute_all": RecomputeAll(), "selective": Selective()}
 
 
-def choose_policy(segments: int | None, policy: Choice | str | None, budget: object) -> Policy | Choice:
+def choose_policy(segments: int | None, policy: Choice | str | None, budget: object) -> NamedPolicy | Choice:
     """Return the one policy that is meant; `RecomputeAll` where nothing is given, `policy` itself unless it is a name.
 
     Raises `ValueError` for more than one of the three, an unknown name, and a budget that is none.
@@ -122,29 +111,3 @@ def choose_policy(segments: int | None, policy: Choice | str | None, budget: obj
             "disable_gradient_checkpointing() saves everything"
         )
     return _BY_NAME[policy]
-
-
-@runtime_checkable
-class CarriesPolicy(Protocol):
-    """A module that has a checkpointing policy; `None` saves everything."""
-
-    checkpointing: Policy | None
-
-
-def policy_carriers(model: nn.Module) -> list[CarriesPolicy]:
-    """Return the modules of a model that have a policy, the model itself among them."""
-    return [module for module in model.modules() if isinstance(module, CarriesPolicy)]
-
-
-@contextmanager
-def without_checkpointing(model: nn.Module) -> Iterator[None]:
-    """Switch all policies of a model off for the length of the block."""
-    carriers = policy_carriers(model)
-    policies = [carrier.checkpointing for carrier in carriers]
-    try:
-        for carrier in carriers:
-            carrier.checkpointing = None
-        yield
-    finally:
-        for carrier, policy in zip(carriers, policies, strict=True):
-            carrier.checkpointing = policy

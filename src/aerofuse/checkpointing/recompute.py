@@ -34,7 +34,7 @@ class _Slot:
 
     __slots__ = ("__weakref__", "dtype", "filled", "promise", "range", "shape", "unpack")
 
-    def __init__(self, owner: _Range, tensor: Tensor) -> None:
+    def __init__(self, owner: Range, tensor: Tensor) -> None:
         self.range = owner
         self.shape, self.dtype = tensor.shape, tensor.dtype
         self.filled = False
@@ -92,7 +92,7 @@ class _Threads(threading.local):
     """The ranges that are being computed again in this thread, innermost last: autograd has a thread per device."""
 
     def __init__(self) -> None:
-        self.running: list[_Range] = []
+        self.running: list[Range] = []
 
 
 _threads = _Threads()
@@ -106,6 +106,11 @@ def hand_over(promise: Any, unpack: Unpack, tensor: Tensor) -> Any:
     if _threads.running:
         _threads.running[-1].receive(promise, unpack, tensor)
     return promise
+
+
+def is_recomputing() -> bool:
+    """Return whether this thread computes a range again."""
+    return bool(_threads.running)
 
 
 def hooks_of_user() -> tuple[Callable[[Tensor], Any], Unpack] | None:
@@ -151,14 +156,19 @@ def refuse_second_derivatives() -> None:
         )
 
 
-class _Range:
-    """One run of consecutive units, of which only the input is saved."""
+class Range:
+    """One run of consecutive units, of which only the input is saved.
+
+    The first run may come in parts, each within `first_run` and followed by `end`.
+    """
 
     def __init__(self, again: Callable[[Tensor], Tensor], modules: Iterable[nn.Module], x: Tensor, name: str):
         self._again = again
         self._name = name
         self.tensors = ModuleTensors(modules)
         self._input = Offered(x.detach())
+        self._is_offered = False
+        self._num_parts = 0
         self._requires_grad = x.requires_grad
         self._autocast = Autocast.capture(x.device)
         self._random = RandomState.capture(x.device)
@@ -172,18 +182,33 @@ class _Range:
         self._slots.append(weakref.ref(slot))
         return hand_over(slot, self.unpack, tensor)
 
-    def offer_input(self) -> None:
-        """The first run has ended."""
-        if self._slots:
-            self._input.offer()
+    @contextmanager
+    def first_run(self) -> Iterator[None]:
+        """What autograd saves in the block gets slots."""
+        # Autocast's cache stays as it is: passes that share a copy of a weight sum its gradient in the lower precision.
+        with saved_tensors_hooks(self.pack, self.unpack), _FirstRun(self.tensors):
+            yield
 
-    def fill(self) -> None:
-        """The backward pass comes to the range: run it again, before any of its parameters has a gradient.
+    def end(self, outputs: Iterable[Tensor]) -> None:
+        """The first run, or a part of it, has ended with these tensors."""
+        if self._slots and not self._is_offered:
+            self._is_offered = True
+            self._input.offer()
+        self._num_parts += 1
+        # Weak: the graph keeps its hooks to the end of the backward pass, and the range has the input. A node's hook
+        # comes after those of its tensors, with one of which `fully_shard` gathers the weights that the range needs.
+        alive, part = weakref.ref(self), self._num_parts
+        for output in outputs:
+            if output.grad_fn is not None:
+                output.grad_fn.register_prehook(lambda _: None if (found := alive()) is None else found._fill(part))
+
+    def _fill(self, part: int) -> None:
+        """The backward pass comes to the end of a part: run the range again, before a parameter of it has a gradient.
 
         A parameter may be changed as soon as it has one, by an optimiser that steps in the backward pass.
         """
         refuse_second_derivatives()
-        if any((slot := born()) is not None and not slot.filled for born in self._slots):
+        if part == self._num_parts and any((slot := born()) is not None and not slot.filled for born in self._slots):
             self._run_again()
 
     def unpack(self, slot: _Slot) -> Tensor:
@@ -260,14 +285,8 @@ def run_recomputed(
     `modules` are those that the function uses: the second run has the parameters, buffers and own random generators
     of the first one, and changes none. `name` is what messages call the range.
     """
-    current = _Range(again, modules, x, name)
-    # Autocast's cache stays as it is: passes that share a copy of a weight sum its gradient in the lower precision.
-    with saved_tensors_hooks(current.pack, current.unpack), _FirstRun(current.tensors):
+    current = Range(again, modules, x, name)
+    with current.first_run():
         output = once(x)
-    current.offer_input()
-    if output.grad_fn is not None and output is not x:
-        # Weak: the graph keeps its hooks to the end of the backward pass, and the range has the input. A node's hook
-        # comes after those of its tensors, with one of which `fully_shard` gathers the weights that the range needs.
-        alive = weakref.ref(current)
-        output.grad_fn.register_prehook(lambda _: None if (found := alive()) is None else found.fill())
+    current.end([output] if output is not x else [])
     return output

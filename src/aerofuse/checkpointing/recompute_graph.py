@@ -250,13 +250,13 @@ class RecomputeGraph:
             for node, name in self._called.items()
         ]
 
-    def settle(self, inputs: Tensor, output: Tensor | None, cheap_only: bool) -> None:
+    def settle(self, output: Tensor | None, cheap_only: bool) -> None:
         """The unit has ended: choose what is saved, free the rest.
 
         With `cheap_only`, nodes have their values still, and one is saved where that frees more.
         """
         self._lower.clear()
-        saved = {*self._saved, storage_key(inputs)}
+        saved = {*self._saved, self._input_key}
         if output is not None:
             # The next unit saves it, so it need not be computed again.
             key = storage_key(output)

@@ -61,9 +61,9 @@ class CallRecorder(TorchFunctionMode):
         if node is not None:
             node.links_units = True
 
-    def settle(self, inputs: Tensor, output: Tensor | None) -> None:
+    def settle(self, output: Tensor | None) -> None:
         """The last unit has ended: choose what is saved, free the rest."""
-        self.graph.settle(inputs, output, cheap_only=self._save is None)
+        self.graph.settle(output, cheap_only=self._save is None)
         self.graph.offer()
 
     def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:

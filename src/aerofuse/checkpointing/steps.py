@@ -113,6 +113,22 @@ def shifted(steps: Sequence[Step], by: int) -> tuple[Step, ...]:
     )
 
 
+def between(steps: Sequence[Step], start: int, end: int) -> tuple[Step, ...]:
+    """Return what the steps say of the units from `start` to before `end`, numbered from 0."""
+    found: list[Step] = []
+    for step in steps:
+        units = [unit for unit in units_of([step]) if start <= unit < end]
+        if not units:
+            continue
+        if isinstance(step, Recompute):
+            found.append(Recompute(between(step.steps, start, end)))
+        elif isinstance(step, SaveSome):
+            found.append(replace(step, unit=units[0] - start, count=len(units)))
+        else:
+            found.append(SaveAll(step.unit - start))
+    return tuple(found)
+
+
 def units_of(steps: Sequence[Step]) -> Iterator[int]:
     """Yield the units that steps name, in order."""
     for step in steps:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aerofuse.checkpointing.policy import without_checkpointing
+from aerofuse.checkpointing.choosing import without_checkpointing
 from aerofuse.memory.step import put_back, sum_of_outputs
 
 

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+Result = TypeVar("Result")
 
 # By any of them a user may have said it: OpenMP's own name, and those of GNU's and Intel's libraries.
 _SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
@@ -18,3 +23,9 @@ def spin_briefly_while_waiting() -> None:
     """
     if not os.environ.keys() & set(_SETTINGS):
         os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": _SPINS}
+
+
+def in_new_thread(function: Callable[[], Result]) -> Result:
+    """Return `function()`, run where torch is as in a new program: no autocast, no mode and no hooks are on."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(function).result()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -20,9 +21,10 @@ import torch
 from captum.attr import LayerAttribution, LayerGradientXActivation
 from torch import Tensor, nn
 
-from aerofuse.backbones.backbone import Features
+from aerofuse.backbones.backbone import Backbone, Features
 from aerofuse.backbones.layout import Layout
-from aerofuse.checkpointing.chain import Unit, run_units
+from aerofuse.checkpointing.call_trace import trace_calls
+from aerofuse.checkpointing.find_units import find_chains
 from aerofuse.data.labels import CLASSIFICATION_TASKS
 from aerofuse.models.aircraft_model import AircraftModel, evaluation_mode
 from aerofuse.models.fusion import AttentionFusion
@@ -35,7 +37,7 @@ _LEAST_CELLS = 12
 # The inputs of these units cannot be mapped. A downsampling or a head first normalises its input, so the scale of the
 # input changes nothing, and gradient times feature adds up to rounding errors only. After its last attention, a vision
 # transformer reads only the class token.
-_UNSUITABLE = ("stem", "patch_embed", "downsample", "mlp", "norm", "conv_head", "head")
+_UNSUITABLE = ("stem", "patch_embed", "downsample", "mlp", "norm", "conv_stem", "conv1", "conv_head", "head")
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ def _chosen_class(answer: Tensor, class_index: int | None, task: str) -> int | N
 class _PathThrough(nn.Module):
     """Map an image to one answer `[B, ...]` through one branch; the other branch's features stay constant.
 
-    The branch runs as its chain of units. Inside it, all features pass `probe` as `[B, C, H, W]`.
+    Inside the branch, all features pass `probe` as `[B, C, H, W]`: what a block is about to read.
     """
 
     def __init__(
@@ -130,33 +132,37 @@ class _PathThrough(nn.Module):
         super().__init__()
         self.probe = nn.Identity()
         self._model, self._branch, self._features, self._task = model, branch, dict(features), task
-        backbone = model.backbones()[branch]
-        self._finish = backbone.finish
-        self._units = backbone.chain()
-        self._layout = Layout(backbone.family, backbone.model)
-        self._at = _probed_unit(self._units, self._layout, normalised, backbone.variant)
+        self._backbone = model.backbones()[branch]
+        self._layout = Layout(self._backbone.family, self._backbone.model)
+        self._block = _probed_block(self._backbone, self._layout, normalised)
 
     def forward(self, normalised: Tensor) -> Tensor:
-        before = run_units(self._units[: self._at], normalised)
-        grid, rest = self._layout.to_grid(before)
-        after = self._layout.from_grid(self.probe(grid), rest)
-        found = _features(self._finish(run_units(self._units[self._at :], after)))
+        handle = self._block.register_forward_pre_hook(self._pass_probe)
+        try:
+            found = _features(self._backbone(normalised))
+        finally:
+            handle.remove()
         return _answers(self._model, self._features | {self._branch: found})[self._task]
 
+    def _pass_probe(self, _block: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        grid, rest = self._layout.to_grid(inputs[0])
+        return self._layout.from_grid(self.probe(grid), rest), *inputs[1:]
 
-def _probed_unit(units: tuple[Unit, ...], layout: Layout, normalised: Tensor, variant: str) -> int:
+
+def _probed_block(backbone: Backbone, layout: Layout, normalised: Tensor) -> nn.Module:
     """Return the last block whose input has `_LEAST_CELLS` a side; in a coarser network, that with the finest grid."""
-    sides: dict[int, int] = {}
-    with torch.no_grad():
-        features = normalised
-        for number, unit in enumerate(units):
-            if not unit.name.split(".")[-1].startswith(_UNSUITABLE):
-                sides[number] = layout.cells(features)
-            features = unit.run(features)
+    trace = trace_calls(backbone, (normalised.detach().requires_grad_(),), {})
+    units = chain.from_iterable(find_chains(trace))
+    calls = [unit[0] for unit in units if not _last_word(unit[0].name).startswith(_UNSUITABLE)]
+    sides = {call: layout.cells(call.inputs[0].tensor) for call in calls}
     finest = max(sides.values(), default=0)
     if finest < 2:
-        raise ValueError(f"{variant} has no grid of features inside, so there is nothing to map onto an image")
-    return max(number for number, side in sides.items() if side >= min(_LEAST_CELLS, finest))
+        raise ValueError(f"{backbone.variant} has no grid of features inside, so there is nothing to map onto an image")
+    return [call for call, side in sides.items() if side >= min(_LEAST_CELLS, finest)][-1].module
+
+
+def _last_word(call: str) -> str:
+    return call.replace(":", ".").rpartition(".")[2]
 
 
 def _branch_shares(

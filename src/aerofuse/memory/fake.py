@@ -85,7 +85,9 @@ def _fake_twin(tensor: Tensor) -> Tensor:
         )
     device = torch.device("cpu") if tensor.is_meta else tensor.device
     twin = torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device=device)
-    return nn.Parameter(twin, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else twin
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(twin, tensor.requires_grad)
+    return twin.requires_grad_(tensor.requires_grad)  # `functional_call` puts others in the places of parameters
 
 
 _Layout = tuple[torch.Size, tuple[int, ...], torch.dtype, torch.device]

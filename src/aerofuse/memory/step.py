@@ -119,6 +119,7 @@ class FakeTraining:
         self._holds_gradients = step.holds_gradients
         with self.copy.active() as fake:
             self._training = _SteppedModel(fake, step)
+            self.autocast = self._training.autocast
             self._training.give_optimizer_its_state()
 
     def count_step(self) -> MemoryReport:
@@ -153,7 +154,7 @@ class _SteppedModel:
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._optimizer = build_optimizer(step.optimizer, model)
         self._loss = step.loss
-        self._autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=step.precision == "bf16")
+        self.autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=step.precision == "bf16")
 
     def run(self) -> None:
         """One step, without gradients before and after."""
@@ -163,7 +164,7 @@ class _SteppedModel:
 
     def run_passes(self) -> None:
         """Forward and backward."""
-        with self._autocast():
+        with self.autocast():
             outputs = self.model(self.inputs)
         self._loss(outputs).backward()
 

@@ -23,6 +23,7 @@ from torch._subclasses.fake_tensor import (
 from torch.autograd.graph import Node
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._python_dispatch import _disable_current_modes as all_modes_off
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 __all__ = [
     "MODULE_HOOKS",
@@ -44,6 +45,9 @@ __all__ = [
     "num_owners",
     "running_node",
     "saved_tensor_hooks",
+    "tree_flatten",
+    "tree_map",
+    "tree_unflatten",
 ]
 
 

@@ -56,7 +56,6 @@ class AircraftModel(Checkpointed, ABC):
 
     def outputs_and_features(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Return the outputs, and the features `[B, D]` that the heads read; both are means as in `forward`."""
-        self.follow_budget(images)
         if not self.sees_mirrored or self.training:
             return self._one_view(images)
         # One pass over both: two passes would make the exported program twice as large.

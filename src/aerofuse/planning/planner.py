@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial, reduce
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from aerofuse.checkpointing.attached import Attached
 from aerofuse.checkpointing.budget import Budget, format_bytes, parse_budget
-from aerofuse.checkpointing.plan import CheckpointingPlan, Plannable, StepPrediction, plannable_parts
-from aerofuse.checkpointing.policy import ReadyPlan, Scope, Structure, policy_carriers
+from aerofuse.checkpointing.choosing import trace_chains
+from aerofuse.checkpointing.find_units import IsUnit, TracedChain, names_of
+from aerofuse.checkpointing.plan import CheckpointingPlan, StepPrediction
+from aerofuse.checkpointing.policy import Scope, Structure
 from aerofuse.checkpointing.steps import ChainPlan, Step, shifted, units_of
 from aerofuse.memory.optimizers import choose_optimizer
 from aerofuse.memory.report import Kind, MemoryReport
 from aerofuse.memory.step import FakeTraining, Precision, TrainingStep, sum_of_outputs
+from aerofuse.planning.bound_units import bind, glue_bytes, input_of
 from aerofuse.planning.clocks import Measured, Stopwatch
 from aerofuse.planning.profiling import ChainProfile, profile_chain
 from aerofuse.planning.simulation import PlanCost, simulate
 from aerofuse.planning.solver import FrontierPoint, Solution
-from aerofuse.planning.unit_bytes import TensorLike
 
 # The solver's bytes are those of units run alone. The chosen plan's whole step is counted, and where the two differ,
 # the budget is solved again with the difference taken off or added, until that changes nothing, or so many times.
@@ -39,8 +41,9 @@ def plan_checkpointing(
     input_dtype: torch.dtype = torch.float32,
     loss: Callable[[Any], Tensor] = sum_of_outputs,
     stopwatch: Stopwatch | None = None,
+    is_unit: IsUnit | None = None,
 ) -> CheckpointingPlan:
-    """Return the fastest plan of `model` within `budget`: of a backbone, or of any module that has backbones in it.
+    """Return the fastest plan of `model` within `budget`, for any network that takes one tensor.
 
     `input_shape` is that of the batch, `[B, 3, H, W]` for images. A budget in bytes (`6 * 2**30`, `"6 GiB"`) limits
     all that a step takes, a share (`0.5`) limits activations and temporaries to that share of their peak without
@@ -62,6 +65,7 @@ def plan_checkpointing(
         input_dtype=input_dtype,
         loss=loss,
         stopwatch=stopwatch,
+        is_unit=is_unit,
     ).plan(budget)
 
 
@@ -79,28 +83,26 @@ class Planner:
         input_dtype: torch.dtype = torch.float32,
         loss: Callable[[Any], Tensor] = sum_of_outputs,
         stopwatch: Stopwatch | None = None,
+        is_unit: IsUnit | None = None,
     ) -> None:
-        parts = plannable_parts(model)
-        if not parts:
-            raise ValueError("no part of this model that learns is a backbone made by create_backbone")
         chosen = choose_optimizer(optimizer, model)
         step = TrainingStep(tuple(input_shape), loss, chosen, precision, input_dtype, holds_gradients)
         self._scope = Scope(step.input_shape, precision)
         self._optimizer = None if chosen is None else str(chosen)
         self._training = FakeTraining(model, step)
-        fake = self._training.copy.model
-        for carrier in policy_carriers(fake):
-            carrier.checkpointing = None  # a model with a budget would plan for itself
-        self._parts = plannable_parts(fake)
-        self._structures = {name: Structure.of(model.get_submodule(name)) for name in parts}
-        self._lengths = [len(part.chain()) for part in self._parts.values()]
+        self._structure = Structure.of(model)
+        with self._training.copy.active() as fake, self._training.autocast():
+            traced = trace_chains(fake, (step.make_inputs(next(fake.parameters()).device),), {}, is_unit)
+        if not traced:
+            raise ValueError(f"nothing in {type(model).__name__} that learns is called as a module, so none is planned")
+        self._chains = names_of(traced)
         with self._training.copy.active():
-            self._layouts = self._input_layouts(fake, step)
-            self._profile = self._profile_parts(parts, step, stopwatch or Measured())
+            self._profile = self._profile_chains(model, traced, stopwatch or Measured())
+        self._attached = Attached(fake)
         self._solutions: dict[bool, Solution] = {}
         self._update = self._training.count_update()
         self._counted: dict[ChainPlan, MemoryReport] = {}
-        self._baseline = self._count(ChainPlan.save_all(sum(self._lengths)))
+        self._baseline = self._count(ChainPlan.save_all(sum(map(len, self._chains))))
 
     def plan(self, budget: object) -> CheckpointingPlan:
         """Return the fastest plan within a budget. Raises `ValueError` for one below the least possible."""
@@ -119,17 +121,24 @@ class Planner:
                 best = point, report
             missed_by = peak_bytes - solution.peak_bytes(point)
             point = solution.cheapest(limit - missed_by) or solution.frontier[0]
-        if best is None:
-            raise ValueError(self._too_little(wanted, self.least(counts_everything=everything)))
+        place = solution.frontier.index(point)
+        while best is None:  # the trials have crept towards the budget from above
+            point = solution.frontier[place]
+            if self._measure(report := self._count(point.plan), everything=everything) <= limit:
+                best = point, report
+            elif place == 0:
+                raise ValueError(self._too_little(wanted, self.least(counts_everything=everything)))
+            place //= 2
         return self._describe(wanted, *best)
 
     def _describe(self, budget: Budget, point: FrontierPoint, report: MemoryReport) -> CheckpointingPlan:
         return CheckpointingPlan(
             self._scope,
+            self._structure,
             self._optimizer,
             budget,
-            {name: tuple(unit.name for unit in part.chain()) for name, part in self._parts.items()},
-            self._by_part(point.plan),
+            self._chains,
+            self._by_chain(point.plan),
             StepPrediction(report.peak_bytes, report.peak_activation_bytes, self._time_ratio(point.cost)),
             self.baseline,
             self.curve(),
@@ -148,8 +157,8 @@ class Planner:
     def solved(self, plan: CheckpointingPlan) -> PlanCost:
         """Return what the dynamic program has for a plan of this planner, from units counted alone."""
         steps: list[Step] = []
-        for part in plan.parts.values():
-            steps += shifted(part.plan.steps, len(list(units_of(steps))))
+        for chain in plan.plans:
+            steps += shifted(chain.steps, len(list(units_of(steps))))
         return simulate(self._profile, ChainPlan(tuple(steps)))
 
     def time_ratio(self, plan: CheckpointingPlan, samples: int) -> float:
@@ -182,46 +191,33 @@ class Planner:
     def _count(self, plan: ChainPlan) -> MemoryReport:
         """Return the whole step under a plan."""
         if plan not in self._counted:
-            for name, policy in self._by_part(plan).items():
-                self._parts[name].checkpointing = policy
+            self._attached.follow(self._chains, self._by_chain(plan))
             passes = self._training.count_passes()
             # A share is one of the activations. What the optimizer holds for a moment is no part of them.
             activation_bytes = passes.peak_activation_bytes
             self._counted[plan] = replace(passes.larger(self._update), peak_activation_bytes=activation_bytes)
         return self._counted[plan]
 
-    def _profile_parts(self, real: Mapping[str, Plannable], step: TrainingStep, stopwatch: Stopwatch) -> ChainProfile:
-        profiles: list[ChainProfile] = []
-        for name, part in self._parts.items():
-            layout = self._layouts[name]
-            autocast = partial(torch.autocast, layout.device.type, torch.bfloat16, enabled=step.precision == "bf16")
-            profiles.append(profile_chain(part.chain(), real[name].chain(), layout, stopwatch, autocast))
-        return reduce(ChainProfile.joined, profiles)
+    def _profile_chains(self, model: nn.Module, traced: Sequence[TracedChain], stopwatch: Stopwatch) -> ChainProfile:
+        fake, kinds = self._training.copy.model, dict[Any, Any]()
+        profile: ChainProfile | None = None
+        for number, chain in enumerate(traced):
+            units, twins = ([bind(unit, network) for unit in chain] for network in (fake, model))
+            layouts = [input_of(unit) for unit in chain]
+            found = profile_chain(units, twins, layouts, stopwatch, self._training.autocast, kinds)
+            profile = found if profile is None else profile.joined(found, glue_bytes(traced[number - 1], chain))
+        assert profile is not None
+        return profile
 
-    def _input_layouts(self, fake: nn.Module, step: TrainingStep) -> dict[str, TensorLike]:
-        """Return what each chain is given, seen in a forward pass of the model on fake tensors."""
-        layouts: dict[str, TensorLike] = {}
-
-        def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-            return lambda _module, arguments: layouts.update({name: TensorLike.of(arguments[0])})
-
-        handles = [fake.get_submodule(name).register_forward_pre_hook(note(name)) for name in self._parts]
-        with torch.no_grad():
-            fake(step.make_inputs(next(fake.parameters()).device))
-        for handle in handles:
-            handle.remove()
-        return layouts
-
-    def _by_part(self, plan: ChainPlan) -> dict[str, ReadyPlan]:
+    def _by_chain(self, plan: ChainPlan) -> tuple[ChainPlan, ...]:
         """Return the steps of each chain. No range crosses from one into the next."""
-        policies: dict[str, ReadyPlan] = {}
+        plans: list[ChainPlan] = []
         start = 0
-        for name, length in zip(self._parts, self._lengths, strict=True):
-            steps = [step for step in plan.steps if start <= next(units_of([step])) < start + length]
-            scope = Scope(self._layouts[name].size, self._scope.precision)
-            policies[name] = ReadyPlan(ChainPlan(shifted(steps, -start)), scope, self._structures[name])
-            start += length
-        return policies
+        for chain in self._chains:
+            steps = [step for step in plan.steps if start <= next(units_of([step])) < start + len(chain)]
+            plans.append(ChainPlan(shifted(steps, -start)))
+            start += len(chain)
+        return tuple(plans)
 
     def _time_ratio(self, cost: PlanCost, share: float = 1.0) -> float:
         """`share` of the batch."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,6 +22,7 @@ from aerofuse.checkpointing.snapshot import running_statistics
 from aerofuse.checkpointing.steps import SaveAll, SaveSome
 from aerofuse.memory.fake import without_hooks
 from aerofuse.memory.torch_private import all_modes_off
+from aerofuse.planning.bound_units import BoundRun
 from aerofuse.planning.clocks import Measured, Stopwatch
 from aerofuse.planning.save_sets import link_bytes, link_seconds, no_cache_seconds, replay_seconds, sets_to_save
 from aerofuse.planning.unit_bytes import TensorLike, UnitBytes, count_unit
@@ -105,10 +106,12 @@ class ChainProfile:
         """Return a forward and a backward pass without checkpointing."""
         return sum(unit.forward_seconds + unit.backward_seconds for unit in self.units)
 
-    def joined(self, other: ChainProfile) -> ChainProfile:
-        """These chains, then those of `other`."""
+    def joined(self, other: ChainProfile, glue_bytes: int) -> ChainProfile:
+        """These chains, then those of `other`, whose input takes `glue_bytes` besides what these return."""
+        last = self.units[-1]
+        units = (*self.units[:-1], replace(last, output_bytes=last.output_bytes + glue_bytes))
         shifted = tuple(start + len(self.units) for start in other.starts)
-        return ChainProfile(self.units + other.units, self.starts + shifted)
+        return ChainProfile(units + other.units, self.starts + shifted)
 
 
 @dataclass(frozen=True)
@@ -121,25 +124,31 @@ class _UnitKind:
     frees_input: frozenset[UnitPolicy]
 
 
-def profile_chain(fake: Chain, real: Chain, inputs: TensorLike, stopwatch: Stopwatch, autocast: Cast) -> ChainProfile:
-    """Return the profile of a chain for inputs of the given layout.
+def profile_chain(
+    fake: Chain,
+    real: Chain,
+    layouts: Sequence[TensorLike],
+    stopwatch: Stopwatch,
+    autocast: Cast,
+    kinds: dict[Hashable, _UnitKind],
+) -> ChainProfile:
+    """Return the profile of a chain for inputs of each unit of the given layouts.
 
     `fake` is the chain of a copy on fake tensors, whose mode is on: bytes are counted on it, and times too where
-    they are estimated. Where they are measured, that is done on copies of the units of `real`.
+    they are estimated. Where they are measured, that is done on copies of the units of `real`. `kinds` remembers
+    units from one chain to the next.
     """
-    kinds: dict[Hashable, _UnitKind] = {}
     found: list[_UnitKind] = []
     with ModuleTensors(modules_of(fake)).as_before():
         signatures = [_signature(unit) for unit in fake]
         repeated = {one for one, other in pairwise(signatures) if one == other}
         counts = Counter(signatures)
-        for unit, twin, signature in zip(fake, real, signatures, strict=True):
+        for unit, twin, signature, inputs in zip(fake, real, signatures, layouts, strict=True):
             key = (signature, inputs)
             if key not in kinds:
                 linked, count = signature in repeated, counts[signature]
                 kinds[key] = _profile_unit(unit, twin, inputs, stopwatch, autocast, linked=linked, count=count)
             found.append(kinds[key])
-            inputs = kinds[key].output
     units: list[UnitProfile] = []
     before: _UnitKind | None = None
     for unit, kind in zip(fake, found, strict=True):
@@ -248,10 +257,8 @@ def _parameters(modules: tuple[nn.Module, ...]) -> list[nn.Parameter]:
 
 def _signature(unit: Unit) -> Hashable:
     """Return what is equal for units that save and compute the same; rates such as dropout's count as on or off."""
-    run: Any = unit.run
-    function = run.func if isinstance(run, partial) else run
-    name = type(function).__name__ if isinstance(function, nn.Module) else function.__qualname__
-    return name, tuple(_module_signature(module) for top in unit.modules for module in top.modules())
+    assert isinstance(unit.run, BoundRun)
+    return unit.run.signature, tuple(_module_signature(module) for top in unit.modules for module in top.modules())
 
 
 def _module_signature(module: nn.Module) -> Hashable:

@@ -17,13 +17,17 @@ _COLOURS = {"saves all": BLUE, "saves some": "#8CC6E8", "saves its input": ORANG
 
 
 def draw_plan(plan: CheckpointingPlan, path: Path) -> None:
-    """Write a PNG: a row of units per chain, with the ranges that are computed again below it, and the curve."""
-    charts = [_chain_chart(name, plan.units[name], part.plan.steps) for name, part in plan.parts.items()]
+    """Write a PNG: a row of units per chain of several, below it the ranges that are computed again, and the curve."""
+    charts = [
+        _chain_chart(number, [unit.name for unit in units], chain.steps)
+        for number, (units, chain) in enumerate(zip(plan.chains, plan.plans, strict=True), start=1)
+        if len(units) > 1
+    ]
     charts.append(_curve_chart(plan))
     write_picture(path, [[chart] for chart in charts], title=plan.summary(), width_px=760)
 
 
-def _chain_chart(name: str, units: Sequence[str], steps: Sequence[Step]) -> Chart:
+def _chain_chart(number: int, units: Sequence[str], steps: Sequence[Step]) -> Chart:
     # Linked units are one bar.
     bars = [(list(units_of([step])), _what_is_saved(step)) for step in _single_steps(steps)]
     table = pd.DataFrame(
@@ -47,9 +51,9 @@ def _chain_chart(name: str, units: Sequence[str], steps: Sequence[Step]) -> Char
         .encode(x=x, x2="end:Q", y=alt.Y("low:Q", axis=None, scale=y), y2="high:Q", color=colour),
         alt.Chart(ranges).mark_rule(strokeWidth=2, color=INK).encode(x=x, x2="end:Q", y=alt.Y("depth:Q", scale=y)),
     ]
-    title = f"{name + ': ' if name else ''}units {units[0]} to {units[-1]}; lines: ranges that are computed again"
+    title = f"units {units[0]} to {units[-1]}; lines: ranges that are computed again"
     said = ", ".join(f"{kind} {sum(saves == kind for _, saves in bars)}" for kind in _COLOURS)
-    return finish(f"chain-{name}", title, f"{title}: {said}.", alt.layer(*layers), height=90)
+    return finish(f"chain-{number}", title, f"{title}: {said}.", alt.layer(*layers), height=90)
 
 
 def _what_is_saved(step: Step) -> str:

@@ -10,8 +10,8 @@ from typing import TypeVar
 import torch
 from accelerate.utils.memory import clear_device_cache
 
-from aerofuse.checkpointing.plan import StepPrediction, plannable_parts
-from aerofuse.checkpointing.policy import without_checkpointing
+from aerofuse.checkpointing.choosing import without_checkpointing
+from aerofuse.checkpointing.plan import StepPrediction
 from aerofuse.common.hardware import memory_of
 from aerofuse.memory.counter import LiveBytes
 from aerofuse.memory.fake import FakeCopy
@@ -60,13 +60,14 @@ class StepMemory:
 
     @property
     def can_checkpoint(self) -> bool:
-        """Return whether a backbone learns; where none does, there is nothing to compute again."""
-        return bool(plannable_parts(self.model))
+        """Return whether a backbone learns; where none does, there is little to compute again."""
+        backbones = self.model.backbones().values()
+        return any(parameter.requires_grad for backbone in backbones for parameter in backbone.parameters())
 
     @property
     def checkpoints(self) -> bool:
         """Return whether a backbone that learns saves less than everything."""
-        return any(part.checkpointing is not None for part in plannable_parts(self.model).values())
+        return self.can_checkpoint and self.model.is_gradient_checkpointing_enabled()
 
     @property
     def fixed_bytes(self) -> int:

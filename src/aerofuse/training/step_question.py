@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from aerofuse.backbones.backbone import create_backbone
-from aerofuse.backbones.families import FAMILIES, family_of
+from aerofuse.backbones.families import family_named, family_of
 from aerofuse.checkpointing.budget import format_bytes
 from aerofuse.checkpointing.plan import CheckpointingPlan, StepPrediction
 from aerofuse.data.labels import ClassLists
@@ -78,7 +78,7 @@ class StepQuestion:
 
 
 def _takes_clips(backbone: str) -> bool:
-    return FAMILIES[family_of(backbone)].input_dims == 5
+    return family_named(family_of(backbone)).input_dims == 5
 
 
 class StepAnswer:
