@@ -10,18 +10,22 @@ import torch
 import aerofuse
 from aerofuse import backbones
 from aerofuse.inference.predictor import load_predictor
-from aerofuse.planning import planner
+from aerofuse.planning import checkpointed, planner
 from tests.new_python import check_in_new_python
 
 
-def test_the_package_exports_load_and_plan_checkpointing() -> None:
-    assert aerofuse.load is load_predictor
-    assert aerofuse.plan_checkpointing is planner.plan_checkpointing
-    assert sorted(aerofuse.__all__) == ["load", "plan_checkpointing"]
+def test_what_the_package_exports() -> None:
+    exported = {
+        "disable_gradient_checkpointing": checkpointed.disable_gradient_checkpointing,
+        "enable_gradient_checkpointing": checkpointed.enable_gradient_checkpointing,
+        "load": load_predictor,
+        "plan_checkpointing": planner.plan_checkpointing,
+    }
+    assert {name: getattr(aerofuse, name) for name in aerofuse.__all__} == exported
 
 
 def test_an_unknown_name_is_refused_with_the_public_ones() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'train'; public are load, plan_checkpointing"):
+    with pytest.raises(AttributeError, match="no attribute 'train'; public are disable_gradient_checkpointing, enable"):
         _ = aerofuse.train
 
 

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from aerofuse.backbones.backbone import Backbone, create_backbone
 from aerofuse.backbones.families import FAMILIES, family_of
+from aerofuse.checkpointing.chain import Unit
+from aerofuse.checkpointing.choosing import trace_chains
+from aerofuse.planning.bound_units import bind
 
 SMALLEST = {name: family.variants[0] for name, family in FAMILIES.items()}
 VARIANTS = [
@@ -92,3 +95,9 @@ def small_batch(variant: str, batch: int = BATCH) -> Tensor:
 def family(request: pytest.FixtureRequest) -> str:
     """Each family."""
     return str(request.param)
+
+
+def chains_of(backbone: Backbone, images: Tensor) -> list[list[Unit]]:
+    """The units of each chain, as functions of one tensor, of a copy."""
+    twin = copy.deepcopy(backbone)
+    return [[bind(unit, twin) for unit in chain] for chain in trace_chains(twin, (images,), {})]

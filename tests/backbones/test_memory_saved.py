@@ -7,7 +7,7 @@ import torch
 
 from aerofuse.backbones.backbone import create_backbone
 from aerofuse.backbones.families import FAMILIES, family_of
-from aerofuse.checkpointing.policy import Policy, RecomputeAll, Selective
+from aerofuse.checkpointing.policy import NamedPolicy, RecomputeAll, Selective
 from aerofuse.memory.step import count_training_step
 from tests.backbones.conftest import VARIANTS
 from tools.benchmarks.subjects import input_shape, middle_variant
@@ -18,7 +18,7 @@ BATCH = 8
 MIDDLE = {middle_variant(family): family for family in FAMILIES}
 
 
-def peak_activation_bytes(variant: str, policy: Policy | None) -> int:
+def peak_activation_bytes(variant: str, policy: NamedPolicy | None) -> int:
     with torch.device("meta"):
         backbone = create_backbone(variant, drop_path=0.1)
     backbone.checkpointing = policy

@@ -40,13 +40,12 @@ def test_other_weights_by_functional_call(family: str, setting: Mapping[str, Any
 
 
 @pytest.mark.parametrize("name", ["resnet", "convnext"])
-def test_other_weights_follow_a_plan_that_is_there_and_find_none(name: str) -> None:
+def test_other_weights_follow_a_budget_and_a_plan(name: str) -> None:
     """The weights of a functional call are no parameters, so a step with them cannot be counted."""
     backbone, images = shrunken_backbone(name), small_batch(SMALLEST[name])
     backbone.enable_gradient_checkpointing(budget=0.8)
     weights = {key: 1.0 * parameter for key, parameter in backbone.named_parameters()}
-    with pytest.raises(ValueError, match="no parameter of the model requires a gradient"):
-        functional_call(backbone, weights, (images,))
+    functional_call(backbone, weights, (images,)).sum().backward()
     plan = plan_checkpointing(backbone, images.shape, 0.8)
     _assert_that_other_weights_give_their_gradients(name, {"policy": plan})
 
@@ -86,8 +85,8 @@ def test_a_weight_that_changes_before_the_backward_pass_is_named(name: str, sett
 def test_the_message_says_which_weight_it_is() -> None:
     backbone = shrunken_backbone("vit").enable_gradient_checkpointing()
     for name, said in (
-        ("model.blocks.1.mlp.fc1.weight", r"^mlp\.fc1\.weight \[192, 48\] was changed .* blocks\.1\.mlp again"),
-        ("model.pos_embed", r"^model\.pos_embed \[1, 5, 48\] was changed .* stem again"),
+        ("model.blocks.1.mlp.fc1.weight", r"^mlp\.fc1\.weight \[192, 48\] was changed .*blocks\.1:mlp again"),
+        ("model.norm.weight", r"^weight \[48\] was changed .*model\.norm again"),
     ):
         loss = backbone(small_batch(SMALLEST["vit"])).square().mean()
         with torch.no_grad():
@@ -188,7 +187,7 @@ def test_state_that_a_forward_pass_advances(kind: str) -> None:
 
     for passes in (once, twice):
         expected = two_steps(None, passes)
-        for setting in (*SETTINGS, {"segments": len(original.chain())}):
+        for setting in (*SETTINGS, {"segments": 5}):
             if "segments" in setting and kind == "fake quantisation":
                 continue  # it asks for values, so that its bytes are not known before it runs
             assert_same_bits(expected, two_steps(setting, passes))

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from aerofuse.checkpointing.chain import Unit, run_planned, run_units
+from aerofuse.checkpointing.chain import Unit, run_units
 from aerofuse.checkpointing.selective import run_selective
 from aerofuse.checkpointing.steps import ChainPlan, Recompute, SaveAll, SaveSome
 from aerofuse.memory.counter import LiveBytes
 from aerofuse.memory.report import Kind
+from tests.checkpointing.planned import run_planned
 
 FEATURES = 6
 
@@ -279,11 +280,6 @@ def test_an_input_that_is_changed_in_place_inside_a_selective_unit() -> None:
     (expected,) = torch.autograd.grad(run(x).square().sum(), x)
     (found,) = torch.autograd.grad(run_planned(linear_unit(run), ChainPlan((SaveSome(0),)), x).square().sum(), x)
     assert torch.equal(found, expected)
-
-
-def test_a_plan_for_another_chain_is_refused() -> None:
-    with pytest.raises(ValueError, match="a plan for 6 units cannot be followed by a chain of 1"):
-        run_planned(chain_of(blocks(1)), PLANS["selective"], torch.randn(8, FEATURES))
 
 
 class Noisy(nn.Module):

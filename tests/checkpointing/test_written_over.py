@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from aerofuse.checkpointing.chain import Unit, run_planned
+from aerofuse.checkpointing.chain import Unit
 from aerofuse.checkpointing.selective import list_calls, run_selective
 from aerofuse.checkpointing.steps import ChainPlan, Recompute, SaveAll, SaveSome, Step
 from aerofuse.memory.counter import LiveBytes
 from aerofuse.memory.report import Kind
+from tests.checkpointing.planned import run_planned
 
 Run = Callable[[Tensor], Tensor]
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from aerofuse.backbones.backbone import Features, create_backbone
-from aerofuse.checkpointing.chain import run_units
 from aerofuse.data.labels import ClassLists
 from aerofuse.inference.explain import explain
 from aerofuse.models.architecture import BaselineModel, HybridModel, baseline_architecture, hybrid_architecture
@@ -74,12 +73,19 @@ def test_maps_are_gradient_times_feature(hybrid: HybridModel, photos: Tensor) ->
     """Against autograd without captum, at the input of the last block with 12 x 12 places."""
     photo = photos[0]
     found = explain(hybrid, photo, 3).maps["cnn"]
-    chain = hybrid.backbones()["cnn"].chain()
-    at = [unit.name for unit in chain].index("stages.1.blocks.1")
     normalised = hybrid.normalise(photo[None])
-    grid = run_units(chain[:at], normalised).detach().requires_grad_()
+    block = hybrid.get_submodule("cnn.model.stages.1.blocks.1")
+    grids: list[Tensor] = []
+
+    def keep(_: object, inputs: tuple[Tensor]) -> Tensor:
+        grids.append(inputs[0].detach().requires_grad_())
+        return grids[0]
+
+    handle = block.register_forward_pre_hook(keep)
+    fused = hybrid.fusion(Features(hybrid.cnn(normalised)), Features(hybrid.transformer(normalised)))
+    handle.remove()
+    (grid,) = grids
     assert grid.shape[2:] == (12, 12)
-    fused = hybrid.fusion(Features(run_units(chain[at:], grid)), Features(hybrid.transformer(normalised)))
     (gradient,) = torch.autograd.grad(hybrid.heads(fused)["type"][0, 3], grid)
     evidence = (gradient * grid.detach()).sum(dim=1, keepdim=True).relu()
     expected = torch.nn.functional.interpolate(evidence, (96, 96), mode="bilinear")[0, 0]

@@ -12,13 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves as leaves
 
-from aerofuse.checkpointing.policy import ReadyPlan
+from aerofuse.checkpointing.choosing import attach
 from aerofuse.data.labels import TASKS, ClassLists
 from aerofuse.memory.step import count_training_step
 from aerofuse.models.aircraft_model import AircraftModel
-from aerofuse.models.architecture import Architecture, BaselineModel, baseline_architecture, hybrid_architecture
+from aerofuse.models.architecture import Architecture, baseline_architecture, hybrid_architecture
 from aerofuse.models.fusion import FUSIONS
-from aerofuse.models.heads import Heads
 
 CLASSES = ClassLists(tuple("abcdefg"), tuple("uvw"))
 ARCHITECTURES: dict[str, Architecture] = {
@@ -151,11 +150,12 @@ def test_freezing_survives_pickle_and_deepcopy(model: AircraftModel) -> None:
 
 
 def test_checkpointing_reaches_every_backbone(model: AircraftModel, images: Tensor) -> None:
-    model.enable_gradient_checkpointing(segments=2)
+    model.enable_gradient_checkpointing(segments=2).train()
+    model(images)
+    chains = attach(model).chains
     assert model.backbones()
-    assert all(backbone.is_gradient_checkpointing_enabled() for backbone in model.backbones().values())
-    with pytest.raises(ValueError, match=r"segments is 500; this chain has \d+ units"):
-        model.enable_gradient_checkpointing(segments=500)
+    for name in model.backbones():
+        assert any(unit.calls[0].startswith(f"{name}.") for chain in chains for unit in chain)
 
 
 @pytest.mark.slow
@@ -184,17 +184,15 @@ def test_one_budget_for_both_backbones(method: str, trains: tuple[str, ...], ima
     model.enable_gradient_checkpointing(budget=budget)
     assert all(torch.equal(one, other) for one, other in zip(expected, step(), strict=True))
     assert count().peak_bytes <= 1.02 * budget
-    learning = [part for name, part in model.backbones().items() if name in trains]
-    assert all(isinstance(part.checkpointing, ReadyPlan) for part in learning)
     # A plan of its own for a larger batch, none for a smaller one.
-    policies = [part.checkpointing for part in learning]
+    plans = attach(model).plans
     model(images[:1])
-    assert [part.checkpointing for part in learning] == policies
+    assert attach(model).plans is plans
     model(images.repeat(2, 1, 1, 1))
-    assert all(part.checkpointing != policy for part, policy in zip(learning, policies, strict=True))
+    assert attach(model).plans != plans
     assert model.is_gradient_checkpointing_enabled()
     model.disable_gradient_checkpointing()
-    assert not any(part.is_gradient_checkpointing_enabled() for part in model.backbones().values())
+    assert not model.is_gradient_checkpointing_enabled()
 
 
 def test_segments_and_budget_exclude_each_other(model: AircraftModel) -> None:
@@ -202,12 +200,6 @@ def test_segments_and_budget_exclude_each_other(model: AircraftModel) -> None:
         model.enable_gradient_checkpointing(2, budget=0.5)
     with pytest.raises(ValueError, match="a memory budget is a number of bytes"):
         model.enable_gradient_checkpointing(budget=7.5)
-
-
-def test_a_model_without_backbones_of_ours_cannot_be_checkpointed() -> None:
-    model = BaselineModel(nn.Flatten(), Heads(12, CLASSES, ("type",), 0.0))
-    with pytest.raises(ValueError, match="no part of this model is a backbone made by create_backbone"):
-        model.enable_gradient_checkpointing()
 
 
 def test_the_mirrored_photo_is_seen_too_in_evaluation(images: Tensor) -> None:

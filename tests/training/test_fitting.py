@@ -145,7 +145,7 @@ def test_a_ready_plan(room: Room, tmp_path: Path) -> None:
     ):
         fit(small_model(), 17, training(policy="plan", plan=str(path)))
     transformer = baseline_architecture("swin_thin", TASKS, 0.1, 0.1, SIZE_PX).build(CLASSES)
-    with pytest.raises(ValueError, match=r"gradient_checkpointing\.plan is .*plan\.json: .* another structure"):
+    with pytest.raises(ValueError, match=r"gradient_checkpointing\.plan is .*plan\.json: .* another network"):
         fit(transformer, 16, training(policy="plan", plan=str(path)))
 
 
