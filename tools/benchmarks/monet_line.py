@@ -20,14 +20,11 @@ from aerofuse.planning.planner import Planner
 from tools.benchmarks.allocator import keep_freed_memory
 from tools.benchmarks.measuring import compare_times, count, time_ways
 from tools.benchmarks.results import FOLDER, MONET
-from tools.benchmarks.rows import BASELINE
+from tools.benchmarks.rows import BASELINE, MONET_PUBLISHED, MONET_UNCHECKED_GB
 from tools.benchmarks.side_by_side import machine
 from tools.benchmarks.subjects import Subject, backbone_subject
 from tools.benchmarks.ways import follow, plain_ways
 
-_UNCHECKED_GB = 15.06
-# Memory in GB, and the time over that without checkpointing: from MONeT's README.
-_PUBLISHED = ((10.01, 1.032), (6.00, 1.093), (4.99, 1.120))
 logger = logging.getLogger(__name__)
 
 
@@ -54,15 +51,15 @@ def measure_line(subject: Subject, batch: int, time_batch: int, rounds: int) -> 
     """Plan for each of MONeT's budgets, and run the plans. Raises `ValueError` for a budget below the least."""
     planner = Planner(subject.model, subject.input_shape(batch), stopwatch=Measured(batch=time_batch))
     baseline = planner.baseline.peak_bytes
-    plans = [planner.plan(round(memory_gb / _UNCHECKED_GB * baseline)) for memory_gb, _ in _PUBLISHED]
+    plans = [planner.plan(round(memory_gb / MONET_UNCHECKED_GB * baseline)) for memory_gb, _ in MONET_PUBLISHED]
     ways = {BASELINE: plain_ways(subject.model)[BASELINE]}
-    names = [f"planned within MONeT's {memory_gb} GB" for memory_gb, _ in _PUBLISHED]
+    names = [f"planned within MONeT's {memory_gb} GB" for memory_gb, _ in MONET_PUBLISHED]
     ways |= {name: follow(plan, subject.model) for name, plan in zip(names, plans, strict=True)}
     timed = time_ways(ways, subject, time_batch, "float32", rounds)
     real = subject.device.type == "cuda"
     return [
         Point(
-            share=round(memory_gb / _UNCHECKED_GB, 4),
+            share=round(memory_gb / MONET_UNCHECKED_GB, 4),
             published_time_ratio=published,
             predicted_time_ratio=round(planner.time_ratio(plan, time_batch), 4),
             time_ratio=compare_times(timed[name], time_batch).time_ratio,
@@ -72,7 +69,7 @@ def measure_line(subject: Subject, batch: int, time_batch: int, rounds: int) -> 
             batch=batch,
             time_batch=time_batch,
         )
-        for (memory_gb, published), plan, name in zip(_PUBLISHED, plans, names, strict=True)
+        for (memory_gb, published), plan, name in zip(MONET_PUBLISHED, plans, names, strict=True)
     ]
 
 

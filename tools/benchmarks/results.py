@@ -7,9 +7,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import pandas as pd
+if TYPE_CHECKING:  # a machine that only measures may lack it
+    import pandas as pd
 
 # Of full runs, and of the pipeline's quick one.
 FOLDER = Path("reports/benchmarks")
@@ -67,13 +68,19 @@ class Planning:
     seconds: float
 
 
+def _empty_table() -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame()
+
+
 @dataclass(frozen=True)
 class Results:
     """The table of all rows, and per network the curve as solved: memory and time over those without checkpointing."""
 
     machine: Machine
     settings: BenchmarkSettings
-    table: pd.DataFrame = field(default_factory=pd.DataFrame)
+    table: pd.DataFrame = field(default_factory=_empty_table)
     curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
     planning: Planning | None = None
 
@@ -101,6 +108,8 @@ class Results:
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read what `save` wrote. Raises `FileNotFoundError`, or `ValueError` for anything else."""
+        import pandas as pd
+
         try:
             rest = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
             settings = rest["settings"] | {"precisions": tuple(rest["settings"]["precisions"])}
@@ -116,6 +125,8 @@ class Results:
 
     def joined(self, other: Self) -> Self:
         """These results, then those of `other`. Raises `ValueError` where it was made otherwise, or elsewhere."""
+        import pandas as pd
+
         ours, theirs = self._made_with(), other._made_with()
         different = [f"{name}: {ours[name]} and {theirs[name]}" for name in ours if ours[name] != theirs[name]]
         if different:
@@ -136,9 +147,9 @@ class Results:
         return {"device": self.machine.device, "torch": self.machine.torch, **asdict(self.settings)}
 
 
-def newest_results(folder: Path, what: str = CHECKPOINTING) -> list[Path]:
-    """Per device that there is a table of, the newest by the date in its name; in the order of the devices' names."""
+def newest_results(folder: Path, what: str = CHECKPOINTING, suffix: str = ".csv") -> list[Path]:
+    """Per device that there is a file of, the newest by the date in its name; in the order of the devices' names."""
     newest: dict[str, Path] = {}
-    for path in sorted(folder.glob(f"{what}-*-torch-*.csv"), key=lambda path: path.stem[-10:]):
+    for path in sorted(folder.glob(f"{what}-*-torch-*{suffix}"), key=lambda path: path.stem[-10:]):
         newest[path.stem.partition("-torch-")[0]] = path
     return [newest[device] for device in sorted(newest)]
