@@ -17,6 +17,7 @@ from tools.benchmarks.page import made_with, picture_link
 from tools.benchmarks.results import FOLDER, HYBRID, LOADING, MONET, PREPARING, QUICK_FOLDER, Results, newest_results
 from tools.benchmarks.tables import checkpointing_table, exactness_table, goals_table, monet_table, planned_table
 from tools.chinese import chinese_headings, chinese_tables
+from tools.gpu_tables import gpu_tables
 from tools.photo_tables import loading_table, preparing_table
 from tools.saving_table import saving_table
 
@@ -114,6 +115,8 @@ def _benchmark_blocks() -> tuple[dict[str, str], dict[str, str]]:
         planned["planned"] += [planned_table(results.table), f"{made_with(results)} From `{path.as_posix()}`."]
     for path in newest_results(FOLDER, MONET):
         planned["monet"] += [monet_table(path), f"From `{path.as_posix()}`."]
+    if gpu := gpu_tables(FOLDER):
+        planned["gpu"].append(gpu)
     joined = [{name: "\n\n".join(parts) for name, parts in blocks.items()} for blocks in (saved, planned)]
     return joined[0], joined[1]
 
