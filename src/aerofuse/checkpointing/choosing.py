@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aerofuse.checkpointing.attached import Attached, Chooser, FoundChain, attached_to, remove_from
+from aerofuse.checkpointing.attached import Attached, Chooser, FoundChain, attached_to, every_module, remove_from
 from aerofuse.checkpointing.call_trace import trace_calls
 from aerofuse.checkpointing.find_units import IsUnit, TracedChain, find_chains, names_of
 from aerofuse.checkpointing.policy import RecomputeAll, Segments, Selective
@@ -68,8 +68,14 @@ class ByPolicy:
 
 def kind_of(network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Hashable:
     """Return what the units of a network, and the bytes of a sample, depend on."""
-    modules = tuple((type(module), module.training) for module in network.modules())
-    parameters = tuple((one.shape, one.dtype, one.device, one.requires_grad) for one in network.parameters())
+    found = every_module(network)  # in each training step, so not by names
+    modules = tuple((type(module), module.training) for module in found)
+    parameters = tuple(
+        (one.shape, one.dtype, one.device, one.requires_grad)
+        for module in found
+        for one in module._parameters.values()
+        if one is not None
+    )
     leaves, _ = tree_flatten((args, dict(kwargs)))
     inputs = tuple(
         (tuple(leaf.shape[1:]), leaf.dtype, leaf.device, leaf.requires_grad) if isinstance(leaf, Tensor) else type(leaf)
