@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from aerofuse.checkpointing.operations import LOOKED_THROUGH
 from aerofuse.checkpointing.pieces import pieces_of
-from aerofuse.memory.torch_private import tree_flatten
+from aerofuse.memory.torch_private import tree_flatten, tree_map
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,9 @@ class CallTrace(TorchFunctionMode):
         """Run and record one call."""
         self._time += 1
         learns = torch.is_grad_enabled()
-        call = TracedCall(name, module, args, kwargs, self._time, learns, SeenTensor.all_in((args, kwargs)))
+        held_args, held_kwargs = tree_map(lambda leaf: leaf, (args, kwargs))  # lists of the network may grow
+        inputs = SeenTensor.all_in((args, kwargs))
+        call = TracedCall(name, module, held_args, held_kwargs, self._time, learns, inputs)
         self._alive += [seen.tensor for seen in call.inputs]
         parent = self._stack[-1] if self._stack else None
         self._stack.append(call)

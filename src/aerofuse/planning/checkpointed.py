@@ -8,13 +8,12 @@ from functools import partial
 from typing import Any, Self, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from aerofuse.checkpointing.attached import FoundChain, attached_to
 from aerofuse.checkpointing.budget import Budget
 from aerofuse.checkpointing.choosing import ByPolicy, attach, kind_of, switch
 from aerofuse.checkpointing.find_units import IsUnit
-from aerofuse.checkpointing.held import tensors_in
 from aerofuse.checkpointing.plan import CheckpointingPlan, Policy
 from aerofuse.checkpointing.policy import Segments, choose_policy
 from aerofuse.checkpointing.segments import check_segments, check_segments_of_chains
@@ -104,7 +103,7 @@ class WithinBudget:
         self, network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[tuple[FoundChain, ...], tuple[ChainPlan, ...]]:
         """Return what the plan for these inputs has. Raises `ValueError` for a budget below the least possible."""
-        (inputs,) = tensors_in((args, kwargs))
+        inputs = self._only_input(network, args, kwargs)
         is_bf16 = torch.is_autocast_enabled(inputs.device.type)
         key = is_bf16, kind_of(network, args, kwargs)
         plan = self._plans.get(key)
@@ -123,6 +122,16 @@ class WithinBudget:
             plan = self._plans[key] = in_new_thread(make)
             logger.info("gradient checkpointing %s", plan.summary())
         return plan.chains, plan.plans
+
+    @staticmethod
+    def _only_input(network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+        if len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
+            return args[0]
+        raise ValueError(
+            f"a budget is planned for a network that takes one tensor, and {type(network).__name__} was called with "
+            f"{len(args)} arguments and {len(kwargs)} by name: choose another policy, or give the budget to the part "
+            "that takes one tensor"
+        )
 
 
 class Checkpointed(nn.Module):
