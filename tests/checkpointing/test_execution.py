@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import weakref
 from collections.abc import Callable
 from functools import reduce
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from aerofuse.checkpointing.chain import Unit, run_units
+from aerofuse.checkpointing.recompute_graph import RecomputeGraph
 from aerofuse.checkpointing.selective import run_selective
 from aerofuse.checkpointing.steps import ChainPlan, Recompute, SaveAll, SaveSome
 from aerofuse.memory.counter import LiveBytes
@@ -137,6 +139,16 @@ def test_a_graph_that_is_dropped_frees_everything() -> None:
         inner = weakref.ref(x)
         del x, output
         assert inner() is None
+
+
+def test_a_second_run_that_is_stopped_leaves_nothing_behind() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        step(blocks(2), ChainPlan((Recompute((SaveSome(0, save=()), SaveSome(1, save=()))),)))
+        assert not [found for found in gc.get_objects() if isinstance(found, RecomputeGraph)]
+    finally:
+        gc.enable()
 
 
 def test_a_selective_unit_computes_only_what_is_asked_for() -> None:

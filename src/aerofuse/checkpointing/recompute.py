@@ -62,7 +62,7 @@ class _FirstRun(TorchFunctionMode):
 
 
 class _SecondRun(TorchFunctionMode):
-    """Stops a second run when its range has all that it wants.
+    """Stops a second run, once, when its range has all that it wants: whoever cleans up after it calls torch too.
 
     A call that is known to compute its result alone need not do so then. Any other one ends first: the noise of
     `rrelu` is drawn after autograd has saved its tensor.
@@ -71,21 +71,26 @@ class _SecondRun(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self._may_stop = False
-        self._has_all = False
+        self._has_all = self._has_stopped = False
 
     def stop(self) -> None:
         """Stop now, or after the call that is being made."""
         self._has_all = True
         if self._may_stop:
-            raise _Enough
+            self._stop()
 
     def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         self._may_stop = getattr(func, "__name__", "") in REPEATABLE
         result = func(*args, **(kwargs or {}))
         if self._has_all:
-            raise _Enough
+            self._stop()
         self._may_stop = False
         return result
+
+    def _stop(self) -> None:
+        if not self._has_stopped:
+            self._has_stopped = True
+            raise _Enough
 
 
 class _Threads(threading.local):
