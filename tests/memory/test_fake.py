@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 
 import pytest
@@ -95,3 +96,29 @@ def test_a_model_that_asks_for_values_is_named(forward: Callable[[Tensor], Tenso
     message = r"Curious does what depends on the values of a tensor \(aten\."
     with pytest.raises(ValueError, match=message), FakeCopy(Curious()).active() as copy:
         copy(torch.rand(2))
+
+
+def test_answers_from_memory_are_those_of_torch() -> None:
+    def layouts() -> list[object]:
+        x = torch.rand(2, 3, 4).requires_grad_()
+        left, right = x.transpose(0, 2).unbind(1)[:2]
+        y = torch.nn.functional.gelu((left * right).contiguous().view(8, 1)).bernoulli(0.5)
+        z = torch.nn.functional.gelu(x @ torch.rand(4, 5)).softmax(1)
+        z.sum().backward()
+        assert x.grad is not None
+        places = [tensor.untyped_storage()._cdata for tensor in (x, left, right)]
+        assert places == places[:1] * 3
+        tensors = (left, right, y, z, x.grad)
+        return [(one.shape, one.stride(), one.storage_offset(), one.dtype, one.device) for one in tensors]
+
+    expected = layouts()
+    for _ in range(3):
+        with FakeCopy(nn.Identity()).active():
+            assert layouts() == expected
+
+
+def test_old_objects_are_collected_again_afterwards() -> None:
+    before = gc.get_threshold()
+    with FakeCopy(nn.Identity()).active():
+        assert gc.get_threshold()[2] > before[2]
+    assert gc.get_threshold() == before

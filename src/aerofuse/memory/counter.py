@@ -111,7 +111,7 @@ class StorageCounter(LightDispatchMode):
 
     def run(self, func: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         """Run an operation and count what it returns."""
-        results = func(*args, **keywords)
+        results = self.hand_on(func, args, keywords)
         kind = self._kind_of_new()
         grown = False
         for result in results if isinstance(results, tuple | list) else (results,):
@@ -173,7 +173,7 @@ class LiveBytes(StorageCounter):
                     undo.enter_context(parameter.register_post_accumulate_grad_hook(self._note_gradient))
             if self._optimizer is not None:
                 undo.enter_context(self._optimizer.register_step_post_hook(self._note_optimizer_state))
-            super().__enter__()  # type: ignore[no-untyped-call]
+            super().__enter__()
             self._undo = undo.pop_all()
         return self
 

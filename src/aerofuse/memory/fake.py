@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import gc
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from itertools import chain
 from typing import Any
 
@@ -18,14 +20,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from aerofuse.memory.torch_private import (
     MODULE_HOOKS,
     VALUES_ASKED_FOR,
+    FakeMaker,
     FakeTensor,
     FakeTensorMode,
     LightDispatchMode,
     OpOverload,
-    fake_view,
     is_share,
-    new_fake,
 )
+
+_NEVER = 1_000_000_000  # collections of younger objects between two full ones
 
 
 class FakeCopy:
@@ -58,7 +61,7 @@ class FakeCopy:
 
         Raises `ValueError` where the model asks what a tensor's values are, which nothing knows here.
         """
-        with self._mode, self._operations:
+        with _no_full_collections(), self._mode, self._operations:
             try:
                 yield self.model
             except VALUES_ASKED_FOR as error:
@@ -66,6 +69,17 @@ class FakeCopy:
                     f"{type(self.model).__name__} does what depends on the values of a tensor ({error.func}), so that "
                     "its memory is not known before it runs: it can be counted on real tensors, but not planned for"
                 ) from error
+
+
+@contextmanager
+def _no_full_collections() -> Iterator[None]:
+    """Leave old objects out of garbage collections: a step makes so many that whole heaps would be searched often."""
+    young, middle, old = gc.get_threshold()
+    gc.set_threshold(young, middle, _NEVER)
+    try:
+        yield
+    finally:
+        gc.set_threshold(young, middle, old)
 
 
 def without_hooks(modules: Iterable[nn.Module]) -> dict[int, Any]:
@@ -104,8 +118,8 @@ class _Fresh:
 class _Known(Enum):
     """What else is known of an operation on arguments of given layouts."""
 
-    VIEW = "another view of the first argument"
-    IN_PLACE = "the first argument itself"
+    IN_PLACE = "the first argument itself, its layout as it was"
+    OUT = "the last argument itself, its layout as it was"
     NOTHING = "to be asked again each time"
 
 
@@ -133,28 +147,39 @@ class _RememberedOperations(LightDispatchMode):
 
     def __init__(self, mode: FakeTensorMode, *, mixed_precision: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch's constructor
-        self._mode = mode
+        self._maker = FakeMaker(mode)
         self._mixed_precision = mixed_precision
         self._known = _KNOWN[mixed_precision]
         if len(self._known) > _MOST_KNOWN:
             self._known.clear()
 
     def run(self, func: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+        answer = self.answer(func, args, keywords)
+        if answer is not None:
+            return answer
         try:
-            key = (func, *_layouts(args), *_layouts(keywords.items()))
-            known = self._known.get(key)
+            key = _key(func, args, keywords)
+            is_new = key not in self._known
         except TypeError:  # an argument that is no layout, or cannot be hashed
             return self._ask(func, args, keywords)
-        if known is None:
-            results = self._ask(func, args, keywords)
-            self._known[key] = _what_is_known(func, args, results)
-            return results
+        results = self._ask(func, args, keywords)
+        if is_new:
+            self._known[key] = _what_is_known(func, args, keywords, results, key)
+        return results
+
+    def answer(self, func: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+        if _gives_views(func) and isinstance(args[0], FakeTensor) and args[0].constant is None:
+            return self._maker.view(func, args, keywords)
+        try:
+            known = self._known.get(_key(func, args, keywords))
+        except TypeError:  # as in `run`
+            return None
         if isinstance(known, _Fresh):
-            results = tuple(None if layout is None else new_fake(self._mode, *layout) for layout in known.layouts)
+            results = tuple(None if layout is None else self._maker.new(*layout) for layout in known.layouts)
             return results[0] if known.is_single else results
-        if known is _Known.VIEW:
-            return fake_view(self._mode, func, args, keywords)
-        return args[0] if known is _Known.IN_PLACE else self._ask(func, args, keywords)
+        if known is _Known.IN_PLACE:
+            return args[0]
+        return list(keywords.values())[-1] if known is _Known.OUT else None
 
     def _ask(self, func: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         results = func(*args, **keywords)
@@ -165,28 +190,55 @@ class _RememberedOperations(LightDispatchMode):
         return results
 
 
-def _layouts(arguments: Iterable[Any]) -> Iterator[Hashable]:
-    """Yield what the results of an operation depend on. Raises `TypeError` for a tensor whose value may count."""
+@cache
+def _gives_views(func: Callable[..., Any]) -> bool:
+    """Return whether an operation gives one or more views of its first argument, which torch computes in no time."""
+    if not isinstance(func, OpOverload) or func._schema.is_mutable or len(func._schema.returns) != 1:
+        return False
+    return func is torch.ops.aten._unsafe_view.default or func._schema.returns[0].alias_info is not None
+
+
+# They write in place, and the layout does not depend on the number: a rate of dropout, another one in each block.
+_ANY_NUMBER = (torch.ops.aten.bernoulli_.float, torch.ops.aten.div_.Tensor, torch.ops.aten.div_.Scalar)
+
+
+def _key(func: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any]) -> Hashable:
+    """Return what the results of an operation depend on. Raises `TypeError` for a tensor whose value may count."""
+    if func in _ANY_NUMBER:
+        args = [float if type(argument) is float else argument for argument in args]
+    return (func, *_layouts(args), *_layouts(keywords.items())) if keywords else (func, *_layouts(args))
+
+
+def _layouts(arguments: Iterable[Any]) -> list[Hashable]:
+    layouts: list[Hashable] = []
     for argument in arguments:
-        if isinstance(argument, Tensor):
+        kind = type(argument)
+        if kind is FakeTensor and argument.constant is None:
+            layouts.append((argument.shape, argument.stride(), argument.dtype, argument._fake_device))
+        elif isinstance(argument, Tensor):
             if not isinstance(argument, FakeTensor) or argument.constant is not None:
                 raise TypeError("a tensor with a value")
-            yield argument.shape, argument.stride(), argument.dtype, argument.fake_device
-        elif isinstance(argument, (list, tuple)):
-            yield tuple(_layouts(argument))
+            layouts.append((argument.shape, argument.stride(), argument.dtype, argument.fake_device))
+        elif kind is list or kind is tuple:
+            layouts.append(tuple(_layouts(argument)))
         else:
-            yield type(argument), argument  # True is not 1
+            layouts.append((kind, argument))  # True is not 1
+    return layouts
 
 
-def _what_is_known(func: Any, args: Sequence[Any], results: Any) -> _Fresh | _Known:
+def _what_is_known(
+    func: Any, args: Sequence[Any], keywords: Mapping[str, Any], results: Any, key: Hashable
+) -> _Fresh | _Known:
+    """`key` is that of the operation before it ran."""
     if not isinstance(func, OpOverload):
         return _Known.NOTHING
     first = args[0] if args else None
     if func._schema.is_mutable:
-        return _Known.IN_PLACE if results is first and isinstance(first, FakeTensor) else _Known.NOTHING
-    if isinstance(results, FakeTensor) and isinstance(first, FakeTensor) and func._schema.returns[0].alias_info:
-        shared = results.untyped_storage()._cdata == first.untyped_storage()._cdata
-        return _Known.VIEW if shared else _Known.NOTHING
+        if not isinstance(results, FakeTensor) or _key(func, args, keywords) != key:
+            return _Known.NOTHING
+        if results is first:
+            return _Known.IN_PLACE
+        return _Known.OUT if keywords and results is list(keywords.values())[-1] else _Known.NOTHING
     if not isinstance(results, (FakeTensor, tuple)):
         return _Known.NOTHING
     layouts: list[_Layout | None] = []

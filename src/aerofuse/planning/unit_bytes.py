@@ -158,7 +158,7 @@ class _Counter(StorageCounter):
             for parameter in self._parameters
             if parameter.requires_grad
         ]
-        super().__enter__()  # type: ignore[no-untyped-call]
+        super().__enter__()
         return self
 
     def __exit__(self, *exception: Any) -> None:
