@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aerofuse.checkpointing.steps import ChainPlan, Recompute, SaveAll, SaveSome, Step, units_of
 from aerofuse.planning.profiling import ChainProfile, UnitPolicy, UnitProfile
@@ -84,74 +84,90 @@ class PlanCost:
 
 def simulate(profile: ChainProfile, plan: ChainPlan) -> PlanCost:
     """Follow a plan forward and backward. Raises `ValueError` where it is for another number of units or policies."""
-    if plan.num_units != len(profile.units):
-        raise ValueError(f"a plan for {plan.num_units} units has no cost on a chain of {len(profile.units)}")
-    run = _Simulation(profile.units)
-    run.range(plan.steps, alive=0, waiting=0, gradients=0)
-    return PlanCost(run.activation_bytes, run.total_bytes, run.replay_seconds, run.fixed_seconds)
+    return Simulator(profile).cost(plan)
 
 
-class _Simulation:
-    def __init__(self, units: Sequence[UnitProfile]) -> None:
-        self._units = units
-        self.activation_bytes = self.total_bytes = 0
-        self.replay_seconds = self.fixed_seconds = 0.0
+@dataclass(frozen=True)
+class _RangeCost:
+    """Forward and backward of some steps, in bytes besides those that are alive outside, and in seconds.
 
-    def range(self, steps: Sequence[Step], alive: int, waiting: int, gradients: int, copied: int = 0) -> int:
-        """Forward and backward of some steps; returns the gradients of parameters that are there afterwards.
+    `total_bytes` does not count the gradients of later parameters, `gradient_bytes` are those that it adds.
+    """
 
-        `alive` are the bytes of what is outside, `waiting` the gradient of the last unit's output where it is there
-        already, `gradients` those of later parameters; `copied` are the running statistics of these units, where
-        copies are updated.
+    activation_bytes: int
+    total_bytes: int
+    gradient_bytes: int
+    replay_seconds: float
+    fixed_seconds: float
+
+
+@dataclass(frozen=True)
+class _StepCost:
+    """At most alive while a step runs forward, what it then leaves behind, and its backward pass."""
+
+    forward_bytes: int
+    left_bytes: int
+    backward: _RangeCost
+
+
+class Simulator:
+    """Follows many plans of one chain. A step takes the same in each of them, and that is found once."""
+
+    def __init__(self, profile: ChainProfile) -> None:
+        self._units = profile.units
+        self._costs: dict[Step, _StepCost] = {}
+
+    def cost(self, plan: ChainPlan) -> PlanCost:
+        """Return what a step takes under a plan. Raises `ValueError` as `simulate` does."""
+        if plan.num_units != len(self._units):
+            raise ValueError(f"a plan for {plan.num_units} units has no cost on a chain of {len(self._units)}")
+        whole = self._range(plan.steps, waiting=0, copied=0)
+        return PlanCost(whole.activation_bytes, whole.total_bytes, whole.replay_seconds, whole.fixed_seconds)
+
+    def _range(self, steps: Sequence[Step], waiting: int, copied: int) -> _RangeCost:
+        """Return what some steps take.
+
+        `waiting` is the gradient of the last unit's output where it is there already; `copied` are the running
+        statistics of these units, where copies are updated.
         """
+        costs = [self._step(step) for step in steps]
         before: list[int] = []
-        for step in steps:
+        alive = peak = 0
+        for step, cost in zip(steps, costs, strict=True):
             if copied and not isinstance(step, Recompute):
                 # Normalisation saves its statistics for the backward pass, here the copies.
-                saved = sum(self._unit(index).statistics_bytes for index in units_of([step]))
+                saved = sum(self._units[index].statistics_bytes for index in units_of([step]))
                 alive += saved
                 copied -= saved
             before.append(alive)
-            alive += self._forward(step, alive + waiting + copied, gradients)
-        for step, outside in zip(reversed(steps), reversed(before), strict=True):
-            gradients = self._backward(step, outside, gradients)
-        return gradients
+            peak = max(peak, alive + waiting + copied + cost.forward_bytes)
+            alive += cost.left_bytes
+        total, gradients, replay_seconds, fixed_seconds = peak, 0, 0.0, 0.0
+        for cost, outside in zip(reversed(costs), reversed(before), strict=True):
+            backward = cost.backward
+            peak = max(peak, outside + backward.activation_bytes)
+            total = max(total, outside + gradients + backward.total_bytes)
+            gradients += backward.gradient_bytes
+            replay_seconds += backward.replay_seconds
+            fixed_seconds += backward.fixed_seconds
+        return _RangeCost(peak, total, gradients, replay_seconds, fixed_seconds)
 
-    def _forward(self, step: Step, outside: int, gradients: int) -> int:
-        """Return what the step leaves behind."""
-        if not isinstance(step, Recompute):
-            row = self._row(step)
-            self._note(outside + row.forward_bytes, gradients)
-            return row.saved_bytes + row.unit.output_bytes
-        incoming = 0
-        for index in units_of(step.steps):
-            unit = self._unit(index)
-            self._note(outside + incoming + unit.passing_bytes, gradients)
-            incoming = unit.output_bytes
-        return unit.output_bytes
+    def _step(self, step: Step) -> _StepCost:
+        cost = self._costs.get(step)
+        if cost is None:
+            cost = self._recomputed(step) if isinstance(step, Recompute) else _row_cost(self._row(step))
+            self._costs[step] = cost
+        return cost
 
-    def _backward(self, step: Step, outside: int, gradients: int) -> int:
-        if not isinstance(step, Recompute):
-            row = self._row(step)
-            self.activation_bytes = max(self.activation_bytes, outside + row.backward_bytes)
-            self.total_bytes = max(self.total_bytes, outside + gradients + row.backward_total_bytes)
-            self.replay_seconds += row.replay_seconds
-            self.fixed_seconds += row.fixed_seconds
-            return gradients + row.gradient_bytes
-        indices = list(units_of(step.steps))
-        last = self._unit(indices[-1])
-        self.replay_seconds += sum(self._unit(index).whole_rerun_seconds for index in indices[:-1])
-        self.replay_seconds += last.rerun_seconds
-        self.fixed_seconds += sum(self._unit(index).rerun_fixed_seconds for index in indices)
-        statistics = sum(self._unit(index).statistics_bytes for index in indices)
-        return self.range(step.steps, outside, last.output_bytes, gradients, statistics)
-
-    def _note(self, activation_bytes: int, gradients: int) -> None:
-        self.activation_bytes = max(self.activation_bytes, activation_bytes)
-        self.total_bytes = max(self.total_bytes, activation_bytes + gradients)
-
-    def _unit(self, index: int) -> UnitProfile:
-        return self._units[index]
+    def _recomputed(self, step: Recompute) -> _StepCost:
+        units = [self._units[index] for index in units_of(step.steps)]
+        incoming = (0, *(unit.output_bytes for unit in units))
+        passing = max(before + unit.passing_bytes for before, unit in zip(incoming, units, strict=False))
+        again = self._range(step.steps, incoming[-1], sum(unit.statistics_bytes for unit in units))
+        seconds = sum(unit.whole_rerun_seconds for unit in units[:-1]) + units[-1].rerun_seconds
+        fixed_seconds = again.fixed_seconds + sum(unit.rerun_fixed_seconds for unit in units)
+        backward = replace(again, replay_seconds=again.replay_seconds + seconds, fixed_seconds=fixed_seconds)
+        return _StepCost(passing, incoming[-1], backward)
 
     def _row(self, step: SaveAll | SaveSome) -> LinkedUnits:
         unit = self._units[step.unit]
@@ -163,3 +179,13 @@ class _Simulation:
                     break
                 return row
         raise ValueError(f"unit {unit.name} has no profile of {step}")
+
+
+def _row_cost(row: LinkedUnits) -> _StepCost:
+    return _StepCost(
+        row.forward_bytes,
+        row.saved_bytes + row.unit.output_bytes,
+        _RangeCost(
+            row.backward_bytes, row.backward_total_bytes, row.gradient_bytes, row.replay_seconds, row.fixed_seconds
+        ),
+    )

@@ -14,16 +14,18 @@ of what a plan is said to cost.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aerofuse.checkpointing.steps import ChainPlan, Recompute, Step
 from aerofuse.planning.profiling import ChainProfile
-from aerofuse.planning.simulation import LinkedUnits, PlanCost, simulate
+from aerofuse.planning.simulation import LinkedUnits, PlanCost, Simulator, simulate
 
 LEVELS = 800
 # The least memory is a few percent of the most, where the levels of all of it are coarse: the lower part has its own.
@@ -76,10 +78,11 @@ class Solution:
     @cached_property
     def frontier(self) -> tuple[FrontierPoint, ...]:
         """Plans from the least memory to the least time; each is faster than those before and takes more."""
+        simulator = Simulator(self.profile)
         points = [FrontierPoint(self._save_all, self.baseline)]
         for ceiling in _CEILINGS:
             table = _CostTable(self.profile, self.count_gradients, ceiling * self._peak(self.baseline), self._levels)
-            points += [FrontierPoint(plan, simulate(self.profile, plan)) for plan in table.plans()]
+            points += [FrontierPoint(plan, simulator.cost(plan)) for plan in table.plans()]
         best: list[FrontierPoint] = []
         for point in sorted(points, key=lambda point: (self._peak(point.cost), point.cost.replay_seconds)):
             if not best or point.cost.replay_seconds < best[-1].cost.replay_seconds:
@@ -117,25 +120,38 @@ class _CostTable:
         self._waiting = [unit.output_bytes + later[index + 1] for index, unit in enumerate(self._units)]
         self._waiting[-1] = 0
         self._later = later
-        self._starts = {start for start in profile.starts if start}
+        starts = {start for start in profile.starts if start}
+        # The end of the chain that a unit is in. No range crosses it.
+        self._chain_end = [min((start for start in starts if start > s), default=count) for s in range(count)]
         self._choices = [list(self._choices_of(s)) for s in range(count)]
         self._passings = [self._passing(s) for s in range(count)]
         self._read: dict[tuple[int, int, int], tuple[Step, ...]] = {}
-        # least[s][t - s], and the same with the bytes of the input of s taken off.
+        # least[s] has a row for each t up to the end of the chain, and one for the end of all where that is another.
         self._least: list[Times] = [np.empty(0, np.float32)] * count
+        # The same with the bytes of the input of s taken off.
         self._after: list[Times] = [np.empty(0, np.float32)] * (count + 1)
-        level = np.arange(self._levels)
         for s in reversed(range(count)):
-            table = np.full((count - s, self._levels), np.inf, np.float32)
-            self._add_choices(s, table)
-            self._recompute(s, table, level)
+            end = self._chain_end[s]
+            waiting = np.asarray([*self._waiting[s:end], *self._waiting[count - 1 : count * (end < count)]])
+            table = np.full((len(waiting), self._levels), np.inf, np.float32)
+            self._add_choices(s, table, waiting)
+            self._recompute(s, table, waiting)
             self._least[s] = table
             if s:
                 self._after[s] = _shifted(table, self._up(self._units[s - 1].output_bytes))
 
+    def _row(self, s: int, t: int) -> Times:
+        """Return `least[s, t]`."""
+        row: Times = self._least[s][t - s if t < self._chain_end[s] else -1]
+        return row
+
+    def _follows(self, tables: Sequence[Times], s: int, start: int) -> Times:
+        """Return the rows of the units from `start` on for each t of the table of s that is not before them."""
+        return tables[start] if start < self._chain_end[s] else tables[start][-1:]
+
     def plans(self) -> Iterator[ChainPlan]:
         """Yield the fastest plan for each level that allows a faster one than the level below."""
-        times = self._least[0][self._count - 1]
+        times = self._row(0, self._count - 1)
         for level in range(self._levels):
             if not np.isinf(times[level]) and (level == 0 or times[level] < times[level - 1]):
                 yield ChainPlan(self._steps(0, self._count - 1, level))
@@ -143,6 +159,9 @@ class _CostTable:
     def _up(self, num_bytes: float) -> int:
         """Levels that hold at least so many bytes; rounding errors of neighbours cancel, a plan is simulated."""
         return min(round(num_bytes / self._level_bytes), self._levels)
+
+    def _all_up(self, num_bytes: NDArray[Any]) -> NDArray[np.int64]:
+        return np.minimum(np.rint(num_bytes / self._level_bytes), self._levels).astype(np.int64)
 
     def _choices_of(self, s: int) -> Iterator[_Choice]:
         """Yield the policies of the unit s, alone or linked to those that follow, the shortest rows first."""
@@ -161,7 +180,7 @@ class _CostTable:
     def _rows(self, s: int) -> Iterator[LinkedUnits]:
         unit = self._units[s]
         alike = 1
-        while s + alike < self._count and s + alike not in self._starts and unit.is_like(self._units[s + alike]):
+        while s + alike < self._chain_end[s] and unit.is_like(self._units[s + alike]):
             alike += 1
         for count in ROW_LENGTHS:
             if count <= alike:
@@ -171,36 +190,40 @@ class _CostTable:
                     if count == 1 or policy.link_seconds is not None
                 )
 
-    def _add_choices(self, s: int, table: Times) -> None:
+    def _add_choices(self, s: int, table: Times, waiting: NDArray[np.int64]) -> None:
         """The unit s, or a row that it begins, under one of its policies, the rest after it."""
         for choice in self._choices[s]:
             count = choice.end - s
+            forward = self._all_up(choice.forward_bytes + waiting)
             # The range that ends here.
-            alone = max(choice.backward, self._up(choice.forward_bytes + self._waiting[choice.end - 1]))
+            alone = max(choice.backward, int(forward[count - 1]))
             np.minimum(table[count - 1, alone:], choice.seconds, out=table[count - 1, alone:])
             if choice.end == self._count:
                 continue
-            rest = _shifted(self._least[choice.end], choice.taken)
-            rest += choice.seconds
-            for further, times in enumerate(rest):
-                first = max(choice.backward, self._up(choice.forward_bytes + self._waiting[choice.end + further]))
-                place = table[count + further]
-                np.minimum(place[first:], times[first:], out=place[first:])
+            rest = self._follows(self._least, s, choice.end)
+            if choice.taken < 0:
+                rest = _shifted(rest, choice.taken)
+            taken = max(choice.taken, 0)
+            needed = np.maximum(forward[-len(rest) :], max(choice.backward, taken)).tolist()
+            place = table[-len(rest) :]
+            for first, rows in _runs(needed):
+                times = rest[rows, first - taken : self._levels - taken] + choice.seconds
+                np.minimum(place[rows, first:], times, out=place[rows, first:])
 
-    def _recompute(self, s: int, table: Times, level: NDArray[np.int64]) -> None:
+    def _recompute(self, s: int, table: Times, waiting: NDArray[np.int64]) -> None:
         """The units s to j-1 computed again, for every j, what follows them before that."""
         seconds, passing = self._passings[s]
-        for t in range(s + 1, self._count):
-            last = min([t, *(start for start in self._starts if start > s)])  # no range crosses the start of a chain
-            if last <= s:
-                continue
-            splits = range(s + 1, last + 1)
-            after = np.stack([self._after[j][t - j] for j in splits])
-            total = after + table[: len(splits)]
-            total += np.asarray([seconds[j - s - 1] for j in splits], np.float32)[:, None]
-            needed = np.asarray([self._up(passing[j - s - 1] + self._waiting[t]) for j in splits])
-            total[level[None, :] < needed[:, None]] = np.inf
-            np.minimum(table[t - s], total.min(axis=0), out=table[t - s])
+        level = np.arange(self._levels)
+        peak, allowed = -1.0, table
+        for j in range(s + 1, min(self._chain_end[s], self._count - 1) + 1):
+            if passing[j - s - 1] != peak:
+                peak = passing[j - s - 1]
+                allowed = np.where(level >= self._all_up(peak + waiting)[:, None], np.float32(0), np.float32(np.inf))
+            after = self._follows(self._after, s, j)
+            times = after + (table[j - s - 1] + np.float32(seconds[j - s - 1]))
+            times += allowed[-len(after) :]
+            place = table[-len(after) :]
+            np.minimum(place, times, out=place)
 
     def _passing(self, s: int) -> tuple[list[float], list[float]]:
         """Of the units s to j-1, for every j: the time of a second run, and the peak of a first one."""
@@ -221,7 +244,7 @@ class _CostTable:
             return ()
         key = (s, t, level)
         if key not in self._read:
-            best = self._least[s][t - s][level]
+            best = self._row(s, t)[level]
             choice = self._chosen_row(s, t, level, best)
             if choice is not None:
                 step: Step = choice.row.policy.step(s, choice.row.count)
@@ -247,21 +270,29 @@ class _CostTable:
             elif level < choice.taken:
                 continue
             else:
-                seconds = self._least[choice.end][t - choice.end][self._left(level, choice.taken)] + choice.seconds
+                seconds = self._row(choice.end, t)[self._left(level, choice.taken)] + choice.seconds
             if seconds <= best and level >= self._up(choice.forward_bytes + self._waiting[t]):
                 return choice
         return None
 
     def _chosen_split(self, s: int, t: int, level: int, best: float) -> int:
         seconds, passing = self._passings[s]
-        last = min([t, *(start for start in self._starts if start > s)])
-        for j in range(s + 1, last + 1):
+        for j in range(s + 1, min(t, self._chain_end[s]) + 1):
             if level < self._up(passing[j - s - 1] + self._waiting[t]):
                 continue
-            total = self._after[j][t - j][level] + self._least[s][j - 1 - s][level]
-            if total + np.float32(seconds[j - s - 1]) <= best * (1 + 1e-6):
+            after = self._after[j][t - j if t < self._chain_end[j] else -1]
+            if after[level] + (self._least[s][j - 1 - s][level] + np.float32(seconds[j - s - 1])) <= best:
                 return j
         raise AssertionError("the table and the reading of it differ")
+
+
+def _runs(values: Sequence[int]) -> Iterator[tuple[int, slice]]:
+    """Yield each value with the rows that have it one after the other."""
+    start = 0
+    for value, group in groupby(values):
+        end = start + sum(1 for _ in group)
+        yield value, slice(start, end)
+        start = end
 
 
 def _shifted(table: Times, levels: int) -> Times:
