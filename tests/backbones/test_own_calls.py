@@ -138,9 +138,7 @@ def _sharded_gradients(rank: int, folder: str) -> None:
     answers: dict[str, bool] = {}
     for policy in (None, RecomputeAll(), Segments(3)):
         backbone = shrunken_backbone("convnext")
-        images = torch.randn(2, 3, 64, 64)
-        if policy is not None:
-            backbone.enable_gradient_checkpointing(policy=policy, example_inputs=(images,))
+        backbone.checkpointing = policy
         for name in ("stages.1.blocks.0", "stages.2.blocks.0", "stages.2.blocks.1"):
             fully_shard(backbone.model.get_submodule(name))
         fully_shard(backbone)

@@ -90,11 +90,14 @@ def _build_timm(
     pretrained: bool = False,
     **pretrained_cfg: Any,
 ) -> nn.Module:
-    rates = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
-    settings: dict[str, Any] = {name: rate for name, rate in rates.items() if rate}  # not all networks take them
+    settings: dict[str, Any] = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
     if sized:
         # It holds tables whose size follows the image's.
         settings["img_size"] = image_size_px
+    return _create(name, settings, pretrained, pretrained_cfg)
+
+
+def _create(name: str, settings: dict[str, Any], pretrained: bool, pretrained_cfg: dict[str, Any]) -> nn.Module:
     if not pretrained:
         model: nn.Module = timm.create_model(name, num_classes=0, **settings)
         return model
@@ -201,19 +204,23 @@ def list_backbones() -> dict[str, list[str]]:
     return {name: [*family.variants, *family.packaged] for name, family in FAMILIES.items()}
 
 
-def _build_any(name: str, *, image_size_px: int, **settings: Any) -> nn.Module:
-    """A network of timm that belongs to none of the families, for images of that size where it is built for one."""
-    rates = ("drop_rate", "drop_path_rate")
-    build = partial(_build_timm, name, image_size_px=image_size_px, **settings)
-    refused = TypeError()
-    for sized in (True, False):
+def _build_any(
+    name: str, *, image_size_px: int, pretrained: bool = False, drop_rate: float, drop_path_rate: float, **cfg: Any
+) -> nn.Module:
+    """A network of timm that belongs to none of the families, with those settings that it takes.
+
+    Raises `ValueError` for a rate above 0 that it does not take.
+    """
+    settings = {"img_size": image_size_px, "drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
+    while True:
         try:
-            return build(sized=sized)
-        except TypeError as error:  # it takes images of any size, or has no such rate
-            refused = error
-    raise ValueError(
-        f"{name} cannot be built with {', '.join(rates)} of {[settings[rate] for rate in rates]}: {refused}"
-    )
+            return _create(name, settings, pretrained, cfg)
+        except TypeError as error:
+            refused = next((setting for setting in settings if f"'{setting}'" in str(error)), None)
+            if refused is None:
+                raise
+            if settings.pop(refused) and refused != "img_size":
+                raise ValueError(f"{name} takes no {refused}; give 0") from None
 
 
 # What timm has besides: by name, without being measured or tested one by one here.

@@ -21,7 +21,7 @@ from aerofuse.checkpointing.segments import plan_segments
 from aerofuse.checkpointing.steps import ChainPlan
 from aerofuse.common.threads import in_new_thread
 from aerofuse.memory.fake import FakeCopy, without_hooks
-from aerofuse.memory.torch_private import is_share, tree_flatten, tree_map
+from aerofuse.memory.torch_private import tree_flatten, tree_map
 
 logger = logging.getLogger(__name__)
 
@@ -48,9 +48,6 @@ class ByPolicy:
     ) -> tuple[tuple[FoundChain, ...], tuple[ChainPlan, ...]]:
         """Return the chains of a network, and the plan of each."""
         key = kind_of(network, args, kwargs)
-        if key not in self._found and self._found and any(map(is_share, network.parameters())):
-            # Units are found before the network is sharded, which changes no call.
-            self._found[key] = list(self._found.values())[-1]
         if key not in self._found:
             find = partial(_find, network, args, kwargs, self._is_unit)
             self._found[key] = in_new_thread(find)
@@ -85,13 +82,8 @@ def kind_of(network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 
 
 def _find(network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], is_unit: IsUnit | None) -> _FoundChains:
-    if any(map(is_share, network.parameters())):
-        raise ValueError(
-            f"{type(network).__name__} is in shares (DTensor), so its units cannot be found: give example_inputs to "
-            "enable_gradient_checkpointing before it is sharded"
-        )
     try:
-        with FakeCopy(network).active() as fake:
+        with FakeCopy(network, gathered=True).active() as fake:
             return _summary(trace_chains(fake, _fake(args), _fake(kwargs), is_unit))
     except ValueError as error:
         logger.info("the units of %s are found on real tensors: %s", type(network).__name__, error)

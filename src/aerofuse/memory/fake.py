@@ -26,6 +26,7 @@ from aerofuse.memory.torch_private import (
     LightDispatchMode,
     OpOverload,
     is_share,
+    sharded_modules_copied,
 )
 
 _NEVER = 1_000_000_000  # collections of younger objects between two full ones
@@ -40,17 +41,20 @@ class FakeCopy:
     user's: in their places are some that do nothing. Without `mixed_precision` it is faster, and right where all that a
     norm reads has one type.
 
-    Raises `ValueError` for a model whose parameters are in shares.
+    Raises `ValueError` for a model whose parameters are in shares, unless it is `gathered`: then the copy has the whole
+    tensors, as the model has them while it runs.
     """
 
-    def __init__(self, model: nn.Module, *, mixed_precision: bool = True) -> None:
+    def __init__(self, model: nn.Module, *, mixed_precision: bool = True, gathered: bool = False) -> None:
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
         self._operations = _RememberedOperations(self._mode, mixed_precision=mixed_precision)
         with self._mode:
             # A deep copy takes from its memo what it would otherwise copy.
-            twins = {id(tensor): _fake_twin(tensor) for tensor in chain(model.parameters(), model.buffers())}
+            tensors = chain(model.parameters(), model.buffers())
+            twins = {id(tensor): _fake_twin(tensor, gathered=gathered) for tensor in tensors}
         memo = twins | without_hooks(model.modules())
-        self.model = copy.deepcopy(model, memo)
+        with sharded_modules_copied(model) as left_out:
+            self.model = copy.deepcopy(model, memo | left_out)
         for module in self.model.modules():
             if isinstance(module, _BatchNorm) and module.momentum is None:
                 module.momentum = 0.0  # else it would divide by the number of batches so far
@@ -92,8 +96,8 @@ def _do_nothing(*_: object) -> None:
     return None
 
 
-def _fake_twin(tensor: Tensor) -> Tensor:
-    if is_share(tensor):
+def _fake_twin(tensor: Tensor, *, gathered: bool) -> Tensor:
+    if is_share(tensor) and not gathered:
         raise ValueError(
             "the model's parameters are in shares (DTensor): count and plan before it is sharded, then apply the plan"
         )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Self
 
 import torch
@@ -43,6 +44,7 @@ __all__ = [
     "num_owners",
     "running_node",
     "saved_tensor_hooks",
+    "sharded_modules_copied",
     "tree_flatten",
     "tree_map",
     "tree_unflatten",
@@ -153,6 +155,25 @@ def is_share(tensor: Tensor) -> bool:
     # The module takes a second to import, and where nobody has imported it there are no shares.
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(tensor, module.DTensor)
+
+
+@contextmanager
+def sharded_modules_copied(model: nn.Module) -> Iterator[dict[int, Any]]:
+    """Let `copy.deepcopy` copy modules that `fully_shard` has changed, as what they were before.
+
+    For the length of the block they have their own classes. Gives the memo that leaves out what sharding has added.
+    """
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    sharded = [module for module in model.modules() if fsdp is not None and isinstance(module, fsdp.FSDPModule)]
+    classes = [type(module) for module in sharded]
+    for module, changed in zip(sharded, classes, strict=True):
+        module.__class__ = changed.__bases__[1]  # before it stands what FSDP adds
+    added = (value for module in sharded for key, value in vars(module).items() if "__composable_api" in str(key))
+    try:
+        yield {id(value): {} for value in added}
+    finally:
+        for module, changed in zip(sharded, classes, strict=True):
+            module.__class__ = changed
 
 
 def in_backward() -> bool:

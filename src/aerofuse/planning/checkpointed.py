@@ -47,9 +47,8 @@ def enable_gradient_checkpointing(
     share (`0.5`) of the activations without checkpointing.
 
     Units are found when the first batch is seen; with `example_inputs`, the positional arguments of a forward pass,
-    they are found now. A network has to be given them that is sharded (`fully_shard`) before its first batch, or of
-    which a part is called before the whole. `is_unit` may say of a module, by its name, that it is one unit whatever
-    it holds.
+    they are found now, for a network of which a part is called before the whole. `is_unit` may say of a module, by its
+    name, that it is one unit whatever it holds.
 
     A budget in bytes counts the state and the step of an `optimizer`, by default those of AdamW: 8 bytes per
     parameter, and temporaries. Others: an optimiser of torch for this model, the bytes of its state per parameter
