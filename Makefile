@@ -19,7 +19,7 @@ endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-demo demo repro test test-long test-all lint mlflow pretrain seeds sweep chaos readme benchmark \
-	benchmark-quick initialisation photographs
+	benchmark-quick any-network initialisation photographs
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -88,6 +88,10 @@ benchmark: $(READY)  ## measure what gradient checkpointing saves and costs, for
 
 benchmark-quick: $(READY)  ## measure it in fewer rounds, only for the families that a change concerns
 	dvc repro benchmarks/dvc.yaml
+
+any-network: $(READY)  ## try checkpointing on every kind of network (hours); in parts: make any-network ANY_NETWORK="--part 1/4"
+	python -m tools.any_network $(ANY_NETWORK)
+	python -m tools.any_network.page
 
 initialisation: $(READY)  ## compare the bundled weights with random ones
 	python -m tools.studies.initialisation

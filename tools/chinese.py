@@ -114,6 +114,15 @@ WORDS = {
     "differ, recompute_all": "不同：recompute_all",
     "differ, timm's switch": "不同：timm 的开关",
     "nothing": "无",
+    # any network
+    "library": "库",
+    "networks": "网络数",
+    "exact": "精确",
+    "exact, by units only": "精确，只按单元",
+    "exact, not planned": "精确，没有计划",
+    "not exact": "不精确",
+    "fails": "失败",
+    "cannot be tried": "不能试验",
 }
 _LEFT_OUT = ("note",)  # sentences
 _TABLE = re.compile(r"(?:^\|.*\|$\n?)+", re.MULTILINE)

@@ -5,7 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import aerofuse
 from aerofuse.backbones.backbone import create_backbone
 from aerofuse.memory.report import Kind
-from aerofuse.memory.step import count_training_step
+from aerofuse.memory.step import count_training_step, sum_of_outputs
 from tests.memory.models import SMALL_BACKBONES, small_backbone, small_net
 
 PARAMETERS = 4 * (8 * 4 + 8 + 2 * 8 + 2)
@@ -216,3 +216,28 @@ def test_the_peak_on_cuda_is_the_allocators() -> None:
     # What libraries reserve as their work space is on top.
     assert counted_bytes <= report.peak_bytes < 1.1 * counted_bytes + 100_000_000
     assert foreign.is_cuda
+
+
+class Nested(nn.Module):
+    """What it returns is in a data class, a tuple and a dictionary, with a number of integers beside it."""
+
+    @dataclass
+    class Outputs:
+        scores: Tensor
+        others: tuple[dict[str, Tensor], Tensor | None]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = small_net()
+
+    def forward(self, x: Tensor) -> Outputs:
+        scores = self.net(x)
+        return self.Outputs(scores, ({"doubled": 2 * scores, "best": scores.argmax(1)}, None))
+
+
+def test_outputs_of_any_kind_are_summed() -> None:
+    network, x = Nested(), torch.rand(3, 4)
+    assert torch.equal(sum_of_outputs(network(x)), network.net(x).sum() + (2 * network.net(x)).sum())
+    assert count_training_step(network, (3, 4), fake=True).peak_bytes > 0
+    with pytest.raises(ValueError, match="no output of the model is of floating point"):
+        sum_of_outputs([torch.ones(2, dtype=torch.int64), "text"])

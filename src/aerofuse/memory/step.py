@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial, reduce
 from itertools import chain
 from typing import Any, Literal, get_args
@@ -24,16 +24,35 @@ Precision = Literal["float32", "bf16"]
 _CUDA_BLOCK_BYTES = 512  # CUDA's allocator gives memory in multiples of it
 
 
-def sum_of_outputs(outputs: Tensor | Mapping[str, Tensor]) -> Tensor:
+def sum_of_outputs(outputs: Any) -> Tensor:
     """Return the sum of all elements of a model's floating-point outputs, a scalar.
 
     Raises `ValueError` where no output is of floating point.
     """
-    tensors = [outputs] if isinstance(outputs, Tensor) else list(outputs.values())
-    sums = [tensor.sum() for tensor in tensors if tensor.is_floating_point()]
-    if not sums:
+    return reduce(operator.add, [tensor.sum() for tensor in tensors_of_outputs(outputs)])
+
+
+def tensors_of_outputs(outputs: Any) -> list[Tensor]:
+    """Return the floating-point tensors among what a model returns.
+
+    They may be in lists, tuples, mappings and data classes, one in the other. Raises `ValueError` where there is none.
+    """
+    found = [tensor for tensor in _tensors(outputs) if tensor.is_floating_point()]
+    if not found:
         raise ValueError("no output of the model is of floating point; pass a loss of your own")
-    return reduce(operator.add, sums)
+    return found
+
+
+def _tensors(outputs: Any) -> Iterator[Tensor]:
+    if isinstance(outputs, Tensor):
+        yield outputs
+    elif isinstance(outputs, Mapping):
+        yield from _tensors(list(outputs.values()))
+    elif isinstance(outputs, (list, tuple)):
+        for output in outputs:
+            yield from _tensors(output)
+    elif is_dataclass(outputs):
+        yield from _tensors([getattr(outputs, field.name) for field in fields(outputs)])
 
 
 def count_training_step(

@@ -1,0 +1,164 @@
+"""Tries one network: two steps under each policy against two without checkpointing, and peaks on fake tensors."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from aerofuse.checkpointing.attached import attached_to
+from aerofuse.checkpointing.budget import Budget
+from aerofuse.memory.step import count_training_step, tensors_of_outputs
+from aerofuse.planning.checkpointed import enable_gradient_checkpointing
+from aerofuse.planning.clocks import Estimated
+from aerofuse.planning.planner import Planner
+from tools.any_network.networks import Built, NetworkName, build
+from tools.any_network.rows import Row, Served
+
+_POLICIES: Mapping[str, Mapping[str, Any]] = {
+    "recompute_all": {"policy": "recompute_all"},
+    "selective": {"policy": "selective"},
+    "segments=2": {"segments": 2},
+}
+_PLANNED = "planned"
+_NUM_STEPS = 2
+_LEARNING_RATE = 1e-3
+_ESTIMATED = Estimated(flops_per_second=5e10, bytes_per_second=1e10)
+
+
+def loss_of(outputs: Any) -> Tensor:
+    """Return the mean square of all that a network returns."""
+    return torch.stack([tensor.square().mean() for tensor in tensors_of_outputs(outputs)]).sum()
+
+
+def try_network(name: NetworkName) -> Row:
+    """Return what is found of a network. It raises nothing that the network, or its checkpointing, raises."""
+    row = Row(name.library, name.name, name.file, Served.NOT_BUILT)
+    try:
+        built = build(name)
+        expected = _outcome(built.network, built.input_shape)
+    except Exception as error:
+        return replace(row, reason=_words(error))
+    parameters = sum(parameter.numel() for parameter in built.network.parameters())
+    row = replace(row, parameters=parameters, image_px=built.input_shape[-1])
+    if differences := _differences(expected, _outcome(built.network, built.input_shape)):
+        return replace(row, reason=f"two runs without checkpointing differ: {differences}")
+    return _Trial(built, expected).run(row)
+
+
+@dataclass
+class _Trial:
+    built: Built
+    expected: Mapping[str, str]
+
+    def run(self, row: Row) -> Row:
+        found: dict[str, str] = {}
+        for policy, settings in _POLICIES.items():
+            network = copy.deepcopy(self.built.network)
+            try:
+                enable_gradient_checkpointing(network, **settings)
+                found[policy] = self._differences(network)
+            except Exception as error:
+                return replace(row, served=Served.FAILED, reason=f"{policy}: {_words(error)}")
+            if policy == "recompute_all":
+                row = _with_chains(row, network)
+        try:
+            row, found[_PLANNED] = self._plan(row)
+        except ValueError as error:
+            row = replace(row, served=Served.NOT_PLANNED, reason=_words(error))
+        except Exception as error:
+            return replace(row, served=Served.FAILED, reason=f"{_PLANNED}: {_words(error)}")
+        differs = "; ".join(f"{policy}: {what}" for policy, what in found.items() if what)
+        if differs:
+            return replace(row, served=Served.NOT_EXACT, differs=differs)
+        if row.served == Served.NOT_PLANNED:
+            return row
+        return replace(row, served=Served.EXACT if int(row.longest) > 1 else Served.UNITS_ONLY)
+
+    def _plan(self, row: Row) -> tuple[Row, str]:
+        network, shape = copy.deepcopy(self.built.network), self.built.input_shape
+        planner = Planner(network, shape, loss=loss_of, stopwatch=_ESTIMATED)
+        baseline = planner.baseline.activation_bytes
+        least = planner.least(counts_everything=False).activation_bytes
+        planner.plan(Budget(share=(least + baseline) / 2 / baseline)).apply(network)
+        row = replace(row, baseline_bytes=baseline, least_bytes=least)
+        return self._beside_switch(row, planner), self._differences(network)
+
+    def _beside_switch(self, row: Row, planner: Planner) -> Row:
+        """Add what the library's own switch does, and the plan at its peak."""
+        network = switched(self.built.network)
+        if network is None:
+            return row
+        differs = self._differences(network)
+        report = count_training_step(network, self.built.input_shape, loss=loss_of, optimizer=None, fake=True)
+        peak_bytes = report.peak_activation_bytes
+        row = replace(row, switch_differs=differs, switch_bytes=peak_bytes)
+        try:
+            predicted = planner.plan(Budget(share=peak_bytes / planner.baseline.activation_bytes)).predicted
+        except ValueError as error:
+            return replace(row, reason=f"at the switch's peak: {_words(error)}")
+        return replace(row, plan_bytes=predicted.activation_bytes, plan_time_predicted=round(predicted.time_ratio, 4))
+
+    def _differences(self, network: nn.Module) -> str:
+        return _differences(self.expected, _outcome(network, self.built.input_shape))
+
+
+def switched(network: nn.Module) -> nn.Module | None:
+    """Return a copy of a network under the switch of timm or of Hugging Face, `None` where it has none."""
+    twin: Any = copy.deepcopy(network)
+    for name, arguments in (("set_grad_checkpointing", (True,)), ("gradient_checkpointing_enable", ())):
+        if hasattr(twin, name):
+            try:
+                getattr(twin, name)(*arguments)
+            except (AssertionError, ValueError, NotImplementedError):  # it has the method, and says that it has none
+                return None
+            return twin
+    return None
+
+
+def _with_chains(row: Row, network: nn.Module) -> Row:
+    lengths = [len(chain) for attached in attached_to(network) for chain in attached.chains]
+    return replace(row, chains=len(lengths), units=sum(lengths), longest=max(lengths, default=0))
+
+
+def _outcome(network: nn.Module, shape: tuple[int, ...]) -> dict[str, str]:
+    """Return digests of the losses, gradients, buffers and random state of two steps of a copy."""
+    network = copy.deepcopy(network)
+    optimizer = torch.optim.SGD(network.parameters(), _LEARNING_RATE)
+    torch.manual_seed(1)
+    found: dict[str, str] = {}
+    for step in range(_NUM_STEPS):
+        images = torch.rand(shape)
+        optimizer.zero_grad()
+        loss = loss_of(network(images))
+        loss.backward()
+        found[f"loss {step}"] = _digest(loss)
+        for name, parameter in network.named_parameters():
+            if parameter.grad is not None:
+                found[f"gradient {step} {name}"] = _digest(parameter.grad)
+        optimizer.step()
+    found |= {f"buffer {name}": _digest(buffer) for name, buffer in network.named_buffers()}
+    return found | {"random state": _digest(torch.get_rng_state())}
+
+
+def _digest(tensor: Tensor) -> str:
+    values = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+    return hashlib.blake2b(values.numpy().data, digest_size=16).hexdigest()
+
+
+def _differences(expected: Mapping[str, str], found: Mapping[str, str]) -> str:
+    """Return how many of what differ, such as `3 gradients, 2 buffers`."""
+    names = [name for name in {**expected, **found} if expected.get(name) != found.get(name)]
+    return ", ".join(f"{count} {kind}" for kind, count in Counter(name.split()[0] for name in names).items())
+
+
+def _words(error: Exception) -> str:
+    text = re.sub(r"\s+", " ", str(error)).strip()
+    return f"{type(error).__name__}: {text[:300]}"
