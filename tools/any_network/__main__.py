@@ -12,8 +12,9 @@ import multiprocessing
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -21,49 +22,54 @@ import torch
 
 from tools.any_network.networks import NetworkName, all_networks, choose_of_timm
 from tools.any_network.rows import TABLE, Row, Served, append_row, read_rows
+from tools.any_network.times import time_network
 from tools.any_network.trial import try_network
 
 logger = logging.getLogger(__name__)
 
 
-def sweep(networks: Sequence[NetworkName], table: Path, *, minutes: float, limit_s: float) -> None:
-    """Try the networks that are not in the table, until the time is over."""
-    done = {(row.library, row.name) for row in read_rows(table)}
+def sweep(networks: Sequence[NetworkName], table: Path, *, minutes: float, limit_s: float, times: bool = False) -> None:
+    """Try the networks that are not in the table; with `times`, time those that are. It ends when the time is over."""
+    known = {(row.library, row.name): row for row in read_rows(table)}
     end = time.monotonic() + 60 * minutes
     for name in networks:
-        if (name.library, name.name) in done:
+        row = known.get((name.library, name.name))
+        if times and row is not None and row.plan_bytes and not row.plan_time:
+            find = partial(time_network, row)
+        elif not times and row is None:
+            find = partial(try_network, name)
+        else:
             continue
         if time.monotonic() > end:
             logger.info("the time is over; the same command continues")
             return
-        row = try_apart(name, limit_s)
-        append_row(table, row)
-        logger.info("%s %s: %s %s %s", row.library, row.name, row.served, row.reason, row.differs)
+        began = time.monotonic()
+        found = in_process(find, limit_s)
+        if isinstance(found, Row):
+            append_row(table, replace(found, seconds=round(time.monotonic() - began, 1)))
+        elif not times:
+            append_row(table, Row(name.library, name.name, name.file, Served.NOT_BUILT, found))
+        logger.info("%s: %s", name.name, found)
 
 
-def try_apart(name: NetworkName, limit_s: float) -> Row:
-    """Return the row of a network that is tried in a process of its own, which ends when it takes too long."""
+def in_process(find: Callable[[], Row], limit_s: float) -> Row | str:
+    """Return what is found in a process of its own, or why nothing is."""
     context = multiprocessing.get_context("fork")  # it has all libraries imported
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_send_row, args=(theirs, name))
-    began = time.monotonic()
+    process = context.Process(target=_send, args=(theirs, find))
     process.start()
     theirs.close()
     try:
-        row = ours.recv() if ours.poll(limit_s) else _not_tried(name, f"it takes more than {limit_s:g} s")
+        found: Row | str = ours.recv() if ours.poll(limit_s) else f"it takes more than {limit_s:g} s"
     except EOFError:
-        row = _not_tried(name, "its process has ended, for want of memory perhaps")
+        found = "its process has ended, for want of memory perhaps"
     process.kill()
     process.join()
-    return replace(row, seconds=round(time.monotonic() - began, 1))
+    return found
 
 
-def _send_row(connection: Connection, name: NetworkName) -> None:
-    connection.send(try_network(name))
-
-
-def _not_tried(name: NetworkName, reason: str) -> Row:
-    return Row(name.library, name.name, name.file, Served.NOT_BUILT, reason)
+def _send(connection: Connection, find: Callable[[], Row]) -> None:
+    connection.send(find())
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -74,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", help="names of networks, or a library")
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--limit", type=float, default=300, help="seconds that a network may take")
+    parser.add_argument("--times", action="store_true", help="time those in the table that have a switch")
     parser.add_argument("--choose", action="store_true", help="choose anew which networks of timm are tried")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
@@ -88,7 +95,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name in all_networks()
         if not arguments.only or name.name in arguments.only or name.library in arguments.only
     ]
-    sweep(networks[number - 1 :: parts], arguments.table, minutes=arguments.minutes, limit_s=arguments.limit)
+    limits = {"minutes": arguments.minutes, "limit_s": arguments.limit}
+    sweep(networks[number - 1 :: parts], arguments.table, **limits, times=arguments.times)
 
 
 if __name__ == "__main__":

@@ -64,14 +64,17 @@ def all_networks() -> list[NetworkName]:
     return names
 
 
-def build(name: NetworkName) -> Built:
-    """Return a network with random weights, dropout and drop-path. Raises what its library raises."""
+def build(name: NetworkName, least_px: int = 0) -> Built:
+    """Return a network with random weights, dropout and drop-path, for the smallest images that it takes.
+
+    They have `least_px` or more, where its library lets the size be chosen. Raises what the library raises.
+    """
     torch.manual_seed(0)
     match name.library:
         case "timm":
-            return _smallest(partial(_build_timm, name.name))
+            return _smallest(partial(_build_timm, name.name), least_px)
         case "torchvision":
-            return _smallest(partial(_build_torchvision, name.name))
+            return _smallest(partial(_build_torchvision, name.name), least_px)
         case "Hugging Face":
             from tools.any_network.hugging_face import build_hugging_face
 
@@ -133,10 +136,9 @@ def _first_that_builds(builders: list[Callable[[], nn.Module]]) -> nn.Module:
     return last()
 
 
-def _smallest(builder: Callable[[int], nn.Module]) -> Built:
-    """Return the network for the smallest images that it takes."""
+def _smallest(builder: Callable[[int], nn.Module], least_px: int) -> Built:
     network: nn.Module | None = None
-    for size_px in _SIZES_PX:
+    for size_px in (size for size in _SIZES_PX if size >= least_px):
         shape = (2, 3, size_px, size_px)
         try:
             network = builder(size_px).train()

@@ -47,6 +47,7 @@ class Row:
     switch_bytes: int | str = ""
     least_bytes: int | str = ""
     plan_bytes: int | str = ""
+    timed_px: int | str = ""
     plan_time_predicted: float | str = ""
     plan_time: float | str = ""
     switch_time: float | str = ""

@@ -43,12 +43,12 @@ def try_network(name: NetworkName) -> Row:
     row = Row(name.library, name.name, name.file, Served.NOT_BUILT)
     try:
         built = build(name)
-        expected = _outcome(built.network, built.input_shape)
+        expected = _outcome(copy.deepcopy(built.network), built.input_shape)
     except Exception as error:
         return replace(row, reason=_words(error))
     parameters = sum(parameter.numel() for parameter in built.network.parameters())
     row = replace(row, parameters=parameters, image_px=built.input_shape[-1])
-    if differences := _differences(expected, _outcome(built.network, built.input_shape)):
+    if differences := _differences(expected, _outcome(copy.deepcopy(built.network), built.input_shape)):
         return replace(row, reason=f"two runs without checkpointing differ: {differences}")
     return _Trial(built, expected).run(row)
 
@@ -96,8 +96,8 @@ class _Trial:
         network = switched(self.built.network)
         if network is None:
             return row
-        differs = self._differences(network)
         report = count_training_step(network, self.built.input_shape, loss=loss_of, optimizer=None, fake=True)
+        differs = self._differences(network)
         peak_bytes = report.peak_activation_bytes
         row = replace(row, switch_differs=differs, switch_bytes=peak_bytes)
         try:
@@ -129,8 +129,7 @@ def _with_chains(row: Row, network: nn.Module) -> Row:
 
 
 def _outcome(network: nn.Module, shape: tuple[int, ...]) -> dict[str, str]:
-    """Return digests of the losses, gradients, buffers and random state of two steps of a copy."""
-    network = copy.deepcopy(network)
+    """Return digests of the losses, gradients, buffers and random state of two steps."""
     optimizer = torch.optim.SGD(network.parameters(), _LEARNING_RATE)
     torch.manual_seed(1)
     found: dict[str, str] = {}

@@ -1,0 +1,104 @@
+"""The sweep over all libraries: one network of each kind, going on where it has ended, and the page."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import tools.any_network.__main__ as command
+from tools.any_network.networks import NetworkName, all_networks
+from tools.any_network.page import any_network_page, draw_any_network, summary
+from tools.any_network.rows import Row, Served, append_row, read_rows
+from tools.any_network.trial import try_network
+
+KINDS = [
+    ("timm", "resnet10t", "a row of blocks"),
+    ("torchvision", "squeezenet1_1", "a row of blocks without residual connections"),
+    ("timm", "vit_tiny_patch16_224", "a transformer"),
+    pytest.param("timm", "swin_tiny_patch4_window7_224", "windows", marks=pytest.mark.slow),
+    pytest.param("timm", "hrnet_w18_small", "branches", marks=pytest.mark.slow),
+    pytest.param("timm", "densenet121", "dense connections", marks=pytest.mark.slow),
+    pytest.param("torchvision", "vgg11", "a row of layers", marks=pytest.mark.slow),
+    pytest.param("torchvision", "googlenet", "several results", marks=pytest.mark.slow),
+    *(
+        pytest.param(
+            "Hugging Face",
+            name,
+            "side inputs and results of its own",
+            marks=[
+                pytest.mark.slow,
+                pytest.mark.skipif(find_spec("transformers") is None, reason="transformers is not installed"),
+            ],
+        )
+        for name in ("vit", "swin", "segformer")
+    ),
+]
+NAME = NetworkName("timm", "resnet10t", "resnet")
+ROW = Row("timm", "resnet10t", "resnet", Served.EXACT, switch_time="1.3", plan_time="1.2")
+
+
+@pytest.mark.parametrize(("library", "name", "kind"), KINDS)
+def test_one_network_of_each_kind(library: str, name: str, kind: str) -> None:
+    row = try_network(NetworkName(library, name, ""))  # type: ignore[arg-type]
+    assert (row.served, row.reason, row.differs) == (Served.EXACT, "", ""), kind
+    assert int(row.least_bytes) < int(row.baseline_bytes)
+    assert int(row.longest) > 1
+
+
+def test_what_cannot_be_built_is_said() -> None:
+    row = try_network(NetworkName("timm", "resnet0", ""))
+    assert row.served == Served.NOT_BUILT
+    assert "Unknown model (resnet0)" in row.reason
+
+
+def test_the_networks_are_those_of_the_libraries() -> None:
+    networks = all_networks()
+    assert len({(one.library, one.name) for one in networks}) == len(networks)
+    assert {one.library for one in networks} >= {"timm", "torchvision"}
+
+
+def test_what_is_in_the_table_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, tried = tmp_path / "any_network.csv", []
+
+    def note(find: partial[Row], _limit_s: float) -> Row:
+        (name,) = find.args
+        tried.append(name.name)
+        return replace(ROW, name=name.name, plan_time="")
+
+    monkeypatch.setattr(command, "in_process", note)
+    names = [replace(NAME, name=name) for name in ("one", "two", "three")]
+    command.sweep(names[:1], table, minutes=1, limit_s=1)
+    command.sweep(names, table, minutes=-1, limit_s=1)
+    assert tried == ["one"]
+    command.sweep(names, table, minutes=1, limit_s=1)
+    assert tried == ["one", "two", "three"] == [row.name for row in read_rows(table)]
+
+
+def _fall() -> Row:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return ROW
+
+
+def test_a_network_that_takes_too_long_or_too_much() -> None:
+    assert command.in_process(lambda: ROW, 60) == ROW
+    assert command.in_process(_fall, 60) == "its process has ended, for want of memory perhaps"
+    assert command.in_process(lambda: time.sleep(60) or ROW, 0.1) == "it takes more than 0.1 s"
+
+
+def test_the_page_counts_and_names(tmp_path: Path) -> None:
+    wrong = replace(ROW, name="odd", served=Served.NOT_EXACT, differs="selective: 1 loss", plan_time="")
+    for row in (ROW, wrong):
+        append_row(tmp_path / "table.csv", row)
+    rows = read_rows(tmp_path / "table.csv")
+    assert "2 networks of timm that can be tried, 1 are planned and exact: 50.0%" in summary(rows)
+    assert "1 of 1 take no more time" in summary(rows)
+    assert any_network_page(rows).count("selective: 1 loss") == 1
+    draw_any_network(rows, tmp_path / "chart.png")
+    assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,66 @@
+"""Real steps of one network under its library's own switch, and under the plan at the switch's peak."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from aerofuse.checkpointing.budget import Budget
+from aerofuse.memory.step import count_training_step
+from aerofuse.planning.planner import Planner
+from tools.any_network.networks import NetworkName, build
+from tools.any_network.rows import Row
+from tools.any_network.trial import loss_of, switched
+
+# So large that a step is arithmetic, and not Python's calls.
+_LEAST_PX = 160
+_BATCH = 4
+_LEAST_ROUNDS, _TIMING_S = 5, 30.0
+
+
+def time_network(row: Row) -> Row:
+    """Return a row with the times of steps over those without checkpointing. Raises what the network raises."""
+    built = build(NetworkName(row.library, row.name, row.file), _LEAST_PX)  # type: ignore[arg-type]
+    under_switch = switched(built.network)
+    assert under_switch is not None
+    shape = (_BATCH, *built.input_shape[1:])
+    report = count_training_step(under_switch, shape, loss=loss_of, optimizer=None, fake=True)
+    planner = Planner(built.network, shape, loss=loss_of)
+    share = report.peak_activation_bytes / planner.baseline.activation_bytes
+    plan = planner.plan(Budget(share=share))
+    planned = copy.deepcopy(built.network)
+    plan.apply(planned)
+    baseline, switch_s, plan_s = _medians([built.network, under_switch, planned], torch.rand(shape))
+    return replace(
+        row,
+        timed_px=shape[-1],
+        plan_time_predicted=round(plan.predicted.time_ratio, 4),
+        plan_time=round(plan_s / baseline, 4),
+        switch_time=round(switch_s / baseline, 4),
+    )
+
+
+def _medians(networks: list[nn.Module], images: Tensor) -> list[float]:
+    """Return the median seconds of a step of each, in turns; a first round is not counted."""
+    rounds: list[list[float]] = []
+    end = 0.0
+    while len(rounds) < _LEAST_ROUNDS or time.perf_counter() < end:
+        seconds = [_seconds_of_step(network, images) for network in networks]
+        if end:
+            rounds.append(seconds)
+        else:
+            end = time.perf_counter() + _TIMING_S
+    return [statistics.median(column) for column in zip(*rounds, strict=True)]
+
+
+def _seconds_of_step(network: nn.Module, images: Tensor) -> float:
+    torch.manual_seed(0)
+    network.zero_grad()
+    began = time.perf_counter()
+    loss_of(network(images)).backward()
+    return time.perf_counter() - began
