@@ -181,8 +181,24 @@ class Plain(nn.Sequential):
         super().__init__(*layers)
 
 
+class Overwritten(nn.Module):
+    """Layers that change what they are given: one after a block, one after something that is no module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, WIDTH, 1)
+        self.block, self.act, self.other = Residual(), nn.ReLU(inplace=True), Residual()
+        self.drop, self.head = nn.Dropout(0.2, inplace=True), nn.Linear(WIDTH, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.other(self.act(self.block(self.stem(x))))
+        output: Tensor = self.head(self.drop(x.mean((2, 3))))
+        return output
+
+
 NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
-    network.__name__: network for network in (Row, Permuted, UNet, Dense, SideInputs, Shared, Branches, Plain)
+    network.__name__: network
+    for network in (Row, Permuted, UNet, Dense, SideInputs, Shared, Branches, Plain, Overwritten)
 }
 
 

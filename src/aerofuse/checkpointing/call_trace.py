@@ -45,7 +45,7 @@ class TracedCall:
 
     `started` and `ended` count the operations before. `saved_bytes` are those that autograd saved inside and not
     before, parameters and buffers left out. `read` are the tensors that the module's own code has read, and when; what
-    it returns counts as read at its end.
+    it returns counts as read at its end. `overwrites` says whether it has changed an input in place.
     """
 
     name: str
@@ -59,6 +59,7 @@ class TracedCall:
     result: Any = None
     ended: int = 0
     saved_bytes: int = 0
+    overwrites: bool = False
     children: list[TracedCall] = field(default_factory=list)
     read: list[tuple[int, Tensor]] = field(default_factory=list)
 
@@ -122,6 +123,7 @@ class CallTrace(TorchFunctionMode):
             self._stack.pop()
         self._time += 1
         call.ended, call.result, call.outputs = self._time, result, SeenTensor.all_in(result)
+        call.overwrites = any(seen.tensor._version != seen.version for seen in call.inputs)
         call.learns = learns and any(seen.tensor.requires_grad for seen in call.outputs)
         call.read += [(self._time, seen.tensor) for seen in call.outputs]
         for seen in call.outputs:

@@ -36,14 +36,19 @@ def find_chains(trace: CallTrace, is_unit: IsUnit | None = None) -> list[TracedC
     finder = _Finder(trace, is_unit)
     calls = [call for call in finder.frontier(trace.root) if call.learns and not call.does_nothing]
     chains: list[list[list[TracedCall]]] = []
-    for before, call in pairwise([None, *calls]):
-        assert call is not None
-        if before is None or flowing(before, call) is None:
-            chains.append([[call]])
-        elif finder.may_join(before, call):
+    before: TracedCall | None = None
+    for call in calls:
+        flows = before is not None and flowing(before, call) is not None
+        if before is not None and flows and finder.may_join(before, call):
             chains[-1][-1].append(call)
-        else:
+        elif call.overwrites:  # a unit is computed again from its input, so this is none
+            before = None
+            continue
+        elif flows:
             chains[-1].append([call])
+        else:
+            chains.append([[call]])
+        before = call
     return [tuple(tuple(unit) for unit in chain) for chain in chains]
 
 
@@ -76,8 +81,12 @@ class _Finder:
             yield call
 
     def may_join(self, before: TracedCall, call: TracedCall) -> bool:
-        """Return whether two calls make one unit: neither is a block, and the second has no matrix of weights."""
-        return not (self._is_whole(before) or self._is_whole(call) or self._matrices[id(call)])
+        """Return whether two calls make one unit: the second has no matrix of weights, and neither is a block.
+
+        One that changes its input in place, such as an activation, also joins a block.
+        """
+        is_apart = self._is_whole(call) or (self._is_whole(before) and not call.overwrites)
+        return not (is_apart or self._matrices[id(call)])
 
     def _is_whole(self, call: TracedCall) -> bool:
         return ":" in call.name or type(call.module) in self._blocks or self._is_named(call)
