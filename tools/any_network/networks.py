@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,7 +27,7 @@ import torchvision  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
-Library = Literal["timm", "torchvision", "Hugging Face"]
+TIMM, TORCHVISION, HUGGING_FACE = "timm", "torchvision", "Hugging Face"
 _CHOSEN = Path(__file__).with_name("timm_networks.csv")
 _NUM_CLASSES = 8
 _RATE = 0.1  # of dropout and drop-path
@@ -38,7 +38,7 @@ _SIZES_PX = (64, 96, 128, 160, 192, 224, 240, 256, 299, 384, 448, 512)
 class NetworkName:
     """A network of a library, and the file that it is built by."""
 
-    library: Library
+    library: str
     name: str
     file: str
 
@@ -53,14 +53,14 @@ class Built:
 
 def all_networks() -> list[NetworkName]:
     """Return the networks of all libraries; those of Hugging Face only where `transformers` is installed."""
-    names = [NetworkName("timm", name, file) for name, file in _chosen_of_timm()]
+    names = [NetworkName(TIMM, name, file) for name, file in _chosen_of_timm()]
     for name in torchvision.models.list_models(module=torchvision.models):
         builder = inspect.unwrap(torchvision.models.get_model_builder(name))
-        names.append(NetworkName("torchvision", name, builder.__module__.rpartition(".")[2]))
+        names.append(NetworkName(TORCHVISION, name, builder.__module__.rpartition(".")[2]))
     if find_spec("transformers") is not None:
         from tools.any_network.hugging_face import CONFIGS
 
-        names += [NetworkName("Hugging Face", name, name) for name in CONFIGS]
+        names += [NetworkName(HUGGING_FACE, name, name) for name in CONFIGS]
     return names
 
 
@@ -70,16 +70,13 @@ def build(name: NetworkName, least_px: int = 0) -> Built:
     They have `least_px` or more, where its library lets the size be chosen. Raises what the library raises.
     """
     torch.manual_seed(0)
-    match name.library:
-        case "timm":
-            return _smallest(partial(_build_timm, name.name), least_px)
-        case "torchvision":
-            return _smallest(partial(_build_torchvision, name.name), least_px)
-        case "Hugging Face":
-            from tools.any_network.hugging_face import build_hugging_face
+    if name.library == HUGGING_FACE:
+        from tools.any_network.hugging_face import build_hugging_face
 
-            network, size_px = build_hugging_face(name.name)
-            return Built(network.train(), (2, 3, size_px, size_px))
+        network, size_px = build_hugging_face(name.name)
+        return Built(network.train(), (2, 3, size_px, size_px))
+    builder = _build_timm if name.library == TIMM else _build_torchvision
+    return _smallest(partial(builder, name.name), least_px)
 
 
 def choose_of_timm() -> None:

@@ -75,7 +75,7 @@ def append_row(path: Path, row: Row) -> None:
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Write a table anew, in the order of libraries and names."""
+    """Write a table anew, each network once, in the order of libraries and names."""
     path.unlink(missing_ok=True)
-    for row in sorted(rows, key=lambda row: (row.library.lower() != "timm", row.library, row.name)):
+    for row in sorted(rows, key=lambda row: (row.library != "timm", row.library, row.name)):
         append_row(path, row)

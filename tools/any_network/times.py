@@ -25,7 +25,7 @@ _LEAST_ROUNDS, _TIMING_S = 5, 30.0
 
 def time_network(row: Row) -> Row:
     """Return a row with the times of steps over those without checkpointing. Raises what the network raises."""
-    built = build(NetworkName(row.library, row.name, row.file), _LEAST_PX)  # type: ignore[arg-type]
+    built = build(NetworkName(row.library, row.name, row.file), _LEAST_PX)
     under_switch = switched(built.network)
     assert under_switch is not None
     shape = (_BATCH, *built.input_shape[1:])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import random
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -55,53 +57,55 @@ def try_network(name: NetworkName) -> Row:
 
 @dataclass
 class _Trial:
+    """A network, and what two of its steps give without checkpointing."""
+
     built: Built
     expected: Mapping[str, str]
+    planner: Planner = field(init=False)
 
     def run(self, row: Row) -> Row:
         found: dict[str, str] = {}
-        for policy, settings in _POLICIES.items():
-            network = copy.deepcopy(self.built.network)
-            try:
-                enable_gradient_checkpointing(network, **settings)
-                found[policy] = self._differences(network)
-            except Exception as error:
-                return replace(row, served=Served.FAILED, reason=f"{policy}: {_words(error)}")
-            if policy == "recompute_all":
-                row = _with_chains(row, network)
+        way = ""
         try:
-            row, found[_PLANNED] = self._plan(row)
-        except ValueError as error:
-            row = replace(row, served=Served.NOT_PLANNED, reason=_words(error))
+            for way, settings in _POLICIES.items():
+                network = copy.deepcopy(self.built.network)
+                enable_gradient_checkpointing(network, **settings)
+                found[way] = self._differences(network)
+                row = _with_chains(row, network)
+            way = _PLANNED
+            row, found[way] = self._plan(row)
         except Exception as error:
-            return replace(row, served=Served.FAILED, reason=f"{_PLANNED}: {_words(error)}")
-        differs = "; ".join(f"{policy}: {what}" for policy, what in found.items() if what)
-        if differs:
+            if way != _PLANNED or not isinstance(error, ValueError):  # with which a planner refuses
+                return replace(row, served=Served.FAILED, reason=f"{way}: {_words(error)}")
+            row = replace(row, served=Served.NOT_PLANNED, reason=_words(error))
+        if any(found.values()):
+            differs = "; ".join(f"{way}: {what}" for way, what in found.items() if what)
             return replace(row, served=Served.NOT_EXACT, differs=differs)
         if row.served == Served.NOT_PLANNED:
             return row
-        return replace(row, served=Served.EXACT if int(row.longest) > 1 else Served.UNITS_ONLY)
+        return self._beside_switch(replace(row, served=Served.EXACT if int(row.longest) > 1 else Served.UNITS_ONLY))
 
     def _plan(self, row: Row) -> tuple[Row, str]:
-        network, shape = copy.deepcopy(self.built.network), self.built.input_shape
-        planner = Planner(network, shape, loss=loss_of, stopwatch=_ESTIMATED)
-        baseline = planner.baseline.activation_bytes
-        least = planner.least(counts_everything=False).activation_bytes
-        planner.plan(Budget(share=(least + baseline) / 2 / baseline)).apply(network)
-        row = replace(row, baseline_bytes=baseline, least_bytes=least)
-        return self._beside_switch(row, planner), self._differences(network)
+        network = copy.deepcopy(self.built.network)
+        self.planner = Planner(network, self.built.input_shape, loss=loss_of, stopwatch=_ESTIMATED)
+        baseline = self.planner.baseline.activation_bytes
+        least = self.planner.least(counts_everything=False).activation_bytes
+        self.planner.plan(Budget(share=(least + baseline) / 2 / baseline)).apply(network)
+        return replace(row, baseline_bytes=baseline, least_bytes=least), self._differences(network)
 
-    def _beside_switch(self, row: Row, planner: Planner) -> Row:
+    def _beside_switch(self, row: Row) -> Row:
         """Add what the library's own switch does, and the plan at its peak."""
         network = switched(self.built.network)
         if network is None:
             return row
-        report = count_training_step(network, self.built.input_shape, loss=loss_of, optimizer=None, fake=True)
-        differs = self._differences(network)
-        peak_bytes = report.peak_activation_bytes
-        row = replace(row, switch_differs=differs, switch_bytes=peak_bytes)
         try:
-            predicted = planner.plan(Budget(share=peak_bytes / planner.baseline.activation_bytes)).predicted
+            report = count_training_step(network, self.built.input_shape, loss=loss_of, optimizer=None, fake=True)
+            row = replace(row, switch_bytes=report.peak_activation_bytes, switch_differs=self._differences(network))
+        except Exception as error:
+            return replace(row, reason=f"the library's own switch: {_words(error)}")
+        share = report.peak_activation_bytes / self.planner.baseline.activation_bytes
+        try:
+            predicted = self.planner.plan(Budget(share=share)).predicted
         except ValueError as error:
             return replace(row, reason=f"at the switch's peak: {_words(error)}")
         return replace(row, plan_bytes=predicted.activation_bytes, plan_time_predicted=round(predicted.time_ratio, 4))
@@ -131,7 +135,7 @@ def _with_chains(row: Row, network: nn.Module) -> Row:
 def _outcome(network: nn.Module, shape: tuple[int, ...]) -> dict[str, str]:
     """Return digests of the losses, gradients, buffers and random state of two steps."""
     optimizer = torch.optim.SGD(network.parameters(), _LEARNING_RATE)
-    torch.manual_seed(1)
+    _seed_generators(1)
     found: dict[str, str] = {}
     for step in range(_NUM_STEPS):
         images = torch.rand(shape)
@@ -145,6 +149,12 @@ def _outcome(network: nn.Module, shape: tuple[int, ...]) -> dict[str, str]:
         optimizer.step()
     found |= {f"buffer {name}": _digest(buffer) for name, buffer in network.named_buffers()}
     return found | {"random state": _digest(torch.get_rng_state())}
+
+
+def _seed_generators(seed: int) -> None:
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
 
 
 def _digest(tensor: Tensor) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import tools.any_network.__main__ as command
+from tools.any_network import times
 from tools.any_network.networks import NetworkName, all_networks
 from tools.any_network.page import any_network_page, draw_any_network, summary
 from tools.any_network.rows import Row, Served, append_row, read_rows
@@ -41,15 +42,23 @@ KINDS = [
     ),
 ]
 NAME = NetworkName("timm", "resnet10t", "resnet")
-ROW = Row("timm", "resnet10t", "resnet", Served.EXACT, switch_time="1.3", plan_time="1.2")
+ROW = Row("timm", "resnet10t", "resnet", Served.EXACT, switch_bytes=2, plan_bytes=1, plan_time=1.2, switch_time=1.3)
 
 
 @pytest.mark.parametrize(("library", "name", "kind"), KINDS)
 def test_one_network_of_each_kind(library: str, name: str, kind: str) -> None:
-    row = try_network(NetworkName(library, name, ""))  # type: ignore[arg-type]
+    row = try_network(NetworkName(library, name, ""))
     assert (row.served, row.reason, row.differs) == (Served.EXACT, "", ""), kind
     assert int(row.least_bytes) < int(row.baseline_bytes)
     assert int(row.longest) > 1
+
+
+def test_steps_are_timed_beside_the_switch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(times, "_LEAST_PX", 64)
+    monkeypatch.setattr(times, "_TIMING_S", 0.0)
+    row = times.time_network(ROW)
+    assert row.timed_px == 64
+    assert min(float(row.plan_time), float(row.switch_time), float(row.plan_time_predicted) - 0.5) > 0.5
 
 
 def test_what_cannot_be_built_is_said() -> None:
@@ -97,8 +106,8 @@ def test_the_page_counts_and_names(tmp_path: Path) -> None:
     for row in (ROW, wrong):
         append_row(tmp_path / "table.csv", row)
     rows = read_rows(tmp_path / "table.csv")
-    assert "2 networks of timm that can be tried, 1 are planned and exact: 50.0%" in summary(rows)
-    assert "1 of 1 take no more time" in summary(rows)
+    assert "2 networks of timm that were tried, 1 are planned and exact: 50.0%" in summary(rows)
+    assert "1 of 1 take no more time under a plan" in summary(rows)
     assert any_network_page(rows).count("selective: 1 loss") == 1
     draw_any_network(rows, tmp_path / "chart.png")
     assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
