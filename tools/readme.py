@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from aerofuse.comparison.times import TrainingTimes
+from tools.any_network.findings import TABLE, read_findings
 from tools.any_network.page import picture, summary
-from tools.any_network.rows import TABLE, read_rows
 from tools.benchmarks.goals import check_goals
 from tools.benchmarks.page import made_with, picture_link
 from tools.benchmarks.results import FOLDER, HYBRID, LOADING, MONET, PREPARING, QUICK_FOLDER, Results, newest_results
@@ -62,7 +62,7 @@ def page_blocks() -> dict[str, dict[str, str]]:
         "docs/training.md": {"saving": saving_table({path.stem: TrainingTimes.read(path) for path in training_times})},
     }
     blocks["docs/checkpointing.md"], blocks["docs/planner.md"] = _benchmark_blocks()
-    if rows := read_rows(TABLE):
+    if rows := read_findings(TABLE):
         blocks["docs/checkpointing.md"]["any_network"] = f"{summary(rows)}\n\n{picture(rows)}"
     studies = {
         "seeds": "README.md",

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import torch
 
+from tools.any_network.findings import TABLE, Finding, Served, append_finding, read_findings
 from tools.any_network.networks import NetworkName, all_networks, choose_of_timm
-from tools.any_network.rows import TABLE, Row, Served, append_row, read_rows
 from tools.any_network.times import time_network
 from tools.any_network.trial import try_network
 
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 def sweep(networks: Sequence[NetworkName], table: Path, *, minutes: float, limit_s: float, times: bool = False) -> None:
     """Try the networks that are not in the table; with `times`, time those that are. It ends when the time is over."""
-    known = {(row.library, row.name): row for row in read_rows(table)}
+    known = {(row.library, row.name): row for row in read_findings(table)}
     end = time.monotonic() + 60 * minutes
     for name in networks:
         row = known.get((name.library, name.name))
@@ -45,14 +45,14 @@ def sweep(networks: Sequence[NetworkName], table: Path, *, minutes: float, limit
             return
         began = time.monotonic()
         found = in_process(find, limit_s)
-        if isinstance(found, Row):
-            append_row(table, replace(found, seconds=round(time.monotonic() - began, 1)))
+        if isinstance(found, Finding):
+            append_finding(table, replace(found, seconds=round(time.monotonic() - began, 1)))
         elif not times:
-            append_row(table, Row(name.library, name.name, name.file, Served.NOT_BUILT, found))
+            append_finding(table, Finding(name.library, name.name, name.file, Served.NOT_BUILT, found))
         logger.info("%s: %s", name.name, found)
 
 
-def in_process(find: Callable[[], Row], limit_s: float) -> Row | str:
+def in_process(find: Callable[[], Finding], limit_s: float) -> Finding | str:
     """Return what is found in a process of its own, or why nothing is."""
     context = multiprocessing.get_context("fork")  # it has all libraries imported
     ours, theirs = context.Pipe(duplex=False)
@@ -60,7 +60,7 @@ def in_process(find: Callable[[], Row], limit_s: float) -> Row | str:
     process.start()
     theirs.close()
     try:
-        found: Row | str = ours.recv() if ours.poll(limit_s) else f"it takes more than {limit_s:g} s"
+        found: Finding | str = ours.recv() if ours.poll(limit_s) else f"it takes more than {limit_s:g} s"
     except EOFError:
         found = "its process has ended, for want of memory perhaps"
     process.kill()
@@ -68,7 +68,7 @@ def in_process(find: Callable[[], Row], limit_s: float) -> Row | str:
     return found
 
 
-def _send(connection: Connection, find: Callable[[], Row]) -> None:
+def _send(connection: Connection, find: Callable[[], Finding]) -> None:
     connection.send(find())
 
 

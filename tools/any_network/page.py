@@ -10,7 +10,7 @@ import pandas as pd
 
 from aerofuse.common.markdown import markdown_table
 from aerofuse.plotting.chart import BLUE, GREEN, GREY, ORANGE, VERMILLION, Chart, finish, write_picture
-from tools.any_network.rows import TABLE, Row, Served, read_rows, write_rows
+from tools.any_network.findings import TABLE, Finding, Served, read_findings, write_findings
 
 _COLOURS = {
     Served.EXACT: BLUE,
@@ -25,46 +25,46 @@ _MUST_BE_EXACT, _AIM_EXACT = 0.9, 0.98  # of timm's networks
 _MUST_BE_FASTER = 0.95  # of those planned at the switch's peak
 
 
-def any_network_page(rows: Sequence[Row]) -> str:
+def any_network_page(findings: Sequence[Finding]) -> str:
     """Return the page: how many networks of each library are served, and which are not, and why."""
-    parts = [summary(rows)]
-    if missing := _missing_table(rows):
+    parts = [summary(findings)]
+    if missing := _missing_table(findings):
         parts += ["## Not served, and why", missing]
     return "\n\n".join(parts) + "\n"
 
 
-def summary(rows: Sequence[Row]) -> str:
+def summary(findings: Sequence[Finding]) -> str:
     """Return how many networks of each library are served in which way, and whether that is what was promised."""
-    libraries = list(dict.fromkeys(row.library for row in rows))
-    counts = [[sum(row.library == one and row.served == way for row in rows) for way in Served] for one in libraries]
+    libraries = list(dict.fromkeys(one.library for one in findings))
+    counts = [[_count(findings, library, way) for way in Served] for library in libraries]
     table = markdown_table(
         ["library", "networks", *Served],
-        [[one, str(sum(found)), *map(str, found)] for one, found in zip(libraries, counts, strict=True)],
+        [[name, str(sum(found)), *map(str, found)] for name, found in zip(libraries, counts, strict=True)],
         "lr" + "r" * len(Served),
     )
-    return "\n\n".join([table, *_verdicts(rows), f"From `{TABLE.as_posix()}`."])
+    return "\n\n".join([table, *_verdicts(findings), f"From `{TABLE.as_posix()}`."])
 
 
-def picture(rows: Sequence[Row]) -> str:
+def picture(findings: Sequence[Finding]) -> str:
     """Return the chart as a link from the folder of the docs, described for readers who cannot see it."""
-    return f"![{_chart(rows).description}](../{TABLE.with_suffix('.png').as_posix()})"
+    return f"![{_chart(findings).description}](../{TABLE.with_suffix('.png').as_posix()})"
 
 
-def _verdicts(rows: Sequence[Row]) -> list[str]:
-    tried = [row for row in rows if row.library == "timm" and row.served != Served.NOT_BUILT]
+def _verdicts(findings: Sequence[Finding]) -> list[str]:
+    tried = [one for one in findings if one.library == "timm" and one.served != Served.NOT_BUILT]
     if not tried:
         return []
-    planned = [row for row in tried if row.served in _PLANNED]
-    changed = sum(bool(row.switch_differs) for row in tried)
+    planned = [one for one in tried if one.served in _PLANNED]
+    changed = sum(bool(one.switch_differs) for one in tried)
     share = len(planned) / len(tried)
     found = [
         f"Of the {len(tried)} networks of timm that were tried, {len(planned)} are planned and exact: {share:.1%} "
         f"(must be {_MUST_BE_EXACT:.0%}, aim {_AIM_EXACT:.0%}). timm's own switch changes the results of {changed}."
     ]
     # Without a plan at the switch's peak, the switch is the better one.
-    switched = [row for row in planned if row.switch_bytes and (row.plan_time or not row.plan_bytes)]
-    if any(row.plan_time for row in switched):
-        faster = sum(bool(row.plan_time) and float(row.plan_time) <= float(row.switch_time) for row in switched)
+    switched = [one for one in planned if one.switch_bytes and (one.plan_time or not one.plan_bytes)]
+    if any(one.plan_time for one in switched):
+        faster = sum(bool(one.plan_time) and float(one.plan_time) <= float(one.switch_time) for one in switched)
         found.append(
             f"At the peak of timm's switch, {faster} of {len(switched)} take no more time under a plan than under the "
             f"switch: {faster / len(switched):.1%} (must be {_MUST_BE_FASTER:.0%})."
@@ -72,32 +72,36 @@ def _verdicts(rows: Sequence[Row]) -> list[str]:
     return found
 
 
-def _missing_table(rows: Sequence[Row]) -> str:
-    missing = [row for row in rows if row.served != Served.EXACT]
+def _count(findings: Sequence[Finding], library: str, way: Served) -> int:
+    return sum((one.library, one.served) == (library, way) for one in findings)
+
+
+def _missing_table(findings: Sequence[Finding]) -> str:
+    missing = [one for one in findings if one.served != Served.EXACT]
     if not missing:
         return ""
-    cells = [[row.library, f"`{row.name}`", row.served, row.differs or row.reason] for row in missing]
+    cells = [[one.library, f"`{one.name}`", one.served, one.differs or one.reason] for one in missing]
     return markdown_table(["library", "network", "served", "why"], cells, "llll")
 
 
-def draw_any_network(rows: Sequence[Row], path: Path) -> None:
+def draw_any_network(findings: Sequence[Finding], path: Path) -> None:
     """Write the chart as PNG: the share of each library's networks that is served in which way."""
-    write_picture(path, [[_chart(rows)]])
+    write_picture(path, [[_chart(findings)]])
 
 
-def _chart(rows: Sequence[Row]) -> Chart:
-    libraries = list(dict.fromkeys(row.library for row in rows))
+def _chart(findings: Sequence[Finding]) -> Chart:
+    libraries = list(dict.fromkeys(one.library for one in findings))
     counts = pd.DataFrame(
         [
             {
-                "library": f"{library}, {sum(row.library == library for row in rows)} networks",
+                "library": f"{library}, {sum(one.library == library for one in findings)} networks",
                 "served": way,
                 "place": place,
                 "count": count,
             }
             for library in libraries
             for place, way in enumerate(Served)
-            if (count := sum(row.library == library and row.served == way for row in rows))
+            if (count := _count(findings, library, way))
         ]
     )
     colour = alt.Color(
@@ -115,17 +119,17 @@ def _chart(rows: Sequence[Row]) -> Chart:
             order="place:Q",
         )
     )
-    said = "; ".join(f"{row.library}: {row.count} {row.served}" for row in counts.itertuples(index=False))
+    said = "; ".join(f"{one.library}: {one.count} {one.served}" for one in counts.itertuples(index=False))
     title = "Gradient checkpointing of any network: how it is served"
     return finish("any-network", title, f"{title}: {said}.", bars, height=44 * len(libraries))
 
 
 def main() -> None:
     """Sort the table, and write the page and the chart beside it."""
-    write_rows(TABLE, read_rows(TABLE))
-    rows = read_rows(TABLE)
-    TABLE.with_suffix(".md").write_text(any_network_page(rows), encoding="utf-8")
-    draw_any_network(rows, TABLE.with_suffix(".png"))
+    write_findings(TABLE, read_findings(TABLE))
+    findings = read_findings(TABLE)
+    TABLE.with_suffix(".md").write_text(any_network_page(findings), encoding="utf-8")
+    draw_any_network(findings, TABLE.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from aerofuse.checkpointing.budget import Budget
 from aerofuse.memory.step import count_training_step
 from aerofuse.planning.planner import Planner
+from tools.any_network.findings import Finding
 from tools.any_network.networks import NetworkName, build
-from tools.any_network.rows import Row
 from tools.any_network.trial import loss_of, switched
 
 # So large that a step is arithmetic, and not Python's calls.
@@ -23,9 +23,9 @@ _BATCH = 4
 _LEAST_ROUNDS, _TIMING_S = 5, 30.0
 
 
-def time_network(row: Row) -> Row:
-    """Return a row with the times of steps over those without checkpointing. Raises what the network raises."""
-    built = build(NetworkName(row.library, row.name, row.file), _LEAST_PX)
+def time_network(finding: Finding) -> Finding:
+    """Return a finding with the times of steps over those without checkpointing. Raises what the network raises."""
+    built = build(NetworkName(finding.library, finding.name, finding.file), _LEAST_PX)
     under_switch = switched(built.network)
     assert under_switch is not None
     shape = (_BATCH, *built.input_shape[1:])
@@ -37,7 +37,7 @@ def time_network(row: Row) -> Row:
     plan.apply(planned)
     baseline, switch_s, plan_s = _medians([built.network, under_switch, planned], torch.rand(shape))
     return replace(
-        row,
+        finding,
         timed_px=shape[-1],
         plan_time_predicted=round(plan.predicted.time_ratio, 4),
         plan_time=round(plan_s / baseline, 4),

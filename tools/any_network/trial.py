@@ -21,8 +21,8 @@ from aerofuse.memory.step import count_training_step, tensors_of_outputs
 from aerofuse.planning.checkpointed import enable_gradient_checkpointing
 from aerofuse.planning.clocks import Estimated
 from aerofuse.planning.planner import Planner
+from tools.any_network.findings import Finding, Served
 from tools.any_network.networks import Built, NetworkName, build
-from tools.any_network.rows import Row, Served
 
 _POLICIES: Mapping[str, Mapping[str, Any]] = {
     "recompute_all": {"policy": "recompute_all"},
@@ -40,19 +40,19 @@ def loss_of(outputs: Any) -> Tensor:
     return torch.stack([tensor.square().mean() for tensor in tensors_of_outputs(outputs)]).sum()
 
 
-def try_network(name: NetworkName) -> Row:
+def try_network(name: NetworkName) -> Finding:
     """Return what is found of a network. It raises nothing that the network, or its checkpointing, raises."""
-    row = Row(name.library, name.name, name.file, Served.NOT_BUILT)
+    finding = Finding(name.library, name.name, name.file, Served.NOT_BUILT)
     try:
         built = build(name)
         expected = _outcome(copy.deepcopy(built.network), built.input_shape)
     except Exception as error:
-        return replace(row, reason=_words(error))
+        return replace(finding, reason=_words(error))
     parameters = sum(parameter.numel() for parameter in built.network.parameters())
-    row = replace(row, parameters=parameters, image_px=built.input_shape[-1])
+    finding = replace(finding, parameters=parameters, image_px=built.input_shape[-1])
     if differences := _differences(expected, _outcome(copy.deepcopy(built.network), built.input_shape)):
-        return replace(row, reason=f"two runs without checkpointing differ: {differences}")
-    return _Trial(built, expected).run(row)
+        return replace(finding, reason=f"two runs without checkpointing differ: {differences}")
+    return _Trial(built, expected).run(finding)
 
 
 @dataclass
@@ -63,7 +63,7 @@ class _Trial:
     expected: Mapping[str, str]
     planner: Planner = field(init=False)
 
-    def run(self, row: Row) -> Row:
+    def run(self, finding: Finding) -> Finding:
         found: dict[str, str] = {}
         way = ""
         try:
@@ -71,44 +71,49 @@ class _Trial:
                 network = copy.deepcopy(self.built.network)
                 enable_gradient_checkpointing(network, **settings)
                 found[way] = self._differences(network)
-                row = _with_chains(row, network)
+                finding = _with_chains(finding, network)
             way = _PLANNED
-            row, found[way] = self._plan(row)
+            finding, found[way] = self._plan(finding)
         except Exception as error:
             if way != _PLANNED or not isinstance(error, ValueError):  # with which a planner refuses
-                return replace(row, served=Served.FAILED, reason=f"{way}: {_words(error)}")
-            row = replace(row, served=Served.NOT_PLANNED, reason=_words(error))
+                return replace(finding, served=Served.FAILED, reason=f"{way}: {_words(error)}")
+            finding = replace(finding, served=Served.NOT_PLANNED, reason=_words(error))
         if any(found.values()):
             differs = "; ".join(f"{way}: {what}" for way, what in found.items() if what)
-            return replace(row, served=Served.NOT_EXACT, differs=differs)
-        if row.served == Served.NOT_PLANNED:
-            return row
-        return self._beside_switch(replace(row, served=Served.EXACT if int(row.longest) > 1 else Served.UNITS_ONLY))
+            return replace(finding, served=Served.NOT_EXACT, differs=differs)
+        if finding.served == Served.NOT_PLANNED:
+            return finding
+        return self._beside_switch(
+            replace(finding, served=Served.EXACT if int(finding.longest) > 1 else Served.UNITS_ONLY)
+        )
 
-    def _plan(self, row: Row) -> tuple[Row, str]:
+    def _plan(self, finding: Finding) -> tuple[Finding, str]:
         network = copy.deepcopy(self.built.network)
         self.planner = Planner(network, self.built.input_shape, loss=loss_of, stopwatch=_ESTIMATED)
         baseline = self.planner.baseline.activation_bytes
         least = self.planner.least(counts_everything=False).activation_bytes
         self.planner.plan(Budget(share=(least + baseline) / 2 / baseline)).apply(network)
-        return replace(row, baseline_bytes=baseline, least_bytes=least), self._differences(network)
+        return replace(finding, baseline_bytes=baseline, least_bytes=least), self._differences(network)
 
-    def _beside_switch(self, row: Row) -> Row:
+    def _beside_switch(self, finding: Finding) -> Finding:
         """Add what the library's own switch does, and the plan at its peak."""
         network = switched(self.built.network)
         if network is None:
-            return row
+            return finding
         try:
             report = count_training_step(network, self.built.input_shape, loss=loss_of, optimizer=None, fake=True)
-            row = replace(row, switch_bytes=report.peak_activation_bytes, switch_differs=self._differences(network))
+            differs = self._differences(network)
         except Exception as error:
-            return replace(row, reason=f"the library's own switch: {_words(error)}")
-        share = report.peak_activation_bytes / self.planner.baseline.activation_bytes
+            return replace(finding, reason=f"the library's own switch: {_words(error)}")
+        peak_bytes = report.peak_activation_bytes
+        finding = replace(finding, switch_bytes=peak_bytes, switch_differs=differs)
+        share = peak_bytes / self.planner.baseline.activation_bytes
         try:
             predicted = self.planner.plan(Budget(share=share)).predicted
         except ValueError as error:
-            return replace(row, reason=f"at the switch's peak: {_words(error)}")
-        return replace(row, plan_bytes=predicted.activation_bytes, plan_time_predicted=round(predicted.time_ratio, 4))
+            return replace(finding, reason=f"at the switch's peak: {_words(error)}")
+        time_ratio = round(predicted.time_ratio, 4)
+        return replace(finding, plan_bytes=predicted.activation_bytes, plan_time_predicted=time_ratio)
 
     def _differences(self, network: nn.Module) -> str:
         return _differences(self.expected, _outcome(network, self.built.input_shape))
@@ -127,9 +132,9 @@ def switched(network: nn.Module) -> nn.Module | None:
     return None
 
 
-def _with_chains(row: Row, network: nn.Module) -> Row:
+def _with_chains(finding: Finding, network: nn.Module) -> Finding:
     lengths = [len(chain) for attached in attached_to(network) for chain in attached.chains]
-    return replace(row, chains=len(lengths), units=sum(lengths), longest=max(lengths, default=0))
+    return replace(finding, chains=len(lengths), units=sum(lengths), longest=max(lengths, default=0))
 
 
 def _outcome(network: nn.Module, shape: tuple[int, ...]) -> dict[str, str]:

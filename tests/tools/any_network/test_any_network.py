@@ -14,9 +14,9 @@ import pytest
 
 import tools.any_network.__main__ as command
 from tools.any_network import times
+from tools.any_network.findings import Finding, Served, append_finding, read_findings
 from tools.any_network.networks import NetworkName, all_networks
 from tools.any_network.page import any_network_page, draw_any_network, summary
-from tools.any_network.rows import Row, Served, append_row, read_rows
 from tools.any_network.trial import try_network
 
 KINDS = [
@@ -42,7 +42,8 @@ KINDS = [
     ),
 ]
 NAME = NetworkName("timm", "resnet10t", "resnet")
-ROW = Row("timm", "resnet10t", "resnet", Served.EXACT, switch_bytes=2, plan_bytes=1, plan_time=1.2, switch_time=1.3)
+FOUND = Finding("timm", "resnet10t", "resnet", Served.EXACT)
+TIMED = replace(FOUND, switch_bytes=2, plan_bytes=1, plan_time=1.2, switch_time=1.3)
 
 
 @pytest.mark.parametrize(("library", "name", "kind"), KINDS)
@@ -56,7 +57,7 @@ def test_one_network_of_each_kind(library: str, name: str, kind: str) -> None:
 def test_steps_are_timed_beside_the_switch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(times, "_LEAST_PX", 64)
     monkeypatch.setattr(times, "_TIMING_S", 0.0)
-    row = times.time_network(ROW)
+    row = times.time_network(FOUND)
     assert row.timed_px == 64
     assert min(float(row.plan_time), float(row.switch_time), float(row.plan_time_predicted) - 0.5) > 0.5
 
@@ -76,10 +77,10 @@ def test_the_networks_are_those_of_the_libraries() -> None:
 def test_what_is_in_the_table_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table, tried = tmp_path / "any_network.csv", []
 
-    def note(find: partial[Row], _limit_s: float) -> Row:
+    def note(find: partial[Finding], _limit_s: float) -> Finding:
         (name,) = find.args
         tried.append(name.name)
-        return replace(ROW, name=name.name, plan_time="")
+        return replace(FOUND, name=name.name, plan_time="")
 
     monkeypatch.setattr(command, "in_process", note)
     names = [replace(NAME, name=name) for name in ("one", "two", "three")]
@@ -87,25 +88,25 @@ def test_what_is_in_the_table_is_not_tried_again(tmp_path: Path, monkeypatch: py
     command.sweep(names, table, minutes=-1, limit_s=1)
     assert tried == ["one"]
     command.sweep(names, table, minutes=1, limit_s=1)
-    assert tried == ["one", "two", "three"] == [row.name for row in read_rows(table)]
+    assert tried == ["one", "two", "three"] == [row.name for row in read_findings(table)]
 
 
-def _fall() -> Row:
+def _fall() -> Finding:
     os.kill(os.getpid(), signal.SIGKILL)
-    return ROW
+    return FOUND
 
 
 def test_a_network_that_takes_too_long_or_too_much() -> None:
-    assert command.in_process(lambda: ROW, 60) == ROW
+    assert command.in_process(lambda: FOUND, 60) == FOUND
     assert command.in_process(_fall, 60) == "its process has ended, for want of memory perhaps"
-    assert command.in_process(lambda: time.sleep(60) or ROW, 0.1) == "it takes more than 0.1 s"
+    assert command.in_process(lambda: time.sleep(60) or FOUND, 0.1) == "it takes more than 0.1 s"
 
 
 def test_the_page_counts_and_names(tmp_path: Path) -> None:
-    wrong = replace(ROW, name="odd", served=Served.NOT_EXACT, differs="selective: 1 loss", plan_time="")
-    for row in (ROW, wrong):
-        append_row(tmp_path / "table.csv", row)
-    rows = read_rows(tmp_path / "table.csv")
+    wrong = replace(TIMED, name="odd", served=Served.NOT_EXACT, differs="selective: 1 loss", plan_time="")
+    for row in (TIMED, wrong):
+        append_finding(tmp_path / "table.csv", row)
+    rows = read_findings(tmp_path / "table.csv")
     assert "2 networks of timm that were tried, 1 are planned and exact: 50.0%" in summary(rows)
     assert "1 of 1 take no more time under a plan" in summary(rows)
     assert any_network_page(rows).count("selective: 1 loss") == 1

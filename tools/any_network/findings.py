@@ -23,7 +23,7 @@ class Served(StrEnum):
 
 
 @dataclass(frozen=True)
-class Row:
+class Finding:
     """One network: see `docs/checkpointing.md`. What is empty does not apply.
 
     `reason` says what is missing to the best, `differs` which tensors differ under which policy. Bytes are those of
@@ -54,28 +54,28 @@ class Row:
     seconds: float | str = ""
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Return the rows of a table, none where it is not there. The last row of a network is the one that counts."""
+def read_findings(path: Path) -> list[Finding]:
+    """Return what a table holds, nothing where it is not there. The last row of a network is the one that counts."""
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", newline="") as file:
-        rows = {(row["library"], row["name"]): Row(**row) for row in csv.DictReader(file)}
-    return list(rows.values())
+        findings = {(row["library"], row["name"]): Finding(**row) for row in csv.DictReader(file)}
+    return list(findings.values())
 
 
-def append_row(path: Path, row: Row) -> None:
+def append_finding(path: Path, finding: Finding) -> None:
     """Write a row at the end of a table, or the first one with the names of the columns."""
     path.parent.mkdir(parents=True, exist_ok=True)
     is_new = not path.is_file()
     with path.open("a", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
+        writer = csv.DictWriter(file, [field.name for field in fields(Finding)], lineterminator="\n")
         if is_new:
             writer.writeheader()
-        writer.writerow(asdict(row))
+        writer.writerow(asdict(finding))
 
 
-def write_rows(path: Path, rows: Iterable[Row]) -> None:
+def write_findings(path: Path, findings: Iterable[Finding]) -> None:
     """Write a table anew, each network once, in the order of libraries and names."""
     path.unlink(missing_ok=True)
-    for row in sorted(rows, key=lambda row: (row.library != "timm", row.library, row.name)):
-        append_row(path, row)
+    for finding in sorted(findings, key=lambda one: (one.library != "timm", one.library, one.name)):
+        append_finding(path, finding)
