@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 
@@ -116,6 +116,32 @@ def test_the_frontier_falls_from_the_least_memory_to_no_checkpointing() -> None:
     for one, other in pairwise(solution.frontier):
         assert one.cost.activation_bytes < other.cost.activation_bytes
         assert one.cost.replay_seconds > other.cost.replay_seconds
+
+
+@pytest.mark.parametrize("more", [lambda solved: 0, lambda solved: 90 - solved // 2, lambda solved: solved // 4])
+def test_a_plan_is_found_by_counting_few(more: Callable[[int], int]) -> None:
+    """`more` is what a whole step takes besides what was solved."""
+    profile = random_profile(random.Random(5), 40)
+    solution = Solution(profile)
+    tried: list[ChainPlan] = []
+
+    def count(plan: ChainPlan) -> int:
+        tried.append(plan)
+        solved = simulate(profile, plan).activation_bytes
+        return solved + more(solved)
+
+    peaks = [count(point.plan) for point in solution.frontier]
+    for budget in (*peaks[:: len(peaks) // 20], max(peaks), max(peaks) + 1, min(peaks) - 1):
+        tried.clear()
+        point = solution.cheapest_counted(budget, count)
+        fitting = [one for one, peak in zip(solution.frontier, peaks, strict=True) if peak <= budget]
+        assert len(tried) <= 7
+        if not fitting:
+            assert point is None
+        else:
+            assert point is not None
+            assert count(point.plan) <= budget
+            assert point in fitting[-2:]
 
 
 def test_a_plan_is_simulated_by_hand() -> None:

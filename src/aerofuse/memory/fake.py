@@ -53,7 +53,7 @@ class FakeCopy:
             tensors = chain(model.parameters(), model.buffers())
             twins = {id(tensor): _fake_twin(tensor, gathered=gathered) for tensor in tensors}
         memo = twins | without_hooks(model.modules())
-        with sharded_modules_copied(model) as left_out:
+        with no_full_collections(), sharded_modules_copied(model) as left_out:
             self.model = copy.deepcopy(model, memo | left_out)
         for module in self.model.modules():
             if isinstance(module, _BatchNorm) and module.momentum is None:
@@ -65,7 +65,7 @@ class FakeCopy:
 
         Raises `ValueError` where the model asks what a tensor's values are, which nothing knows here.
         """
-        with _no_full_collections(), self._mode, self._operations:
+        with no_full_collections(), self._mode, self._operations:
             try:
                 yield self.model
             except VALUES_ASKED_FOR as error:
@@ -76,7 +76,7 @@ class FakeCopy:
 
 
 @contextmanager
-def _no_full_collections() -> Iterator[None]:
+def no_full_collections() -> Iterator[None]:
     """Leave old objects out of garbage collections: a step makes so many that whole heaps would be searched often."""
     young, middle, old = gc.get_threshold()
     gc.set_threshold(young, middle, _NEVER)
