@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from aerofuse.ingest.sources import SyntheticSource
 from aerofuse.planning.clocks import Estimated
 from aerofuse.synthetic.params import SyntheticParams
 from tests.pipeline import FinishedRun, finished_run
+
+os.environ["AEROFUSE_PROFILES"] = ""  # nothing of another run's, also in processes that tests start
 
 IMAGE_SIZE_PX = 96
 ESTIMATED = Estimated(flops_per_second=5e10, bytes_per_second=1e10)

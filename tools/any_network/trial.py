@@ -121,14 +121,15 @@ class _Trial:
 
 def switched(network: nn.Module) -> nn.Module | None:
     """Return a copy of a network under the switch of timm or of Hugging Face, `None` where it has none."""
-    twin: Any = copy.deepcopy(network)
+    copied = copy.deepcopy(network)
+    twin: Any = copied
     for name, arguments in (("set_grad_checkpointing", (True,)), ("gradient_checkpointing_enable", ())):
         if hasattr(twin, name):
             try:
                 getattr(twin, name)(*arguments)
             except (AssertionError, ValueError, NotImplementedError):  # it has the method, and says that it has none
                 return None
-            return twin
+            return copied
     return None
 
 

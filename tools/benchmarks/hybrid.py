@@ -13,6 +13,7 @@ from aerofuse.data.labels import ClassLists
 from aerofuse.models.architecture import hybrid_architecture
 from aerofuse.planning.clocks import LARGE_GPU
 from aerofuse.planning.planner import Planner
+from aerofuse.planning.seen_before import nothing_seen_before
 from aerofuse.training.params import HeadDropoutParams
 from tools.benchmarks.results import Planning
 from tools.benchmarks.subjects import Subject
@@ -39,19 +40,23 @@ def hybrid_subject(recipe: str, image_size_px: int | None = None, device: torch.
 
 
 def time_planning(recipe: str = "base") -> Planning:
-    """Plan a step of a recipe's last phase, AdamW in bf16, from nothing: the curve, the least, half of the memory."""
+    """Plan a step of a recipe's last phase, AdamW in bf16, from nothing: the curve, the least, half of the memory.
+
+    Nothing is read that an earlier process kept on disk.
+    """
     subject = hybrid_subject(recipe, device="meta")
     shape = subject.input_shape(load_value(int, f"recipes.{recipe}.train_stage_c.batch_size"))
     started = time.perf_counter()
-    planner = Planner(
-        subject.model,
-        shape,
-        optimizer="adamw",
-        precision="bf16",
-        input_dtype=subject.input_dtype,
-        stopwatch=LARGE_GPU["bf16"],
-    )
-    planner.least()
-    planner.plan(0.5)
+    with nothing_seen_before():
+        planner = Planner(
+            subject.model,
+            shape,
+            optimizer="adamw",
+            precision="bf16",
+            input_dtype=subject.input_dtype,
+            stopwatch=LARGE_GPU["bf16"],
+        )
+        planner.least()
+        planner.plan(0.5)
     seconds = time.perf_counter() - started
     return Planning(subject.variant, "x".join(map(str, shape)), "bf16", round(seconds, 2))

@@ -17,6 +17,7 @@ import torch
 from aerofuse.cli.arguments import device_here
 from aerofuse.planning.clocks import Measured
 from aerofuse.planning.planner import Planner
+from aerofuse.planning.seen_before import nothing_seen_before
 from tools.benchmarks.allocator import keep_freed_memory
 from tools.benchmarks.measuring import compare_times, count, time_ways
 from tools.benchmarks.results import FOLDER, MONET
@@ -49,7 +50,8 @@ class Point:
 
 def measure_line(subject: Subject, batch: int, time_batch: int, rounds: int) -> list[Point]:
     """Plan for each of MONeT's budgets, and run the plans. Raises `ValueError` for a budget below the least."""
-    planner = Planner(subject.model, subject.input_shape(batch), stopwatch=Measured(batch=time_batch))
+    with nothing_seen_before():  # as in the benchmark of networks
+        planner = Planner(subject.model, subject.input_shape(batch), stopwatch=Measured(batch=time_batch))
     baseline = planner.baseline.peak_bytes
     plans = [planner.plan(round(memory_gb / MONET_UNCHECKED_GB * baseline)) for memory_gb, _ in MONET_PUBLISHED]
     ways = {BASELINE: plain_ways(subject.model)[BASELINE]}

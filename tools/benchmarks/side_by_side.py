@@ -15,6 +15,7 @@ from aerofuse.memory.report import MemoryReport
 from aerofuse.memory.step import Precision
 from aerofuse.planning.clocks import Estimated, Measured, Stopwatch
 from aerofuse.planning.planner import Planner
+from aerofuse.planning.seen_before import nothing_seen_before
 from tools.benchmarks.measuring import (
     check_peak,
     compare_times,
@@ -123,13 +124,14 @@ class _Bench:
 
     def _plan_for(self, subject: Subject, batch: int) -> Planner:
         stopwatch: Stopwatch = _BF16_ON_CPU if self._is_slow else Measured(batch=self._real_batch)
-        return Planner(
-            subject.model,
-            subject.input_shape(batch),
-            precision=self._precision,
-            input_dtype=subject.input_dtype,
-            stopwatch=stopwatch,
-        )
+        with nothing_seen_before():  # else the times may be those of another day
+            return Planner(
+                subject.model,
+                subject.input_shape(batch),
+                precision=self._precision,
+                input_dtype=subject.input_dtype,
+                stopwatch=stopwatch,
+            )
 
     def _count(self, ways: Mapping[str, Way]) -> dict[str, MemoryReport]:
         """The step on fake tensors, without an optimiser."""

@@ -125,22 +125,17 @@ class _UnitKind:
 
 
 def profile_chain(
-    fake: Chain,
-    real: Chain,
-    layouts: Sequence[TensorLike],
-    stopwatch: Stopwatch,
-    autocast: Cast,
-    kinds: dict[Hashable, _UnitKind],
+    fake: Chain, real: Chain, layouts: Sequence[TensorLike], stopwatch: Stopwatch, autocast: Cast
 ) -> ChainProfile:
     """Return the profile of a chain for inputs of each unit of the given layouts.
 
     `fake` is the chain of a copy on fake tensors, whose mode is on: bytes are counted on it, and times too where
-    they are estimated. Where they are measured, that is done on copies of the units of `real`. `kinds` remembers
-    units from one chain to the next.
+    they are estimated. Where they are measured, that is done on copies of the units of `real`.
     """
+    kinds: dict[Hashable, _UnitKind] = {}
     found: list[_UnitKind] = []
     with ModuleTensors(modules_of(fake)).as_before():
-        signatures = [_signature(unit) for unit in fake]
+        signatures = [unit_signature(unit) for unit in fake]
         repeated = {one for one, other in pairwise(signatures) if one == other}
         counts = Counter(signatures)
         for unit, twin, signature, inputs in zip(fake, real, signatures, layouts, strict=True):
@@ -255,7 +250,7 @@ def _parameters(modules: tuple[nn.Module, ...]) -> list[nn.Parameter]:
     return list({id(p): p for module in modules for p in module.parameters()}.values())
 
 
-def _signature(unit: Unit) -> Hashable:
+def unit_signature(unit: Unit) -> Hashable:
     """Return what is equal for units that save and compute the same; rates such as dropout's count as on or off."""
     assert isinstance(unit.run, BoundRun)
     return unit.run.signature, tuple(_module_signature(module) for top in unit.modules for module in top.modules())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -12,6 +13,7 @@ from aerofuse.checkpointing.budget import Budget, format_bytes, parse_budget
 from aerofuse.checkpointing.plan import CheckpointingPlan
 from aerofuse.common.hardware import device_name
 from aerofuse.planning.clocks import LARGE_GPU
+from aerofuse.planning.planner import MOST_TIME_RATIO
 from aerofuse.training.params import AUTO, PhaseParams, TrainingParams
 from aerofuse.training.step_memory import StepMemory, unless_out_of_memory
 
@@ -177,17 +179,20 @@ class _Fitting:
             peak_of, tolerance = cache(self._planned_peak), _TOLERANCE
         found = largest_that_fits(peak_of, limit_bytes, self._most, self._step.fixed_bytes, tolerance)
         if found == 0:
-            raise ValueError(self._nothing_fits(1, peak_of(1), limit_bytes))
+            least_bytes = self._planned_peak(1, most_time_ratio=math.inf) if self._plans else peak_of(1)
+            if least_bytes > limit_bytes:
+                raise ValueError(self._nothing_fits(1, least_bytes, limit_bytes))
+            return 1
         return found
 
-    def _planned_peak(self, batch_size: int) -> int:
+    def _planned_peak(self, batch_size: int, most_time_ratio: float = MOST_TIME_RATIO) -> int:
         """Return the peak of the plan for the share that is asked for, else of the plan of the least memory."""
         # No unit is timed for real while a batch is sought: one of a batch that is too large might not fit. The plan of
         # the least memory hardly depends on times.
         planner = self._step.planner(batch_size, LARGE_GPU[self._step.precision])
         if self._budget.share is not None:
             return self._step.planned(batch_size, planner.plan(self._budget).predicted)
-        return planner.least().peak_bytes + self._step.waiting_bytes
+        return planner.least(most_time_ratio=most_time_ratio).peak_bytes + self._step.waiting_bytes
 
     def _validation_batch(self, batch_size: int, limit_bytes: int | None) -> int:
         """Four times the training batch, or less: for a CPU, or where that would take more than a training step may."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -82,7 +83,7 @@ def _takes_clips(backbone: str) -> bool:
 
 
 class StepAnswer:
-    """What a step takes without checkpointing, with plans that cost some time, and the one of the least memory.
+    """What a step takes without checkpointing, with plans that cost some time, and the least within twice the time.
 
     Making one takes seconds to a minute. Raises `ValueError` for a model that cannot be built or planned.
     """
@@ -91,6 +92,7 @@ class StepAnswer:
         self.question = question
         self._planner = question.make_planner()
         self.least = self._planner.least()
+        self._least_of_all = self._planner.least(most_time_ratio=math.inf)
         self._curve = self._planner.curve()
         self.baseline = self._planner.baseline
 
@@ -107,11 +109,11 @@ class StepAnswer:
 
     def fits(self, memory_bytes: int) -> bool:
         """Return whether any plan does."""
-        return self.least.peak_bytes <= memory_bytes
+        return self._least_of_all.peak_bytes <= memory_bytes
 
     def refusal(self, memory_bytes: int) -> str:
         """Return what to say where it does not fit."""
-        batch = self._largest_batch(memory_bytes, self.least)
+        batch = self._largest_batch(memory_bytes, self._least_of_all)
         hint = f"a batch of about {batch} would" if batch >= 1 else "no batch would"
         memory, fixed = format_bytes(memory_bytes), format_bytes(self._planner.fixed_bytes)
         return f"It does not fit into {memory}; {hint} (the model alone takes {fixed})."
@@ -132,7 +134,7 @@ class StepAnswer:
         return [
             verdict,
             f"Largest batch without checkpointing: about {without}.",
-            f"Largest batch with the plan of the least memory: about {least}.",
+            f"Largest batch with a plan of at most twice the time: about {least}.",
             "Leave some room for the work space of kernels and for fragments: 5 to 10 % on a GPU.",
         ]
 
