@@ -133,7 +133,7 @@ def _interrupt(folder: Path, stage: str, sign: str) -> None:
     while _written_ns(folder / sign) in (None, before):
         assert process.poll() is None
         time.sleep(0.1)
-    time.sleep(0.5)
+    time.sleep(0.2)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(timeout=60) != 0
 
