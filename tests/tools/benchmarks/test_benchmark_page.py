@@ -120,8 +120,9 @@ def test_of_the_hybrid_nothing_was_promised(tmp_path: Path) -> None:
 
 def test_the_pages_in_docs_show_full_runs_before_the_quick_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    ignored = shutil.ignore_patterns("benchmarks", "any_network.*", "*.parquet")
     for name in ("docs", "reports"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("benchmarks", "any_network.*", "*.parquet"))
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
     shutil.copy(ROOT / "README.md", tmp_path)
     assert page_blocks()["docs/planner.md"] == page_blocks()["docs/checkpointing.md"] == {}
     results().save(results().path(QUICK_FOLDER))
