@@ -3,8 +3,15 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.nn import functional
+from torch.overrides import get_overridable_functions
 
-from aerofuse.checkpointing.operations import BatchNormCall, CallNames, _replay_is_exact, replay_batch_norm
+from aerofuse.checkpointing.operations import (
+    BatchNormCall,
+    CallNames,
+    _replay_is_exact,
+    replay_batch_norm,
+    written_over,
+)
 
 
 def call_on(images: torch.Tensor, *, training: bool = True) -> BatchNormCall:
@@ -43,3 +50,12 @@ def test_calls_are_named_by_function_and_order() -> None:
     names = CallNames()
     called = ["linear", "gelu", "linear", "add_"]
     assert [names.next(function) for function in called] == ["linear.0", "gelu.0", "linear.1", "add_.0"]
+
+
+def test_every_function_of_torch_can_be_asked_what_it_writes_over() -> None:
+    functions = {function for group in get_overridable_functions().values() for function in group}
+    assert {torch.Tensor.pow, torch.Tensor.pow_, functional.relu} <= functions
+    x = torch.ones(2)
+    found = {function.__name__ for function in functions if written_over(function, (x,), {})}
+    assert "pow_" in found
+    assert found.isdisjoint({"pow", "relu", "add"})

@@ -73,7 +73,8 @@ def _by_name(name: str) -> bool:
 @functools.cache
 def _flag_position(func: Callable[..., Any]) -> int:
     """Return where the argument `inplace` of a function of `torch.nn.functional` is, 0 for others."""
-    names = list(inspect.signature(func).parameters) if inspect.isfunction(func) else []
+    # `Tensor.pow` is a function of Python around one that has no signature.
+    names = list(inspect.signature(func, follow_wrapped=False).parameters) if inspect.isfunction(func) else []
     return names.index("inplace") if "inplace" in names else 0
 
 
