@@ -52,7 +52,7 @@ class AnyPlans:
         self._chains = names_of(traced)
         self._plans = [ChainPlan(tuple(self._steps(chain, twin, 0, len(chain)))) for chain in traced]
 
-    def choose(self, *_: object) -> tuple[Any, list[ChainPlan]]:
+    def choose(self, *_: object, **__: object) -> tuple[Any, list[ChainPlan]]:
         return self._chains, self._plans
 
     def _steps(self, chain: TracedChain, network: nn.Module, first: int, end: int) -> Iterator[Step]:

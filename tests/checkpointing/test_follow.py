@@ -28,7 +28,7 @@ class Fixed:
         self.policy = "fixed"
         self._chains, self._plans = chains, plans
 
-    def choose(self, *_: object) -> tuple[tuple[FoundChain, ...], list[ChainPlan]]:
+    def choose(self, *_: object, **__: object) -> tuple[tuple[FoundChain, ...], list[ChainPlan]]:
         return self._chains, self._plans
 
 

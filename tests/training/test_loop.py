@@ -114,8 +114,9 @@ def test_channels_last_changes_roundings_only(prepared_folder: Path, classes: Cl
         torch.testing.assert_close(found.state_dict()[name], value, atol=1e-3, rtol=1e-2)
 
 
+@pytest.mark.parametrize("checkpointed", [False, True])
 def test_a_compiled_training_gives_the_same_weights_under_the_same_names(
-    prepared_folder: Path, classes: ClassLists, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    checkpointed: bool, prepared_folder: Path, classes: ClassLists, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     # The compiler's own kernels take minutes to make: only what it traces is tested here.
     compiled: list[object] = []
@@ -130,7 +131,9 @@ def test_a_compiled_training_gives_the_same_weights_under_the_same_names(
     expected, report, _ = _train(prepared_folder, classes, phase, weight_averaging=0.9)
     assert not compiled
     states = StateFolder(tmp_path)
-    changes: dict[str, Any] = {"compile": True, "on_out_of_memory": "split", "weight_averaging": 0.9}
+    changes: dict[str, Any] = {"compile": True, "weight_averaging": 0.9}
+    if checkpointed:
+        changes["prepare"] = lambda model: model.enable_gradient_checkpointing()
     found, other, _ = _train(prepared_folder, classes, phase, states=states, **changes)
     assert compiled == [found]
     assert other.history[0]["train_loss"] == pytest.approx(report.history[0]["train_loss"], rel=1e-5)

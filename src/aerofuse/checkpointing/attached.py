@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -10,13 +10,25 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from aerofuse.checkpointing.compiled import CompiledFunction, Frames
 from aerofuse.checkpointing.follow import FollowedChain, Follower
 from aerofuse.checkpointing.held import tensors_in
 from aerofuse.checkpointing.steps import ChainPlan
 from aerofuse.checkpointing.unit_calls import CallTaker, FoundUnit, Function, UnitForward, module_of
-from aerofuse.memory.torch_private import in_function_transform, is_compiled, not_compiled
+from aerofuse.memory.torch_private import (
+    in_function_transform,
+    is_compiled,
+    is_compiled_wrapper,
+    outside_of_compiler,
+    tree_flatten,
+)
 
 FoundChain = tuple[FoundUnit, ...]
+
+_COMPILED_PART = (
+    "gradient checkpointing sees into the units of a network, and {} is compiled alone: torch.compile the whole "
+    "network instead, or disable_gradient_checkpointing() first"
+)
 
 
 class Chooser(Protocol):
@@ -25,9 +37,12 @@ class Chooser(Protocol):
     policy: Any
 
     def choose(
-        self, network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self, network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, compiled: bool
     ) -> tuple[Sequence[FoundChain], Sequence[ChainPlan]]:
-        """Return the chains of `network`, and the plan of each. Raises `ValueError` for inputs that have none."""
+        """Return the chains of `network`, and the plan of each: for `compiled` units, or others.
+
+        Raises `ValueError` for inputs that have none.
+        """
 
 
 class Attached:
@@ -43,6 +58,8 @@ class Attached:
         self.chains: tuple[FoundChain, ...] = ()
         self.plans: tuple[ChainPlan, ...] = ()
         self._follower: Follower | None = None
+        self._compiler: Any = None  # of the forward pass under way
+        self._frames = Frames()
         self._stand_in("")
 
     @property
@@ -52,8 +69,9 @@ class Attached:
 
     @property
     def acts(self) -> bool:
-        """Return whether a call now is one of a training step."""
-        return not self._is_paused and self.network.training and torch.is_grad_enabled()
+        """Return whether a call now is one of a training step with checkpointing."""
+        is_on = (self.chooser is not None or bool(self.chains)) and not self._is_paused
+        return is_on and self.network.training and torch.is_grad_enabled()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -79,11 +97,13 @@ class Attached:
         for name in _module_names(self.chains):
             self._stand_in(name)
 
-    def prepare(self, args: tuple[Any, ...], kwargs: Mapping[str, Any] = MappingProxyType({})) -> None:
-        """Choose for a forward pass with these arguments."""
+    def prepare(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any] = MappingProxyType({}), *, compiled: bool = False
+    ) -> None:
+        """Choose for a forward pass with these arguments, whose units will be `compiled`."""
         if self.chooser is not None:
             check_surroundings(self.network, tensors_in((args, kwargs)))
-            self.follow(*self.chooser.choose(self.network, args, kwargs))
+            self.follow(*self.chooser.choose(self.network, args, kwargs, compiled=compiled))
 
     def release(self) -> None:
         """Run the calls as they come."""
@@ -94,26 +114,40 @@ class Attached:
 
     def take(self, call: str, function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Run one call. See `check_surroundings` for what is raised in a training step."""
+        return self._step(call, function, args, kwargs) if self.acts else function(*args, **kwargs)
+
+    @outside_of_compiler
+    def _step(
+        self, compiler: Any, call: str, function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
         if call:
-            return self._take(call, function, args, kwargs) if self.acts else function(*args, **kwargs)
-        if not self.acts:
-            return function(*args, **kwargs)
-        self.prepare(args, kwargs)
+            return self._take(compiler or self._compiler, call, function, args, kwargs)
+        self.prepare(args, kwargs, compiled=compiler is not None)
         if self._follower is not None:
             self._follower.begin()
+        self._compiler, before = compiler, self._compiler
         try:
-            return (self._take if "" in _module_names(self.chains) else _run)("", function, args, kwargs)
+            if "" in _module_names(self.chains):
+                return self._take(compiler, "", function, args, kwargs)
+            return function(*args, **kwargs)
         finally:
+            self._compiler = before
             if self._follower is not None:
                 self._follower.end()
 
-    def _take(self, call: str, function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def _take(
+        self, compiler: Any, call: str, function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
         if self._follower is None:
             modules = {name: self.network.get_submodule(name) for name in _module_names(self.chains)}
+            _check_parts(modules)
             used = {id(part) for module in modules.values() for part in module.modules()}
             others = [module for module in self.network.modules() if id(module) not in used]
             chains = zip(self.chains, self.plans, strict=True)
             self._follower = Follower([FollowedChain(*chain, modules) for chain in chains], others)
+        if compiler is not None:
+            kind = kind_of(self.network.get_submodule(module_of(call)), args, kwargs)
+            function = CompiledFunction(function, compiler, self._frames.frame((call.partition(":")[2], kind)))
         return self._follower.take(call, function, args, kwargs)
 
     def _stand_in(self, name: str) -> None:
@@ -128,7 +162,7 @@ class Attached:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is under way."""
-        return vars(self) | {"_follower": None}
+        return vars(self) | {"_follower": None, "_compiler": None, "_frames": Frames()}
 
 
 def every_module(network: nn.Module) -> list[nn.Module]:
@@ -142,10 +176,32 @@ def every_module(network: nn.Module) -> list[nn.Module]:
     return waiting
 
 
+def kind_of(network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Hashable:
+    """Return what the units of a network or of a part of it, and the bytes of a sample, depend on."""
+    found = every_module(network)  # in each training step, so not by names
+    modules = tuple((type(module), module.training) for module in found)
+    parameters = tuple(
+        (one.shape, one.dtype, one.device, one.requires_grad)
+        for module in found
+        for one in module._parameters.values()
+        if one is not None
+    )
+    leaves, _ = tree_flatten((args, dict(kwargs)))
+    inputs = tuple(
+        (tuple(leaf.shape[1:]), leaf.dtype, leaf.device, leaf.requires_grad) if isinstance(leaf, Tensor) else type(leaf)
+        for leaf in leaves
+    )
+    return modules, parameters, inputs
+
+
 def check_surroundings(network: nn.Module, inputs: Sequence[Tensor]) -> None:
     """Raise `RuntimeError` or `ValueError` where checkpointing does not work."""
-    if torch.compiler.is_compiling() or any(map(is_compiled, every_module(network))):
-        refuse_compilation()
+    if torch.compiler.is_exporting():
+        raise RuntimeError(
+            "a network is exported with gradient checkpointing on: disable_gradient_checkpointing() first"
+        )
+    if (wrapped := next(filter(is_compiled_wrapper, every_module(network)), None)) is not None:
+        raise RuntimeError(_COMPILED_PART.format(f"a {type(wrapped._orig_mod).__name__}"))
     if in_function_transform():
         raise RuntimeError(
             "gradient checkpointing does not work under transforms of torch.func, such as grad, vmap and jvp: "
@@ -158,17 +214,11 @@ def check_surroundings(network: nn.Module, inputs: Sequence[Tensor]) -> None:
         )
 
 
-@not_compiled
-def refuse_compilation() -> None:
-    """Raise `RuntimeError`, also from within compiled code."""
-    raise RuntimeError(
-        "gradient checkpointing and torch.compile do not work together yet: disable_gradient_checkpointing() first, or "
-        "do not compile this network and its parts"
-    )
-
-
-def _run(_: str, function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    return function(*args, **kwargs)
+def _check_parts(units: Mapping[str, nn.Module]) -> None:
+    for name, module in units.items():
+        for part_name, part in module.named_modules():
+            if is_compiled(part) and part is not module:
+                raise RuntimeError(_COMPILED_PART.format(f"{name}.{part_name}"))
 
 
 def _module_names(chains: Iterable[FoundChain]) -> set[str]:

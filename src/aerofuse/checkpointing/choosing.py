@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aerofuse.checkpointing.attached import Attached, Chooser, FoundChain, attached_to, every_module, remove_from
+from aerofuse.checkpointing.attached import Attached, Chooser, FoundChain, attached_to, kind_of, remove_from
 from aerofuse.checkpointing.call_trace import trace_calls
 from aerofuse.checkpointing.find_units import IsUnit, TracedChain, find_chains, names_of
 from aerofuse.checkpointing.policy import RecomputeAll, Segments, Selective
@@ -21,7 +21,7 @@ from aerofuse.checkpointing.segments import plan_segments
 from aerofuse.checkpointing.steps import ChainPlan
 from aerofuse.common.threads import in_new_thread
 from aerofuse.memory.fake import FakeCopy, without_hooks
-from aerofuse.memory.torch_private import tree_flatten, tree_map
+from aerofuse.memory.torch_private import tree_map
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,12 @@ class ByPolicy:
         self._found: dict[Hashable, _FoundChains] = {}
 
     def choose(
-        self, network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self,
+        network: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        *,
+        compiled: bool,  # noqa: ARG002  # makes no difference
     ) -> tuple[tuple[FoundChain, ...], tuple[ChainPlan, ...]]:
         """Return the chains of a network, and the plan of each."""
         key = kind_of(network, args, kwargs)
@@ -61,24 +66,6 @@ class ByPolicy:
                 # A chain may be shorter, as those of which little learns are.
                 sizes = found.saved_bytes
                 return found.chains, tuple(plan_segments(saved, min(count, len(saved))) for saved in sizes)
-
-
-def kind_of(network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Hashable:
-    """Return what the units of a network, and the bytes of a sample, depend on."""
-    found = every_module(network)  # in each training step, so not by names
-    modules = tuple((type(module), module.training) for module in found)
-    parameters = tuple(
-        (one.shape, one.dtype, one.device, one.requires_grad)
-        for module in found
-        for one in module._parameters.values()
-        if one is not None
-    )
-    leaves, _ = tree_flatten((args, dict(kwargs)))
-    inputs = tuple(
-        (tuple(leaf.shape[1:]), leaf.dtype, leaf.device, leaf.requires_grad) if isinstance(leaf, Tensor) else type(leaf)
-        for leaf in leaves
-    )
-    return modules, parameters, inputs
 
 
 def _find(network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], is_unit: IsUnit | None) -> _FoundChains:

@@ -12,18 +12,28 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from aerofuse.checkpointing.chain import Unit, run_steps
+from aerofuse.checkpointing.compiled import CompiledFunction
 from aerofuse.checkpointing.held import HeldCall, ModuleCall, Returned, tensors_in
 from aerofuse.checkpointing.recompute import Range, is_recomputing
 from aerofuse.checkpointing.recompute_nodes import Layout, layout_of
 from aerofuse.checkpointing.selective import SelectiveRun
-from aerofuse.checkpointing.steps import ChainPlan, Recompute, SaveAll, SaveSome, Step, between, units_of
+from aerofuse.checkpointing.steps import (
+    ChainPlan,
+    Recompute,
+    SaveAll,
+    SaveSome,
+    Step,
+    between,
+    selective_steps,
+    units_of,
+)
 from aerofuse.checkpointing.unit_calls import FoundUnit, Function, module_of
 
 
@@ -58,6 +68,13 @@ class FollowedChain:
             found.append((step, units[0], units[-1] + 1))
         return found
 
+    def seen_into(self) -> Iterator[str]:
+        """Yield the calls of which chosen results are saved, now or when they run again: they are not compiled."""
+        for step in self.plan.steps:
+            for some in selective_steps([step]):
+                if some is not step or some.save is not None:
+                    yield from (call for unit in units_of([some]) for call in self.units[unit].calls)
+
 
 @dataclass(frozen=True)
 class _Place:
@@ -65,6 +82,10 @@ class _Place:
 
     chain: FollowedChain
     index: int
+
+    @property
+    def call(self) -> str:
+        return self.chain.calls[self.index][0]
 
     @property
     def unit(self) -> int:
@@ -87,6 +108,8 @@ class Follower:
         for chain in chains:
             for index, (call, _) in enumerate(chain.calls):
                 self._places.setdefault(call, []).append(_Place(chain, index))
+        # Of a module that is called several times, no call is compiled, or all: each writes over its statistics.
+        self._seen_into = frozenset(call for chain in chains for call in chain.seen_into())
         self._expected: _Place | None = None
         self._under_way: _StepRun | None = None
         self._is_inside = False
@@ -126,11 +149,13 @@ class Follower:
         return next(later, places[0])
 
     def _run(self, place: _Place, call: ModuleCall) -> Any:
+        if isinstance(call.function, CompiledFunction) and place.call in self._seen_into:
+            call = replace(call, function=call.function.plain)
         inputs = call.tensors()
         flow = None if self._under_way is None or place != self._expected else self._under_way.flow_into(inputs)
         if flow is None:
             self.end()
-            self._under_way = self._begin(place, inputs)
+            self._under_way = self._begin(place, call)
         self._expected = place.next()
         return call.run() if self._under_way is None else self._add(self._under_way, place, flow, call)
 
@@ -140,7 +165,7 @@ class Follower:
         source = None if flow is None else (flow.number, flow.layout)
         if place.begins_unit and flow is not None:
             step.begin_unit(x)
-        held = HeldCall(place.chain.calls[place.index][0], call, x, source)
+        held = HeldCall(place.call, call, x, source)
         with step.taking(place.unit, held):
             results = call.run()
         held.offer()
@@ -152,13 +177,15 @@ class Follower:
             step.end_before_its_backward(outputs)
         return results
 
-    def _begin(self, place: _Place, inputs: Sequence[Tensor]) -> _StepRun | None:
-        """Return the row that begins with a call, none where all of it is saved."""
+    def _begin(self, place: _Place, call: ModuleCall) -> _StepRun | None:
+        """Return the row that begins with a call, none where all of it is saved, or the compiler chooses."""
         chain = place.chain
         step, _, end = next(found for found in chain.steps if found[1] <= place.unit < found[2])
-        x = _main_input(inputs)
+        x = _main_input(call.tensors())
         if isinstance(step, SaveAll) or x is None:
             return None
+        if isinstance(step, SaveSome) and step.save is None and isinstance(call.function, CompiledFunction):
+            return None  # a compiler saves what is expensive, too
         end_index = sum(len(unit.calls) for unit in chain.units[:end])
         if isinstance(step, SaveSome) and place.begins_unit:
             return _SelectiveStepRun(end_index, x, step)

@@ -83,6 +83,12 @@ class ModuleTensors:
 
         return forget_unchanged if added else _nothing
 
+    def watch_all(self) -> None:
+        """Note that a call reads whatever it may: it is compiled. One that writes over a buffer cannot run again."""
+        for _, _, tensor in self._entries:
+            if tensor is not None and id(tensor) not in self._statistics:
+                self._read.setdefault(id(tensor), (tensor, tensor._version))
+
     def check(self, what: str) -> None:
         """Raise `RuntimeError` where something that the first run read, and did not write, has been changed since."""
         for tensor, version in self._read.values():

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from aerofuse.checkpointing.attached import FoundChain
+from aerofuse.checkpointing.attached import FoundChain, kind_of
 from aerofuse.checkpointing.budget import Budget, format_bytes
-from aerofuse.checkpointing.choosing import kind_of, switch
+from aerofuse.checkpointing.choosing import switch
 from aerofuse.checkpointing.held import tensors_in
 from aerofuse.checkpointing.policy import NamedPolicy, Scope, Structure
 from aerofuse.checkpointing.steps import ChainPlan, Recompute, SaveAll, SaveSome, Step, from_json, to_json, units_of
@@ -139,7 +139,12 @@ class _Following:
         self._checked: set[Hashable] = set()
 
     def choose(
-        self, network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self,
+        network: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        *,
+        compiled: bool,  # noqa: ARG002  # the plan is there
     ) -> tuple[tuple[FoundChain, ...], tuple[ChainPlan, ...]]:
         """Return what the plan has. Raises `ValueError` for other inputs, or a network that has changed."""
         inputs = tensors_in((args, kwargs))[0]

@@ -18,13 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.overrides import TorchFunctionMode
 
+from aerofuse.checkpointing.compiled import StepsAside
 from aerofuse.checkpointing.in_place import run_with_in_place_backward
 from aerofuse.checkpointing.module_tensors import ModuleTensors
 from aerofuse.checkpointing.operations import REPEATABLE
 from aerofuse.checkpointing.snapshot import Autocast, RandomState
-from aerofuse.memory.torch_private import saved_tensor_hooks
+from aerofuse.memory.torch_private import never_compiled, saved_tensor_hooks
 
 Unpack = Callable[[Any], Tensor]
 
@@ -46,7 +46,7 @@ class _Enough(BaseException):
     """All slots are filled: the second run stops here. No `Exception`: a unit may catch those."""
 
 
-class _FirstRun(TorchFunctionMode):
+class _FirstRun(StepsAside):
     """Gives activations an in-place backward pass, and notes what the run reads and writes of its modules."""
 
     def __init__(self, tensors: ModuleTensors) -> None:
@@ -60,8 +60,14 @@ class _FirstRun(TorchFunctionMode):
         after()
         return result
 
+    def before_compiled_call(self) -> None:
+        self._tensors.watch_all()
 
-class _SecondRun(TorchFunctionMode):
+    def after_compiled_call(self) -> None:
+        """Nothing is to do."""
+
+
+class _SecondRun(StepsAside):
     """Stops a second run, once, when its range has all that it wants: whoever cleans up after it calls torch too.
 
     A call that is known to compute its result alone need not do so then. Any other one ends first: the noise of
@@ -86,6 +92,13 @@ class _SecondRun(TorchFunctionMode):
             self._stop()
         self._may_stop = False
         return result
+
+    def before_compiled_call(self) -> None:
+        self._may_stop = False
+
+    def after_compiled_call(self) -> None:
+        if self._has_all:
+            self._stop()
 
     def _stop(self) -> None:
         if not self._has_stopped:
@@ -182,6 +195,7 @@ class Range:
         self._received = 0
         self._second_run = _SecondRun()
 
+    @never_compiled
     def pack(self, tensor: Tensor) -> Any:
         slot = _Slot(self, tensor)
         self._slots.append(weakref.ref(slot))
@@ -261,6 +275,7 @@ class Range:
         if self._received < len(self._slots):
             raise RuntimeError("a checkpointed range saved fewer tensors when it ran again: it is not deterministic")
 
+    @never_compiled
     def _collect(self, tensor: Tensor) -> None:
         # Nothing is returned: the second run's graph is thrown away, the slots alone hold the tensors.
         self.receive(tensor.detach(), None, tensor)

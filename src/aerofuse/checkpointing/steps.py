@@ -138,3 +138,12 @@ def units_of(steps: Sequence[Step]) -> Iterator[int]:
             yield from range(step.unit, step.unit + step.count)
         else:
             yield step.unit
+
+
+def selective_steps(steps: Sequence[Step]) -> Iterator[SaveSome]:
+    """Yield the steps that save some of their units, those inside of ranges too."""
+    for step in steps:
+        if isinstance(step, Recompute):
+            yield from selective_steps(step.steps)
+        elif isinstance(step, SaveSome):
+            yield step

@@ -6,6 +6,7 @@ import copy
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -79,7 +80,8 @@ class UnitForward:
     @property
     def original(self) -> Function:
         """Return what it stands in for."""
-        return self.override or type(self._module).forward.__get__(self._module)
+        # No bound method: a compiler would look it up by its name, and find this again.
+        return self.override or partial(type(self._module).forward, self._module)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """A copy of a part of a network alone is followed by nobody."""

@@ -6,10 +6,13 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+# The parts of `torch.compiler` that need no import of the compiler.
+from torch._C._dynamo.eval_frame import _FrameAction, _FrameExecStrategy, set_code_exec_strategy, set_eval_frame
 from torch._ops import OpOverload
 
 # Tensors of the device `meta` are the public ones without memory, but they do not know the device that they stand
@@ -21,6 +24,8 @@ from torch._subclasses.fake_tensor import (
     UnsupportedOperatorException,
 )
 from torch.autograd.graph import Node
+from torch.overrides import _get_current_function_mode as current_function_mode
+from torch.overrides import _pop_mode_temporarily as current_function_mode_off
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 from torch.utils._python_dispatch import _disable_current_modes as all_modes_off
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
@@ -34,14 +39,19 @@ __all__ = [
     "LightDispatchMode",
     "OpOverload",
     "all_modes_off",
+    "call_compiled",
+    "current_function_mode",
+    "current_function_mode_off",
     "in_backward",
     "in_function_transform",
     "is_compiled",
+    "is_compiled_wrapper",
     "is_share",
+    "never_compiled",
     "next_node_number",
     "node_number",
-    "not_compiled",
     "num_owners",
+    "outside_of_compiler",
     "running_node",
     "saved_tensor_hooks",
     "sharded_modules_copied",
@@ -50,6 +60,8 @@ __all__ = [
     "tree_unflatten",
 ]
 
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 # Of a module: the names of the dictionaries of what is called with it.
 MODULE_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -213,15 +225,46 @@ def in_function_transform() -> bool:
 
 
 def is_compiled(module: nn.Module) -> bool:
-    """Return whether a module was given to `torch.compile`, or has compiled itself."""
-    # Not asked by its class: to import that takes seconds.
-    return module._compiled_call_impl is not None or type(module).__name__ == "OptimizedModule"
+    """Return whether a module has compiled itself."""
+    return module._compiled_call_impl is not None
 
 
-def not_compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Mark a function that is called from compiled code and never compiled itself."""
-    function._torchdynamo_disable = True  # type: ignore[attr-defined]  # `torch.compiler.disable` takes seconds to import
+def is_compiled_wrapper(module: nn.Module) -> bool:
+    """Return whether a module is what `torch.compile` has made of another one."""
+    return type(module).__name__ == "OptimizedModule"  # to import the class takes seconds
+
+
+def outside_of_compiler(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a method run uncompiled, with all that it calls. It gets the compiler around it, or `None`, after `self`."""
+
+    def run(self: Any, *args: Any) -> Any:
+        compiler = set_eval_frame(None)
+        try:
+            return method(self, compiler, *args)
+        finally:
+            set_eval_frame(compiler)
+
+    # As `torch.compiler.disable(recursive=False)` does, whose import takes seconds.
+    run._torchdynamo_disable = True  # type: ignore[attr-defined]
+    run._torchdynamo_disable_msg = "gradient checkpointing compiles each unit alone"  # type: ignore[attr-defined]
+    set_code_exec_strategy(run.__code__, _FrameExecStrategy(_FrameAction.SKIP, _FrameAction.DEFAULT))
+    return run
+
+
+def never_compiled(function: F) -> F:
+    """Mark a function that compiled code calls by way of autograd, where a compiler sees it, and all that it calls."""
+    set_code_exec_strategy(function.__code__, _FrameExecStrategy(_FrameAction.SKIP, _FrameAction.SKIP))
     return function
+
+
+def call_compiled(compiler: Any, function: Callable[..., Any], *args: Any) -> Any:
+    """Return `function(*args)`, compiled by what `outside_of_compiler` has given."""
+    # Nothing else may run in between: it would be compiled, too.
+    before = set_eval_frame(compiler)
+    try:
+        return function(*args)
+    finally:
+        set_eval_frame(before)
 
 
 def saved_tensor_hooks() -> tuple[Callable[[Tensor], Any], Callable[[Any], Tensor]] | None:

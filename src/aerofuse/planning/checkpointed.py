@@ -10,9 +10,9 @@ from typing import Any, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from aerofuse.checkpointing.attached import FoundChain, attached_to
+from aerofuse.checkpointing.attached import FoundChain, attached_to, kind_of
 from aerofuse.checkpointing.budget import Budget
-from aerofuse.checkpointing.choosing import ByPolicy, attach, kind_of, switch
+from aerofuse.checkpointing.choosing import ByPolicy, attach, switch
 from aerofuse.checkpointing.find_units import IsUnit
 from aerofuse.checkpointing.plan import CheckpointingPlan, Policy
 from aerofuse.checkpointing.policy import Segments, choose_policy
@@ -99,12 +99,12 @@ class WithinBudget:
         self._plans: dict[Hashable, CheckpointingPlan] = {}
 
     def choose(
-        self, network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self, network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, compiled: bool
     ) -> tuple[tuple[FoundChain, ...], tuple[ChainPlan, ...]]:
         """Return what the plan for these inputs has. Raises `ValueError` for a budget below the least possible."""
         inputs = self._only_input(network, args, kwargs)
         is_bf16 = torch.is_autocast_enabled(inputs.device.type)
-        key = is_bf16, kind_of(network, args, kwargs)
+        key = is_bf16, compiled, kind_of(network, args, kwargs)
         plan = self._plans.get(key)
         if plan is None or plan.scope.input_shape[0] < len(inputs):
             make = partial(
@@ -117,6 +117,7 @@ class WithinBudget:
                 precision="bf16" if is_bf16 else "float32",
                 input_dtype=inputs.dtype,
                 is_unit=self._is_unit,
+                compiled=compiled,
             )
             plan = self._plans[key] = in_new_thread(make)
             logger.info("gradient checkpointing %s", plan.summary())

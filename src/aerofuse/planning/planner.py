@@ -47,6 +47,7 @@ def plan_checkpointing(
     loss: Callable[[Any], Tensor] = sum_of_outputs,
     stopwatch: Stopwatch | None = None,
     is_unit: IsUnit | None = None,
+    compiled: bool = False,
 ) -> CheckpointingPlan:
     """Return the fastest plan of `model` within `budget`, for any network that takes one tensor.
 
@@ -56,7 +57,9 @@ def plan_checkpointing(
     bytes of its state per parameter as a number; by default none. With `holds_gradients`, gradients are there already
     when the batch begins, as between the batches of one accumulated step.
     Bytes are counted on fake tensors, and the chosen plan's step is counted as a whole. `stopwatch` says how long
-    units take: by default one of each kind runs a few samples on the model's device.
+    units take: by default one of each kind runs a few samples on the model's device. Units that `torch.compile` will
+    have `compiled` are saved or computed again as a whole, because the compiler chooses what is saved of each. It saves
+    less than is counted here.
 
     Raises `ValueError` for a model in which nothing that learns can be planned, and for a budget below the least
     possible, which the message names.
@@ -71,6 +74,7 @@ def plan_checkpointing(
         loss=loss,
         stopwatch=stopwatch,
         is_unit=is_unit,
+        compiled=compiled,
     ).plan(budget)
 
 
@@ -89,6 +93,7 @@ class Planner:
         loss: Callable[[Any], Tensor] = sum_of_outputs,
         stopwatch: Stopwatch | None = None,
         is_unit: IsUnit | None = None,
+        compiled: bool = False,
     ) -> None:
         chosen = choose_optimizer(optimizer, model)
         step = TrainingStep(tuple(input_shape), loss, chosen, precision, input_dtype, holds_gradients)
@@ -102,7 +107,8 @@ class Planner:
             raise ValueError(f"nothing in {type(model).__name__} that learns is called as a module, so none is planned")
         self._chains = names_of(traced)
         with self._training.copy.active():
-            self._profile = self._profile_chains(model, traced, stopwatch or Measured())
+            profile = self._profile_chains(model, traced, stopwatch or Measured())
+        self._profile = profile.of_whole_units() if compiled else profile
         self._attached = Attached(fake)
         self._solutions: dict[bool, Solution] = {}
         self._update = self._training.count_update()

@@ -106,6 +106,10 @@ class ChainProfile:
         """Return a forward and a backward pass without checkpointing."""
         return sum(unit.forward_seconds + unit.backward_seconds for unit in self.units)
 
+    def of_whole_units(self) -> ChainProfile:
+        """Return the same without policies that save a part of a unit."""
+        return replace(self, units=tuple(replace(unit, policies=unit.policies[:1]) for unit in self.units))
+
     def joined(self, other: ChainProfile, glue_bytes: int) -> ChainProfile:
         """These chains, then those of `other`, whose input takes `glue_bytes` besides what these return."""
         last = self.units[-1]

@@ -125,7 +125,9 @@ class TrainingParams(Section):
         default=False, description="the model sees each photo mirrored, too, whenever it is not trained: twice the time"
     )
     channels_last: bool = Field(default=False, description="weights of convolutions lie as their kernels like it")
-    compile: bool = Field(default=False, description="torch.compile for the training step, without checkpointing")
+    compile: bool = Field(
+        default=False, description="torch.compile for the training step; with checkpointing, unit by unit"
+    )
     feature_views: int = Field(
         default=2,
         ge=0,
@@ -150,14 +152,8 @@ class TrainingParams(Section):
         return self
 
     @model_validator(mode="after")
-    def _what_is_compiled_is_not_checkpointed(self) -> Self:
-        if not self.compile:
-            return self
-        if self.gradient_checkpointing.policy != "none":
-            raise ValueError("compile goes with gradient_checkpointing.policy none: ranges run outside the compiler")
-        if self.on_out_of_memory == "split_and_checkpoint":
-            raise ValueError("compile goes with on_out_of_memory split or fail: checkpointing could not be raised")
-        if self.parallelism == "fsdp":
+    def _what_is_compiled_is_not_sharded(self) -> Self:
+        if self.compile and self.parallelism == "fsdp":
             raise ValueError("compile goes with parallelism ddp")
         return self
 

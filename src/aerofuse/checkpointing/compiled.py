@@ -1,0 +1,81 @@
+"""Calls of units that run compiled, under `torch.compile` of the network or of a part of it.
+
+Each unit is compiled alone, by the compiler that the user has chosen. What is between the units is not compiled: the
+modes of checkpointing act there. Inside of a compiled call no mode is active, and what it saves for its backward pass
+goes through the same hooks as everything else.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from types import FunctionType
+from typing import Any
+
+from torch.overrides import TorchFunctionMode
+
+from aerofuse.memory.torch_private import call_compiled, current_function_mode, current_function_mode_off
+
+
+class StepsAside(TorchFunctionMode):
+    """A mode that is not active inside of compiled calls."""
+
+    @abstractmethod
+    def before_compiled_call(self) -> None:
+        """A call begins of which the mode will see nothing."""
+
+    @abstractmethod
+    def after_compiled_call(self) -> None:
+        """It has ended."""
+
+
+@dataclass(frozen=True)
+class CompiledFunction:
+    """The function of a call, compiled by `compiler` in a frame of its own."""
+
+    plain: Callable[..., Any]
+    compiler: Any
+    frame: Callable[..., Any]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with _aside():
+            return call_compiled(self.compiler, self.frame, self.plain, args, kwargs)
+
+
+class Frames:
+    """Frames for compiled calls: calls of a kind share one, and so what was compiled in it.
+
+    In one frame for all, a compiler would take sizes that differ from unit to unit for sizes that change all the time.
+    """
+
+    _numbers = count()
+
+    def __init__(self) -> None:
+        self._frames: dict[Hashable, Callable[..., Any]] = {}
+
+    def frame(self, kind: Hashable) -> Callable[..., Any]:
+        """Return the frame for calls of a kind. It is called with a function and its arguments."""
+        if kind not in self._frames:
+            code = _frame.__code__.replace(co_name=f"unit_{next(self._numbers)}")  # a compiler knows it by its name
+            self._frames[kind] = FunctionType(code, globals())
+        return self._frames[kind]
+
+
+def _frame(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    return function(*args, **kwargs)
+
+
+@contextmanager
+def _aside() -> Iterator[None]:
+    """Take the modes of checkpointing off, the innermost first, for the length of the block."""
+    mode = current_function_mode()
+    if not isinstance(mode, StepsAside):
+        yield
+        return
+    mode.before_compiled_call()
+    with current_function_mode_off(), _aside():
+        yield
+    mode.after_compiled_call()
