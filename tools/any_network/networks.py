@@ -6,6 +6,7 @@ Of timm it is one network per model file and set of block classes, the one with 
 from __future__ import annotations
 
 import csv
+import functools
 import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +32,8 @@ TIMM, TORCHVISION, HUGGING_FACE = "timm", "torchvision", "Hugging Face"
 _CHOSEN = Path(__file__).with_name("timm_networks.csv")
 _NUM_CLASSES = 8
 _RATE = 0.1  # of dropout and drop-path
+# Parameters; and of a network with more, the number of blocks where it can be chosen.
+_LARGE, _DEPTH = 50_000_000, 4
 _SIZES_PX = (64, 96, 128, 160, 192, 224, 240, 256, 299, 384, 448, 512)
 
 
@@ -113,7 +116,20 @@ def _file_of(name: str) -> str:
 def _build_timm(name: str, size_px: int) -> nn.Module:
     rates = {"drop_rate": _RATE, "drop_path_rate": _RATE}
     settings: list[Mapping[str, Any]] = [{"img_size": size_px, **rates}, rates, {"img_size": size_px}, {}]
+    if _is_large(name):
+        settings = [{"depth": _DEPTH, **one} for one in settings] + settings
     return _first_that_builds([partial(timm.create_model, name, num_classes=_NUM_CLASSES, **one) for one in settings])
+
+
+@functools.cache
+def _is_large(name: str) -> bool:
+    """Return whether a network of timm has so many parameters that fewer of its equal blocks are tried."""
+    try:
+        with torch.device("meta"):
+            network = timm.create_model(name)
+    except Exception:  # some ask for values while they are built
+        return False
+    return sum(parameter.numel() for parameter in network.parameters()) > _LARGE
 
 
 def _build_torchvision(name: str, size_px: int) -> nn.Module:
