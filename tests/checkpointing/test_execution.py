@@ -313,6 +313,23 @@ def test_noise_that_a_call_draws_after_it_was_saved(name: str) -> None:
     assert all(map(torch.equal, step(noisy, PLANS[name]), expected))
 
 
+def test_a_product_whose_kernel_depends_on_what_learns() -> None:
+    # As CaiT (arXiv 2103.17239) mixes the heads of its attention: they come last, and their stride is not 1.
+    torch.manual_seed(0)
+    mix, inputs = nn.Linear(4, 4), torch.randn(2, 4, 16, 16)
+
+    def run(x: Tensor) -> Tensor:
+        return mix(x.sin().permute(0, 2, 3, 1)).permute(0, 3, 1, 2).softmax(-1).square()
+
+    outcomes = []
+    for step in (SaveAll(0), SaveSome(0, ()), SaveSome(0, (), no_cache=True), Recompute((SaveSome(0, ()),))):
+        x = inputs.clone().requires_grad_()
+        output = run_planned([Unit("heads", run, (mix,))], ChainPlan((step,)), x)
+        outcomes.append([output, *torch.autograd.grad(output.square().sum(), [x, *mix.parameters()])])
+    for found in outcomes[1:]:
+        assert all(map(torch.equal, found, outcomes[0]))
+
+
 def test_a_unit_that_catches_exceptions_does_not_catch_the_end_of_its_second_run() -> None:
     def careful(x: Tensor) -> Tensor:
         try:

@@ -18,9 +18,10 @@ Layout = tuple[torch.Size, tuple[int, ...], int]
 class SavedTensor:
     """A tensor that is saved as it is."""
 
-    __slots__ = ("__weakref__", "key", "offered", "tensor")
+    __slots__ = ("__weakref__", "key", "offered", "requires_grad", "tensor")
 
     def __init__(self, tensor: Tensor) -> None:
+        self.requires_grad = tensor.requires_grad
         # Detached: a graph that holds its own outputs is never freed.
         self.tensor: Tensor | None = tensor.detach()
         self.key = storage_key(tensor)
@@ -167,10 +168,11 @@ class RecomputeNode:
 class View:
     """A tensor over the storage of a node."""
 
-    __slots__ = ("layout", "source")
+    __slots__ = ("layout", "requires_grad", "source")
 
     def __init__(self, source: RecomputeNode, tensor: Tensor) -> None:
         self.source = source
+        self.requires_grad = tensor.requires_grad
         self.layout = layout_of(tensor)
 
     def get(self, *, for_autograd: bool = False, passing: bool = False) -> Tensor:
@@ -181,10 +183,12 @@ class View:
 
 
 def resolve(argument: Any, *, passing: bool) -> Any:
-    if isinstance(argument, SavedTensor):
-        return argument.get()
-    if isinstance(argument, View):
-        return argument.get(passing=passing)
+    """Return an argument of a call that is made again."""
+    if isinstance(argument, (SavedTensor, View)):
+        tensor = argument.get() if isinstance(argument, SavedTensor) else argument.get(passing=passing)
+        # A matrix product takes another kernel, with other last bits, for a factor that requires a gradient.
+        same = tensor.requires_grad == argument.requires_grad
+        return tensor if same else tensor.detach().requires_grad_(argument.requires_grad)
     if isinstance(argument, (list, tuple)):
         return type(argument)(resolve(item, passing=passing) for item in argument)
     return argument
