@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from aerofuse.common.files import read_json
 from aerofuse.common.params import load_value
-from aerofuse.data.dataset import PreparedSplit
+from aerofuse.data.dataset import PreparedSplit, spread
 from aerofuse.inference.package import PackageRecord, Preprocessing, write_package
 from aerofuse.inference.unfamiliarity import PHOTOS_PER_FEATURE, Unfamiliarity, fit_unfamiliarity
 from aerofuse.models.aircraft_model import AircraftModel
@@ -44,9 +44,7 @@ def _measure(model: AircraftModel, training: PreparedSplit, validation: Prepared
     """Fit what is unfamiliar to the model, on training photos that are spread evenly over their split."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
-    wanted = min(PHOTOS_PER_FEATURE * model.num_features, len(training))
-    rows = torch.linspace(0, len(training) - 1, wanted, dtype=torch.float64).long().tolist()
-    features, types = _features(model, training, rows)
+    features, types = _features(model, training, spread(len(training), PHOTOS_PER_FEATURE * model.num_features))
     return fit_unfamiliarity(features, types, _features(model, validation, range(len(validation)))[0])
 
 

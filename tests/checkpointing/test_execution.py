@@ -319,7 +319,8 @@ def test_a_product_whose_kernel_depends_on_what_learns() -> None:
     mix, inputs = nn.Linear(4, 4), torch.randn(2, 4, 16, 16)
 
     def run(x: Tensor) -> Tensor:
-        return mix(x.sin().permute(0, 2, 3, 1)).permute(0, 3, 1, 2).softmax(-1).square()
+        mixed: Tensor = mix(x.sin().permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return mixed.softmax(-1).square()
 
     outcomes = []
     for step in (SaveAll(0), SaveSome(0, ()), SaveSome(0, (), no_cache=True), Recompute((SaveSome(0, ()),))):

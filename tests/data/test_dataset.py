@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from aerofuse.data.dataset import Draw, EpochBatches, Image, PreparedSplit, TrainingLoader, derive_seed
+from aerofuse.data.dataset import Draw, EpochBatches, Image, PreparedSplit, TrainingLoader, derive_seed, spread
 from aerofuse.data.store import write_photos
 from aerofuse.data.transforms import AugmentationParams, make_augmentation
 from tests.data.made_up_photos import CLASSES, made_up_photos
@@ -136,3 +136,9 @@ def test_rare_types_are_drawn_as_often_as_others(tmp_path: Path) -> None:
     drawn = torch.cat([targets["type"] for _, targets in loader.epoch(1)])
     assert len(drawn) == 160
     assert 55 < int((drawn == 1).sum()) < 105
+
+
+def test_samples_are_spread_over_a_split() -> None:
+    assert spread(5, 9) == [0, 1, 2, 3, 4]
+    assert spread(101, 3) == [0, 50, 100]
+    assert len(set(spread(2098, 256))) == 256

@@ -148,6 +148,11 @@ def make_loader(split: PreparedSplit, *, batch_size: int, num_workers: int) -> D
     return DataLoader(split, batch_size=batch_size, **_reading_with(num_workers))
 
 
+def spread(length: int, most: int) -> list[int]:
+    """Return the indices of up to `most` of `length` samples, at about even distances."""
+    return torch.linspace(0, length - 1, min(length, most), dtype=torch.float64).long().tolist()
+
+
 class TrainingLoader:
     """The batches of a split for training, in an order that depends on seed and epoch.
 

@@ -32,8 +32,8 @@ Written from `models/aerofuse` with {written}.
 
 ## The same answers
 
-Against the model in torch, on every test image: the share whose likeliest type and airline are the same, and the
-largest difference of any probability or value ({export["tolerance"]:g} is allowed).
+Against the model in torch, on images of the test split: the share whose likeliest type and airline are the same, and
+the largest difference of any probability or value ({export["tolerance"]:g} is allowed).
 
 {markdown_table(["file", "size", "test images", "same top-1", "largest difference"], parity, "lrrrr")}
 

@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from aerofuse.backbones.backbone import create_backbone
+from aerofuse.backbones.backbone import Backbone, create_backbone
 from aerofuse.backbones.families import family_named, family_of
 from aerofuse.checkpointing.budget import format_bytes
 from aerofuse.checkpointing.plan import CheckpointingPlan, StepPrediction
@@ -67,7 +67,7 @@ class StepQuestion:
                 architecture = hybrid_architecture(cnn, transformer, self.fusion_method, 0.3, 0.1, self.image_size_px)
                 model = architecture.build(_CLASSES)
             else:
-                model = create_backbone(self.backbones[0], image_size_px=self.image_size_px, drop_path=0.1)
+                model = _backbone(self.backbones[0], self.image_size_px)
         return Planner(
             model.train(),
             self.input_shape,
@@ -76,6 +76,13 @@ class StepQuestion:
             input_dtype=torch.uint8 if is_hybrid else torch.float32,
             stopwatch=LARGE_GPU[self.precision],
         )
+
+
+def _backbone(name: str, image_size_px: int) -> Backbone:
+    try:
+        return create_backbone(name, image_size_px=image_size_px, drop_path=0.1)
+    except ValueError:  # some networks of timm have none
+        return create_backbone(name, image_size_px=image_size_px)
 
 
 def _takes_clips(backbone: str) -> bool:
