@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from aerofuse.backbones.backbone import create_backbone
 from aerofuse.checkpointing.plan import CheckpointingPlan
 from aerofuse.cli.main import main
 
@@ -19,6 +20,13 @@ def test_does_it_fit(capsys: pytest.CaptureFixture[str]) -> None:
     assert "least memory" in printed
     assert "It fits into 2.00 GiB without checkpointing" in printed
     assert re.search(r"stages\.2\.blocks\.0 +save all", printed)
+
+
+def test_a_network_that_takes_no_drop_path(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="takes no drop_path"):
+        create_backbone("dla46_c", drop_path=0.1)
+    assert main(["memory", "dla46_c", *SMALL]) == 0
+    assert "least memory" in capsys.readouterr().out
 
 
 def test_it_fits_with_a_plan(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
