@@ -45,10 +45,10 @@ repro: $(READY)  ## run the pipeline (a stage without a change does not run agai
 	dvc repro
 
 test: $(READY)  ## run the tests that need no whole stage and no server
-	pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow and not largest"
+	pytest -n auto --dist loadfile --no-loadscope-reorder --durations 20 -m "not slow and not largest"
 
 test-long: $(READY)  ## run the slow tests: whole pipelines, killed ones, servers, every command of the docs
-	pytest -n auto --dist loadfile --no-loadscope-reorder -m "slow and not largest"
+	pytest -n auto --dist loadfile --no-loadscope-reorder --durations 20 -m "slow and not largest"
 
 test-all: test test-long  ## run all tests; those of every variant of the backbones take 10 GB per process
 	pytest -n auto --dist worksteal -m largest

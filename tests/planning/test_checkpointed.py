@@ -124,3 +124,27 @@ def test_a_user_may_say_what_a_unit_is() -> None:
     enable_gradient_checkpointing(network, is_unit=lambda name, _: name == "stage", example_inputs=(images,))
     assert [unit.name for unit in attach(network).chains[0]] == ["conv to act", "stage", "pool", "head"]
     assert verify_checkpointing(network, images) == []
+
+
+class Counting(nn.Module):
+    """Its forward pass has state in Python."""
+
+    runs = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.runs += 1
+        return torch.tanh(x * self.runs)
+
+
+def test_a_network_may_be_verified_at_once() -> None:
+    images = torch.randn(2, 3, 16, 16)
+    network = enable_gradient_checkpointing(Row(), example_inputs=(images,), verify=True)
+    assert is_gradient_checkpointing_enabled(network)
+    with pytest.raises(ValueError, match="verify needs example_inputs"):
+        enable_gradient_checkpointing(network, verify=True)
+    network.get_submodule("stage.1").add_module("act1", Counting())
+    with pytest.raises(
+        RuntimeError, match=r"tensors of a training step differ, first of all loss: its forward pass has"
+    ):
+        enable_gradient_checkpointing(network, example_inputs=(images,), verify=True)
+    assert not is_gradient_checkpointing_enabled(network)

@@ -18,6 +18,7 @@ from aerofuse.checkpointing.plan import CheckpointingPlan, Policy
 from aerofuse.checkpointing.policy import Segments, choose_policy
 from aerofuse.checkpointing.segments import check_segments, check_segments_of_chains
 from aerofuse.checkpointing.steps import ChainPlan
+from aerofuse.checkpointing.verification import verify_checkpointing
 from aerofuse.common.threads import in_new_thread
 from aerofuse.memory.optimizers import OptimizerChoice, choose_optimizer
 from aerofuse.planning.planner import plan_checkpointing
@@ -37,6 +38,7 @@ def enable_gradient_checkpointing(
     holds_gradients: bool = False,
     is_unit: IsUnit | None = None,
     example_inputs: tuple[Any, ...] | None = None,
+    verify: bool = False,
 ) -> Network:
     """Trade time for memory in training; may be called again to choose another policy. Returns the network.
 
@@ -48,7 +50,8 @@ def enable_gradient_checkpointing(
 
     Units are found when the first batch is seen; with `example_inputs`, the positional arguments of a forward pass,
     they are found now, for a network of which a part is called before the whole. `is_unit` may say of a module, by its
-    name, that it is one unit whatever it holds.
+    name, that it is one unit whatever it holds. With `verify`, a training step on `example_inputs` is run with
+    checkpointing and without, and any bit that differs is an error.
 
     A budget in bytes counts the state and the step of an `optimizer`, by default those of AdamW: 8 bytes per
     parameter, and temporaries. Others: an optimiser of torch for this model, the bytes of its state per parameter
@@ -57,8 +60,11 @@ def enable_gradient_checkpointing(
 
     Raises `ValueError` for an unknown policy, a budget that is none, more than one of them, or a plan of another
     model; with `example_inputs` also for more segments than the longest chain has units. A shorter chain is cut between
-    all of its units. The first step raises one for a budget below the least possible.
+    all of its units. The first step raises one for a budget below the least possible. Raises `RuntimeError` with the
+    names of what differs where `verify` finds something; checkpointing is then off.
     """
+    if verify and example_inputs is None:
+        raise ValueError("verify needs example_inputs, the positional arguments of a forward pass")
     chosen: Policy = choose_policy(segments, policy, budget)
     if isinstance(chosen, CheckpointingPlan):
         chosen.apply(network)
@@ -72,6 +78,12 @@ def enable_gradient_checkpointing(
         attach(network).prepare(example_inputs)
         if isinstance(chosen, Segments):
             check_segments_of_chains(chosen.count, attach(network).chains)
+        if verify and (names := verify_checkpointing(network, *example_inputs)):
+            disable_gradient_checkpointing(network)
+            raise RuntimeError(
+                f"with gradient checkpointing {len(names)} tensors of a training step differ, first of all {names[0]}: "
+                "its forward pass has state outside of buffers and random generators of its modules, as it seems"
+            )
     return network
 
 
