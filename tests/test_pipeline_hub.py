@@ -56,7 +56,6 @@ def reproduced(request: pytest.FixtureRequest, hub: HubServer, tmp_path_factory:
         "data.synthetic.num_airframes": 48,
         "data.small_types": "merge",  # 48 airframes are too few for ten types
         "explain.mistakes": 1,
-        f"{recipe}.image_size": 96,
         f"{recipe}.training.mixed_precision": "no",  # bf16 is many times slower on most CPUs
         f"{recipe}.training.feature_views": 1,
         f"{recipe}.training.num_workers": 0,

@@ -196,9 +196,47 @@ class Overwritten(nn.Module):
         return output
 
 
+class PositionEncoding(nn.Module):
+    """A residual convolution, as DaViT (arXiv 2204.03645) has it before each half of a block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(WIDTH, WIDTH, 3, padding=1, groups=WIDTH)
+        self.act = nn.GELU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = x + self.act(self.conv(x))
+        return output
+
+
+class EncodedBlock(nn.Module):
+    """Two residual halves, each behind an encoding that nothing leads past."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encode1, self.encode2 = PositionEncoding(), PositionEncoding()
+        self.conv1, self.act1 = nn.Conv2d(WIDTH, WIDTH, 3, padding=1), nn.GELU()
+        self.conv2, self.act2 = nn.Conv2d(WIDTH, WIDTH, 3, padding=1), nn.GELU()
+        self.conv3 = nn.Conv2d(WIDTH, WIDTH, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.encode1(x)
+        x = x + self.act1(self.conv1(x))
+        x = self.encode2(x)
+        output: Tensor = x + self.conv3(self.act2(self.conv2(x)))
+        return output
+
+
+class Encoded(nn.Sequential):
+    """Blocks that hold small blocks."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(3, WIDTH, 3, padding=1), EncodedBlock(), EncodedBlock(), EncodedBlock())
+
+
 NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
     network.__name__: network
-    for network in (Row, Permuted, UNet, Dense, SideInputs, Shared, Branches, Plain, Overwritten)
+    for network in (Row, Permuted, UNet, Dense, SideInputs, Shared, Branches, Plain, Overwritten, Encoded)
 }
 
 

@@ -20,6 +20,7 @@ FOUND = {
     "Shared": [["stem", "block", "block", "other"], ["block"]],
     "Branches": [["stem", "left.0.0", "left.0.1"], ["right.0.0", "right.0.1"], ["left.1.0", "left.1.1"]],
     "Plain": [["0 to 1", "2 to 3", "4 to 5", "6 to 7", "8 to 9", "10 to 11"]],
+    "Encoded": [["0", "1", "2", "3"]],
     "Overwritten": [["stem", "block to act", "other"], ["head"]],
 }
 

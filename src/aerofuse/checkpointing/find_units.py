@@ -1,12 +1,14 @@
 """Finds the units of any network: the calls of modules between which nothing but one tensor is handed over.
 
-No list of families and no mark of a library is needed. A *block* is a call in which something leads past each
-of its parts: the residual connection is an example. It stays whole. A module that holds blocks is
-taken apart, and so is a long row of layers. What is left, such as the layers of a stem, forms units of its own.
+No list of families and no mark of a library is needed. A *block* is a call in which something leads past each of its
+parts: the residual connection is an example. Of a class that the network has several of, it is enough that something
+leads past some part. A block stays whole. A module that is made of blocks is taken apart, and so is a long row of
+layers. What is left, such as the layers of a stem, forms units of its own.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
@@ -67,6 +69,8 @@ class _Finder:
         self._made_at, self._is_unit = trace.made_at, is_unit
         assert trace.root is not None
         everything = list(_walk(trace.root))
+        counts = Counter(type(module) for module in {call.module: None for call in everything})
+        self._repeated = {kind for kind, count in counts.items() if count > 1}
         self._blocks = {type(call.module) for call in everything if self._is_block(call)}
         self._matrices = {id(call): _num_matrices(call) for call in everything}
 
@@ -97,10 +101,11 @@ class _Finder:
     def _is_taken_apart(self, call: TracedCall) -> bool:
         if any(":" in child.name for child in call.children):
             return True
-        inside = len(list(self._outermost_blocks(call)))
+        inside = [self._matrices[id(block)] for block in self._outermost_blocks(call)]
         if type(call.module) in self._blocks:
-            return inside > 1 or _longest_row(call) >= _DENSE_ROW
-        return inside > 0 or self._matrices[id(call)] >= _LONG_ROW
+            is_made_of_blocks = len(inside) > 1 and 2 * sum(inside) > self._matrices[id(call)]
+            return is_made_of_blocks or _longest_row(call) >= _DENSE_ROW
+        return bool(inside) or self._matrices[id(call)] >= _LONG_ROW
 
     def _outermost_blocks(self, call: TracedCall) -> Iterator[TracedCall]:
         for child in call.children:
@@ -110,13 +115,17 @@ class _Finder:
                 yield from self._outermost_blocks(child)
 
     def _is_block(self, call: TracedCall) -> bool:
-        """Return whether its own code reads something from before its parts behind each of their boundaries."""
+        """Return whether its own code reads something from before its parts behind each of their boundaries.
+
+        Of a class that is repeated, it does so behind some boundary.
+        """
         handed = [
             (first, second, seen)
             for first, second in pairwise(call.children)
             if (seen := flowing(first, second)) is not None
         ]
-        return bool(handed) and all(self._is_bypassed(call, second, seen) for _, second, seen in handed)
+        bypassed = [self._is_bypassed(call, second, seen) for _, second, seen in handed]
+        return any(bypassed) and (all(bypassed) or type(call.module) in self._repeated)
 
     def _is_bypassed(self, call: TracedCall, child: TracedCall, handed: SeenTensor) -> bool:
         """Return whether something from before `child` is read behind its start, other than what it is handed.
