@@ -18,7 +18,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo demo repro test test-long test-all lint mlflow pretrain seeds sweep chaos readme benchmark \
+.PHONY: help setup setup-demo demo repro test test-long test-all lint mlflow pretrain seeds chaos readme benchmark \
 	benchmark-quick any-network initialisation photographs
 
 help:  ## print this list
@@ -71,9 +71,6 @@ pretrain: $(READY)  ## train the bundled weights again (about four hours on two 
 
 seeds: $(READY)  ## measure the hybrid's gain over the multi-task baseline with five seeds
 	python -m tools.studies.seeds 0 1 2 3 4
-
-sweep: $(READY)  ## run every fusion method with several seeds in DVC's queue; options: make sweep SWEEP="--seeds 0 1 2"
-	python -m tools.studies.sweep $(SWEEP)
 
 chaos: $(READY)  ## kill the pipeline 20 times and compare the results byte for byte
 	python -m tools.studies.chaos

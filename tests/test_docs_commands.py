@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from aerofuse.cli.main import COMMANDS
+from aerofuse.tuning.settings import Setting, check_settings
 from tests.imports import ROOT
 from tests.inference.small_packages import write_small_package
 from tests.ingest.fgvc_archive import make_fgvc, pack
@@ -156,6 +157,15 @@ def _aerofuse(command: str, clone: Path) -> None:
     _run(command, clone)
 
 
+def _tune(command: str, clone: Path) -> None:
+    """It would train for long: its names are those of params.yaml, and its options are known."""
+    settings = re.findall(r"([\w.]+)=(\S+)", command.partition(" --")[0])
+    check_settings([Setting.parse(name, values) for name, values in settings])
+    shown = _run("aerofuse tune --help", clone)
+    for option in re.findall(r"--[a-z-]+", command):
+        assert option in shown, command
+
+
 def _torchrun(command: str, clone: Path) -> None:
     """On one machine, with a stage that takes a second."""
     here = {
@@ -182,6 +192,7 @@ WAYS: dict[str, Callable[[str, Path], None]] = {
     r"dvc ": _dvc,
     r"make ": _make,
     r"(\w+=\S+ )?python -m ": _module,
+    r"aerofuse tune ": _tune,
     r"aerofuse ": _aerofuse,
     r"torchrun ": _torchrun,
     r"curl ": _download,

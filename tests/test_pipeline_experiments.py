@@ -1,4 +1,4 @@
-"""Experiments on the real pipeline, bad values, Ctrl-C and a sweep, after a run that is finished."""
+"""Experiments on the real pipeline, bad values, Ctrl-C and a grid, after a run that is finished."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
 from tests.imports import ROOT
@@ -182,19 +183,26 @@ def _finished(folder: Path) -> str:
     raise AssertionError("the queue does not come to an end")
 
 
-def test_a_sweep_has_a_row_for_each_fusion_method(reproduced: Path) -> None:
+def test_a_grid_has_a_row_for_each_fusion_method(reproduced: Path) -> None:
+    program = "import sys; from aerofuse.cli.main import main; sys.exit(main())"
     done = subprocess.run(
-        ["python", "-m", "tools.studies.sweep", "--fusion-method", "concat", "add", "--seeds", "0"],
+        ["python", "-c", program, "tune", "fusion_method=concat,add", "seed=0"],
         cwd=reproduced,
         env=warm_environment() | {"PYTHONPATH": str(reproduced / "src")},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (reproduced / "reports/sweep.md").read_text(encoding="utf-8") == done.stdout
-    report = json.loads((reproduced / "reports/sweep.json").read_text(encoding="utf-8"))
-    assert {summary["fusion_method"] for summary in report["fusion_methods"]} == {"concat", "add"}
-    # This cell is what `dvc repro` has made already.
+    assert (reproduced / "reports/tune.md").read_text(encoding="utf-8") == done.stdout
+    outcomes = json.loads((reproduced / "reports/tune.json").read_text(encoding="utf-8"))["outcomes"]
+    found = {outcome["values"]["fusion_method"]: outcome["metrics"] for outcome in outcomes}
+    assert set(found) == {"concat", "add"}
+    # This row is what `dvc repro` has made already.
     hybrid = json.loads((reproduced / "metrics/evaluate/hybrid.json").read_text(encoding="utf-8"))["hybrid"]
-    own = next(each for each in report["experiments"] if each["cell"]["fusion_method"] == "concat")
-    assert own["metrics"]["type_top1"] == pytest.approx(hybrid["type_top1"], rel=1e-5)
+    assert found["concat"]["type_top1"] == pytest.approx(hybrid["type_top1"], rel=1e-5)
+    # The epochs of a real training are read from what it prints: two in each of the three phases.
+    storage = f"sqlite:///{reproduced / '.resume/tune/studies.db'}"
+    (study,) = (optuna.load_study(study_name=name, storage=storage) for name in optuna.get_all_study_names(storage))
+    (trained,) = (trial for trial in study.trials if trial.params["fusion_method"] == "add")
+    assert list(trained.intermediate_values) == [1, 2, 1001, 1002, 2001, 2002]
+    assert max(trained.intermediate_values.values()) >= found["add"]["score"] - 1e-4

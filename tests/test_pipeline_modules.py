@@ -93,7 +93,7 @@ def test_packages_import_nothing(package: Path) -> None:
 
 # The one direction of the house: a package may import those after it, and none before it.
 ORDER = (
-    "cli", "serving", "demo", "review", "report", "ingest", "synthetic", "training", "tracking", "plotting",
+    "cli", "tuning", "serving", "demo", "review", "report", "ingest", "synthetic", "training", "tracking", "plotting",
     "comparison", "inference", "metrics", "models", "data", "backbones", "planning", "checkpointing", "memory",
     "common",
 )  # fmt: skip

@@ -13,7 +13,8 @@ from pathlib import Path
 from aerofuse.common.markdown import markdown_table
 from aerofuse.common.params import load_value
 from aerofuse.plotting.wording import METRICS, MODELS, write_value
-from tools.studies.experiments import HEADLINES, Metrics, read_metrics, run_experiment
+from aerofuse.tuning.repository import HEADLINES, read_metrics
+from tools.studies.experiments import Metrics, run_experiment
 
 RANDOM = "random-weights"
 

@@ -21,7 +21,8 @@ from ruamel.yaml import YAML
 from aerofuse.common.files import write_json
 from aerofuse.common.markdown import markdown_table
 from aerofuse.plotting.wording import write_value
-from tools.studies.experiments import git, run_experiment
+from aerofuse.tuning.repository import git
+from tools.studies.experiments import run_experiment
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,8 @@ from scipy import stats
 from aerofuse.common.markdown import markdown_table
 from aerofuse.common.params import load_value
 from aerofuse.plotting.wording import METRICS, MODELS, write_value
-from tools.studies.experiments import Metrics, read_metrics, run_experiment
+from aerofuse.tuning.repository import read_metrics
+from tools.studies.experiments import Metrics, run_experiment
 
 BASELINE, HYBRID = "multi_task", "hybrid"
 FILES = (*(f"metrics/evaluate/{model}.json" for model in (BASELINE, HYBRID)), "metrics/compare.json")

@@ -15,6 +15,7 @@ from aerofuse.common.threads import spin_briefly_while_waiting
 COMMANDS = {
     "predict": "type, airline, clarity and block of photos",
     "export": "a model as ONNX, or as a torch program",
+    "tune": "a grid or a search over parameters, on one machine or on many",
     "review": "labels that look wrong, and photos worth labelling next",
     "memory": "does a training step fit, with which plan, and how much slower?",
     "demo": "a page in the browser to try a model, and to ask what training takes",

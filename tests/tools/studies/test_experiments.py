@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from aerofuse.plotting.wording import MODELS
+from aerofuse.tuning.repository import find_experiment, read_metrics
 from tools.benchmarks import memory
 from tools.studies import initialisation
-from tools.studies.experiments import find_experiment, read_metrics, run_experiment
+from tools.studies.experiments import run_experiment
 from tools.studies.initialisation import initialisation_page
 
 

@@ -1,0 +1,1 @@
+"""Grids and searches over parameters: trials of Optuna, each of them an experiment of DVC."""
