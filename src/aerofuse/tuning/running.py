@@ -6,6 +6,7 @@ import logging
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -94,9 +95,15 @@ def _prepare() -> None:
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("aerofuse.tuning").setLevel(logging.INFO)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    threading.excepthook = _note_silence
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is in the background deaf to it
+
+
+def _note_silence(failure: threading.ExceptHookArgs) -> None:
+    """Say in one line that the thread of the heartbeat has ended: others may take over the trial."""
+    logger.warning("no heartbeat any more: %s", str(failure.exc_value).partition("\n")[0])
 
 
 def _read_state() -> RepositoryState:

@@ -99,9 +99,19 @@ def storage_errors(url: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise ValueError(f"{hide_password(url)}: {error}: pip install 'aerofuse[postgresql]'") from None
-    except (SQLAlchemyError, OptunaError) as error:
-        reason = (str(error).strip() or repr(error)).splitlines()[0].replace(url, hide_password(url))
+    except Exception as error:
+        causes = [one for one in _chain(error) if isinstance(one, SQLAlchemyError | OptunaError)]
+        if not causes:
+            raise
+        reason = str(causes[-1]).splitlines()[0].replace(url, hide_password(url))
         raise ValueError(f"the storage {hide_password(url)} cannot be used: {reason}") from None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and those before it: where Optuna cannot note an error, it fails in ways of its own."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def connect(url: str, heartbeat_s: int, *, create: bool) -> RDBStorage:

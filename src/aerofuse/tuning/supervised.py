@@ -6,6 +6,7 @@ killed worker so leaves no training behind that would go on without it.
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -25,7 +26,8 @@ def main(command: Sequence[str]) -> int:
     ended = threading.Event()
 
     def wait_for_the_end() -> None:
-        sys.stdin.buffer.read()
+        while os.read(sys.stdin.fileno(), 1024):  # not buffered: at exit, Python waits for the lock of a buffer
+            pass
         ended.set()
         end_tree(process)
 
