@@ -138,7 +138,7 @@ def test_the_storage_of_another_program_is_left_as_it_is(tmp_path: Path) -> None
     [
         ("postgresql://me:secret@127.0.0.1:9/tune", "Connection refused"),
         ("nonsense", "cannot be used"),
-        ("sqlite:////dev/null/studies.db", "Not a directory"),
+        ("sqlite:////dev/null/studies.db", "File exists"),
     ],
 )
 def test_a_storage_that_is_gone_is_named_without_its_password(url: str, message: str) -> None:

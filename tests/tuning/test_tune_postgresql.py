@@ -137,7 +137,7 @@ def test_a_worker_with_other_code_is_refused(finished: str, machines: list[Tunin
 
 
 def test_a_storage_that_goes_away_ends_the_worker(server: PostgreSQL, machines: list[Tuning], finished: str) -> None:
-    """It is the last test, for the server does not come back."""
+    """Where the storage is back, the same command goes on."""
     test = machines[0].test_folder
     (test / "hold-concat-50").touch()
     process = machines[0].start("fusion_method=concat", "seed=50", "--storage", _storage(server))
@@ -151,4 +151,3 @@ def test_a_storage_that_goes_away_ends_the_worker(server: PostgreSQL, machines: 
     assert "Traceback" not in output
     status, output = machines[0].run("fusion_method=concat", "seed=50", "--storage", _storage(server))
     assert status == 0, output
-    assert Counter(line[0] for line in machines[0].lines("done"))["concat-50"] == 1, "its experiment was kept"

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.exceptions import OptunaError
@@ -97,8 +98,6 @@ def storage_errors(url: str) -> Iterator[None]:
     """Say in one line, without a password, what is wrong with a storage. Raises `ValueError`."""
     try:
         yield
-    except ImportError as error:
-        raise ValueError(f"{hide_password(url)}: {error}: pip install 'aerofuse[postgresql]'") from None
     except Exception as error:
         causes = [one for one in _chain(error) if isinstance(one, SQLAlchemyError | OptunaError)]
         if not causes:
@@ -127,20 +126,28 @@ def connect(url: str, heartbeat_s: int, *, create: bool) -> RDBStorage:
         if not create and not path.is_file():
             raise ValueError(f"there is no storage {path}; start a study there first: aerofuse tune NAME=VALUES ...")
         path.parent.mkdir(parents=True, exist_ok=True)
-    options = {"connect_args": _PATIENCE.get(kind, {}), "pool_pre_ping": True}
+    options: dict[str, Any] = {"connect_args": _PATIENCE.get(kind, {}), "pool_pre_ping": True}
+    again = RetryHeartbeatStaleTrialCallback(_RETRIES, inherit_intermediate_values=True)
     with storage_errors(full):
-        engine = create_engine(full, **options)
-        tables = inspect(engine).get_table_names()
-        engine.dispose()
-        if "studies" not in tables and (tables or not create):
-            what = f"has tables of another program ({', '.join(tables[:3])})" if tables else "is empty"
-            wanted = "an empty one" if create else "that of a study"
-            raise ValueError(f"the storage {hide_password(url)} {what}; name {wanted}")
-        again = RetryHeartbeatStaleTrialCallback(_RETRIES, inherit_intermediate_values=True)
+        _check_tables(full, options, create)
         try:
             return RDBStorage(full, options, heartbeat_interval=heartbeat_s, heartbeat_stale_trial_callback=again)
         except RuntimeError as error:  # the tables are of another version of Optuna
-            raise ValueError(f"{hide_password(url)}: {error}") from None
+            raise ValueError(f"{hide_password(full)}: {error}") from None
+
+
+def _check_tables(url: str, options: Mapping[str, Any], create: bool) -> None:
+    try:
+        engine = create_engine(url, **options)
+    except ImportError as error:
+        raise ValueError(f"{hide_password(url)}: {error}: pip install 'aerofuse[postgresql]'") from None
+    tables = inspect(engine).get_table_names()
+    engine.dispose()
+    if "studies" not in tables and (tables or not create):
+        what = f"has tables of another program ({', '.join(tables[:3])})" if tables else "is empty"
+        raise ValueError(
+            f"the storage {hide_password(url)} {what}; name {'an empty one' if create else 'that of a study'}"
+        )
 
 
 def start_study(storage: RDBStorage, name: str, spec: StudySpec, commit: str) -> optuna.Study:

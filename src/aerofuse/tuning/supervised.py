@@ -32,8 +32,8 @@ def main(command: Sequence[str]) -> int:
         end_tree(process)
 
     threading.Thread(target=wait_for_the_end, daemon=True).start()
-    status = int(process.wait())
-    return 130 if ended.is_set() else status
+    status = process.wait()  # none where the other thread has waited first
+    return 130 if ended.is_set() else int(status)
 
 
 def end_tree(process: psutil.Process, grace_s: float = _GRACE_S) -> None:
