@@ -39,7 +39,7 @@ _BUDGETS = (0.75, 0.5, 0.35, 0.2)
 
 
 @dataclass(frozen=True)
-class Way:
+class CompiledWay:
     """A way to run a step. `budget` is what a knob or a plan is told, as a share."""
 
     name: str
@@ -47,10 +47,10 @@ class Way:
 
 
 WAYS = (
-    Way(WITHOUT),
-    Way(TIMM),
-    Way(RECOMPUTE_ALL),
-    *(Way(name, budget) for name in (KNOB, PLAN) for budget in _BUDGETS),
+    CompiledWay(WITHOUT),
+    CompiledWay(TIMM),
+    CompiledWay(RECOMPUTE_ALL),
+    *(CompiledWay(name, budget) for name in (KNOB, PLAN) for budget in _BUDGETS),
 )
 
 
@@ -68,11 +68,13 @@ class CompiledRow:
     image_px: int
 
 
-def measure(network: str, batch: int, image_px: int, rounds: int, ways: Sequence[Way] = WAYS) -> list[CompiledRow]:
+def measure(
+    network: str, batch: int, image_px: int, rounds: int, ways: Sequence[CompiledWay] = WAYS
+) -> list[CompiledRow]:
     """Compile a step of a network of timm in each way, and time them in turns. A way that is refused is left out."""
     context = multiprocessing.get_context("spawn")
-    pipes: dict[Way, Connection] = {}
-    first: dict[Way, tuple[float, int]] = {}
+    pipes: dict[CompiledWay, Connection] = {}
+    first: dict[CompiledWay, tuple[float, int]] = {}
     for way in ways:
         ours, theirs = context.Pipe()
         context.Process(target=_serve, args=(theirs, network, batch, image_px, way), daemon=True).start()
@@ -82,14 +84,14 @@ def measure(network: str, batch: int, image_px: int, rounds: int, ways: Sequence
             continue
         pipes[way], first[way] = ours, answer
         logger.info("%s, %s %s: compiled in %.0f s", network, way.name, way.budget or "", answer[0])
-    seconds: dict[Way, list[float]] = {way: [] for way in pipes}
+    seconds: dict[CompiledWay, list[float]] = {way: [] for way in pipes}
     for _ in range(rounds):
         for way, pipe in pipes.items():
             pipe.send(True)
             seconds[way].append(pipe.recv())
     for pipe in pipes.values():
         pipe.send(False)
-    without = Way(WITHOUT)
+    without = CompiledWay(WITHOUT)
     ratios = {
         way: statistics.median(one / other for one, other in zip(found, seconds[without], strict=True))
         for way, found in seconds.items()
@@ -100,7 +102,7 @@ def measure(network: str, batch: int, image_px: int, rounds: int, ways: Sequence
     ]
 
 
-def _serve(pipe: Connection, name: str, batch: int, image_px: int, way: Way) -> None:
+def _serve(pipe: Connection, name: str, batch: int, image_px: int, way: CompiledWay) -> None:
     """Compile a step, and say how long that took and how much the step allocates; then time one whenever asked."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -129,7 +131,7 @@ def _build(name: str, image_px: int) -> nn.Module:
     return network.train()
 
 
-def _compiled(network: nn.Module, way: Way) -> Callable[[Tensor], Tensor]:
+def _compiled(network: nn.Module, way: CompiledWay) -> Callable[[Tensor], Tensor]:
     if way.name == TIMM:
         network.set_grad_checkpointing(True)  # type: ignore[operator]
     elif way.name == KNOB:

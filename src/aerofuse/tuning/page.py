@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -146,7 +146,7 @@ def _draw(study: optuna.Study, folder: Path) -> list[str]:
     from matplotlib import pyplot
     from optuna.visualization import matplotlib as plots
 
-    draws = {
+    draws: dict[str, Callable[..., object]] = {
         "history": plots.plot_optimization_history,
         "importances": plots.plot_param_importances,
         "slice": plots.plot_slice,
