@@ -62,13 +62,11 @@ class Solution:
                 best.append(point)
         return tuple(best)
 
-    def cheapest(self, budget_bytes: float) -> FrontierPoint | None:
-        """Return the fastest plan within a budget, `None` where there is none."""
-        place = self._place_within(budget_bytes)
-        return self.frontier[place] if place >= 0 else None
-
     def cheapest_counted(self, budget_bytes: int, count: Callable[[ChainPlan], int]) -> FrontierPoint | None:
-        """Return the same by the peak that is counted for a plan's whole step; few plans are tried."""
+        """Return the fastest plan within a budget by the peak that is counted for its whole step, `None` for none.
+
+        Few plans are tried.
+        """
         # Of the frontier: the last plan that fits, and the first that does not.
         fits, misses = -1, len(self.frontier)
         place, before, steps = misses - 1, (0, 0), 1
