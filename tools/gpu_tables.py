@@ -10,7 +10,19 @@ from aerofuse.common.files import read_json
 from aerofuse.common.markdown import markdown_table
 from tools.benchmarks.results import newest_results
 from tools.benchmarks.rows import AT_HALF, AT_SWITCH, BASELINE, LEAST, SWITCH
-from tools.gpu_evidence.names import GATE, HYBRID, IN_SERIES, LATENCY, MONET, MONET_WAYS, NETWORKS, OK, THROUGHPUT, Row
+from tools.gpu_evidence.names import (
+    GATE,
+    HYBRID,
+    IN_SERIES,
+    LATENCY,
+    MONET,
+    MONET_WAYS,
+    NETWORKS,
+    OFFLOAD,
+    OK,
+    THROUGHPUT,
+    Row,
+)
 
 GATE_BYTES = 20e9
 _NONE = "-"
@@ -122,6 +134,7 @@ _TABLES: Mapping[str, tuple[str, Callable[[Sequence[Row]], str]]] = {
     MONET: ("ResNet-50, batch 184, float32, within MONeT's budgets", _monet_table),
     THROUGHPUT: ("Training the hybrid of `base`, bf16, batch 64, with AdamW", _throughput_table),
     LATENCY: ("The hybrid of `base`, one image", _latency_table),
+    OFFLOAD: ("The same networks with offload, bf16, batch 64", _networks_table),
 }
 
 

@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from aerofuse.checkpointing import offload
 from aerofuse.checkpointing.attached import FoundChain, attached_to
 from aerofuse.checkpointing.choosing import attach, trace_chains
 from aerofuse.checkpointing.find_units import names_of
 from aerofuse.checkpointing.follow import FollowedChain
-from aerofuse.checkpointing.steps import ChainPlan, Recompute, SaveAll, SaveSome, Step
+from aerofuse.checkpointing.steps import ChainPlan, Offload, Recompute, SaveAll, SaveSome, Step
 from aerofuse.checkpointing.unit_calls import FoundUnit, UnitForward
 from aerofuse.memory.counter import LiveBytes
 from tests.checkpointing.networks import NETWORKS, Row, network_and_images
@@ -46,6 +47,13 @@ def one_row(length: int) -> ChainPlan:
     return ChainPlan((SaveSome(0, (), count=length),))
 
 
+def in_turns(length: int) -> ChainPlan:
+    def step(unit: int) -> Step:
+        return (Offload(unit), Offload(unit), Recompute((SaveAll(unit),)), Offload(unit), SaveSome(unit, ()))[unit % 5]
+
+    return ChainPlan(tuple(map(step, range(length))))
+
+
 def any_plan(seed: int) -> Callable[[int], ChainPlan]:
     rng = random.Random(seed)
 
@@ -71,8 +79,15 @@ PLANS: dict[str, Callable[[int], ChainPlan]] = {
     "selective": ChainPlan.selective,
     "one_range": one_range,
     "one_row": one_row,
+    "offload": ChainPlan.offload_all,
+    "in_turns": in_turns,
     **{f"any_{seed}": any_plan(seed) for seed in range(4)},
 }
+
+
+@pytest.fixture(autouse=True)
+def _every_tensor_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offload, "LEAST_BYTES", 1)
 
 
 def step(network: nn.Module, images: Tensor, run: Callable[[nn.Module, Tensor], Tensor] | None = None) -> list[Tensor]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from aerofuse.checkpointing.segments import plan_segments, split_evenly
-from aerofuse.checkpointing.steps import ChainPlan, Recompute, SaveAll, SaveSome, from_json, to_json, units_of
+from aerofuse.checkpointing.steps import ChainPlan, Offload, Recompute, SaveAll, SaveSome, from_json, to_json, units_of
 
 
 def test_split_evenly_is_the_best_of_all_splits() -> None:
@@ -54,10 +54,16 @@ def test_a_plan_names_every_unit_once(steps: tuple[SaveAll | Recompute, ...]) ->
         ChainPlan(steps)
 
 
+def test_a_range_offloads_nothing() -> None:
+    with pytest.raises(ValueError, match="a range that is computed again offloads nothing"):
+        Recompute((SaveAll(0), Offload(1)))
+
+
 def test_steps_survive_json() -> None:
     steps = (
         SaveAll(0),
         SaveSome(1),
         Recompute((SaveSome(2, ("linear.0",)), Recompute((SaveSome(3, (), no_cache=True), SaveAll(4))))),
+        Offload(5),
     )
     assert from_json(to_json(steps)) == steps

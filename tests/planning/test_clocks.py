@@ -11,7 +11,7 @@ from torch import Tensor
 from aerofuse.checkpointing.recompute import run_recomputed
 from aerofuse.checkpointing.selective import run_selective
 from aerofuse.planning import clocks
-from aerofuse.planning.clocks import Measured, Overhead
+from aerofuse.planning.clocks import Measured, Overhead, Transfer
 from aerofuse.planning.unit_bytes import TensorLike
 
 
@@ -128,3 +128,11 @@ def test_the_copy_that_a_call_in_place_makes_is_timed(monkeypatch: pytest.Monkey
     seconds = Measured(rounds=1).time_unit(run, [], inputs, nullcontext)
     assert seconds.replays == {"mul.0": 0, "sigmoid.0": 0, "tanh_.0": 3}
     assert seconds.selective == Overhead(0)
+
+
+def test_the_rate_of_a_transfer_is_the_median_after_a_first_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clocks, "_TRANSFERRED_BYTES", 8)
+    rounds = [(0, 100, 200), *((0, 8, 24) for _ in range(4)), (0, 90, 95)]
+    now = iter([moment for one in rounds for moment in one])
+    monkeypatch.setattr(clocks, "_now", lambda device: next(now))
+    assert Measured().time_transfer(torch.device("cpu")) == Transfer(1.0, 2.0, overlaps=False)

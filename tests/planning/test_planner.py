@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
+from aerofuse.checkpointing import offload
 from aerofuse.checkpointing.budget import format_bytes
+from aerofuse.checkpointing.steps import Offload
+from aerofuse.memory.step import count_training_step
 from aerofuse.planning.planner import MOST_TIME_RATIO, Planner
+from aerofuse.planning.seen_before import nothing_seen_before
 from tests.backbones.conftest import shrunken_backbone
 from tests.conftest import ESTIMATED
 
@@ -30,3 +35,25 @@ def test_a_budget_below_the_least_within_a_bound_has_a_plan() -> None:
     assert planner.plan(least.peak_bytes).predicted.peak_bytes <= least.peak_bytes < bounded.peak_bytes
     with pytest.raises(ValueError, match=f"the least is {format_bytes(least.peak_bytes)}, "):
         planner.plan(least.peak_bytes - 1)
+
+
+@pytest.mark.parametrize("rate", [1e12, 1e6])
+def test_offload_is_chosen_where_bytes_go_fast_enough(rate: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offload, "LEAST_BYTES", 1)
+    backbone = shrunken_backbone("convnext")
+    stopwatch = replace(ESTIMATED, host_bytes_per_second=rate)
+    with nothing_seen_before():
+        planner = Planner(backbone, (2, 3, 64, 64), stopwatch=stopwatch, offload=True)
+        plan = planner.plan(0.8)
+        without = Planner(backbone, (2, 3, 64, 64), stopwatch=stopwatch).plan(0.8)
+    offloads = any(isinstance(step, Offload) for chain in plan.plans for step in chain.steps)
+    assert offloads == (rate == 1e12)
+    assert plan.predicted.time_ratio <= without.predicted.time_ratio
+    if offloads:
+        assert plan.predicted.time_ratio < without.predicted.time_ratio
+        assert planner.solved(plan).activation_bytes == pytest.approx(plan.predicted.activation_bytes, rel=0.01)
+        assert "offload all" in str(plan)
+    plan.apply(backbone)
+    counted = count_training_step(backbone, (2, 3, 64, 64), optimizer=None)
+    assert counted.peak_activation_bytes == pytest.approx(plan.predicted.activation_bytes, rel=0.01)
+    assert plan.predicted.activation_bytes <= 0.8 * planner.baseline.activation_bytes

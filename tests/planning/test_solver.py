@@ -9,7 +9,8 @@ from itertools import pairwise
 
 import pytest
 
-from aerofuse.checkpointing.steps import ChainPlan, Recompute, SaveAll, SaveSome, Step, units_of
+from aerofuse.checkpointing.steps import ChainPlan, Offload, Recompute, SaveAll, SaveSome, Step, units_of
+from aerofuse.planning.clocks import Transfer
 from aerofuse.planning.profiling import ChainProfile, UnitPolicy, UnitProfile
 from aerofuse.planning.simulation import simulate
 from aerofuse.planning.solver import Solution
@@ -168,6 +169,51 @@ def test_a_plan_is_simulated_by_hand() -> None:
     profile = ChainProfile((counting, counting, unit), (0,))
     cost = simulate(profile, ChainPlan((Recompute((SaveAll(0), SaveAll(1))), SaveSome(2, ("a",)))))
     assert cost.activation_bytes == (10 + 4 + 7) + (20 + 7)
+
+
+def with_offload(profile: ChainProfile, rng: random.Random) -> ChainProfile:
+    units = [
+        replace(unit, offloaded=replace(unit.policies[0], saved_bytes=rng.randint(-3, 0), offloads=True))
+        for unit in profile.units
+    ]
+    transfer = Transfer(rng.random() / 9, rng.random() / 9, overlaps=rng.random() < 0.5)
+    return replace(profile, units=tuple(units)).with_transfer(transfer)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_to_offload_makes_no_plan_worse_and_is_for_no_range(seed: int) -> None:
+    rng = random.Random(seed)
+    plain = random_profile(rng, 8, starts=(0, 5))
+    profile = with_offload(plain, rng)
+    frontier, without = Solution(profile).frontier, Solution(plain).frontier
+    for point in without:
+        fitting = [one for one in frontier if one.cost.activation_bytes <= point.cost.activation_bytes]
+        assert fitting[-1].cost.replay_seconds <= point.cost.replay_seconds
+    for point in frontier:
+        assert simulate(profile, point.plan) == point.cost
+    assert any(isinstance(step, Offload) for point in frontier for step in point.plan.steps)
+
+
+def test_what_is_offloaded_is_simulated_by_hand() -> None:
+    save = UnitPolicy(
+        None, saved_bytes=10, forward_bytes=15, backward_bytes=20, backward_total_bytes=23, replay_seconds=0.0
+    )
+    # Its input leaves the device, too.
+    unit = UnitProfile(
+        "u", 4, 8, 3, 0, 1.0, 2.0, 0.75, 1.0, 0.25, (save,), replace(save, saved_bytes=-4, offloads=True)
+    )
+    profile = ChainProfile((unit, unit, unit), (0,)).with_transfer(Transfer(0.1, 0.1, overlaps=True))
+    cost = simulate(profile, ChainPlan((Offload(0), Offload(1), SaveAll(2))))
+    # One unit's 14 bytes are there while the unit after it runs, forward and backward.
+    assert cost.activation_bytes == 14 + 20
+    # By then the parameters of one unit after it have their gradients.
+    assert cost.total_bytes == 14 + 23 + 3
+    # Of the 1.4 s that the bytes take each way, the second is hidden, and so is all of the way back.
+    assert cost.replay_seconds == pytest.approx(2 * 0.4)
+    plain = ChainProfile((unit, unit), (0,)).with_transfer(Transfer(0.1, 0.2, overlaps=False))
+    assert simulate(plain, ChainPlan((Offload(0), SaveAll(1)))).replay_seconds == pytest.approx(1.4 + 2.8)
+    with pytest.raises(ValueError, match="unit u has no profile of Offload"):
+        simulate(plain, ChainPlan((SaveAll(0), Offload(1))))  # its backward pass would follow at once
 
 
 def test_a_plan_for_another_chain_has_no_cost() -> None:

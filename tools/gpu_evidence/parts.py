@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from tools.gpu_evidence.evidence import EvidenceStep
-from tools.gpu_evidence.names import GATE, LATENCY, MONET, NETWORKS, THROUGHPUT
-from tools.gpu_evidence.plans import gate_rows, monet_rows, network_rows
+from tools.gpu_evidence.names import GATE, LATENCY, MONET, NETWORKS, OFFLOAD, THROUGHPUT
+from tools.gpu_evidence.plans import gate_rows, monet_rows, network_rows, offload_rows
 from tools.gpu_evidence.sizes import EvidenceSizes
 from tools.gpu_evidence.speed import INFERENCE, TRAINING, latency_rows, throughput_rows
 
@@ -45,6 +45,10 @@ def _throughput(sizes: EvidenceSizes) -> list[EvidenceStep]:
     ]
 
 
+def _offload(sizes: EvidenceSizes) -> list[EvidenceStep]:
+    return [EvidenceStep(name, 30, partial(offload_rows, sizes, name)) for name in sizes.offloaded_networks]
+
+
 def _latency(sizes: EvidenceSizes) -> list[EvidenceStep]:
     return [
         EvidenceStep(how.name, _COMPILED_PASSES_S if how.compiled else _EAGER_S, partial(latency_rows, sizes, how))
@@ -62,4 +66,5 @@ PARTS = (
     EvidencePart(MONET, 1, "ResNet-50 at batch 184 within MONeT's budgets", _monet),
     EvidencePart(THROUGHPUT, 4, "training of the hybrid of `base` beside timm's two networks in series", _throughput),
     EvidencePart(LATENCY, 2, "the hybrid of `base` for one image", _latency),
+    EvidencePart(OFFLOAD, 1.5, "networks in bf16 at batch 64 under plans that may use host memory", _offload),
 )

@@ -78,6 +78,12 @@ def network_rows(sizes: EvidenceSizes, network: str) -> list[Row]:
     return _Plans(subject, sizes.batch, "bf16").measure(at_switch_half_and_least, sizes)
 
 
+def offload_rows(sizes: EvidenceSizes, network: str) -> list[Row]:
+    """Train one network in bf16 under plans that may let what is saved wait in host memory."""
+    subject = backbone_subject(network, sizes.image_size_px, sizes.device)
+    return _Plans(subject, sizes.batch, "bf16", offload=True).measure(at_switch_half_and_least, sizes)
+
+
 def monet_rows(sizes: EvidenceSizes) -> list[Row]:
     """Train ResNet-50 in float32 within MONeT's budgets."""
     subject = backbone_subject(sizes.monet_network, sizes.image_size_px, sizes.device)
@@ -92,6 +98,7 @@ class _Plans:
     batch: int
     precision: Precision
     optimizer: OptimizerName | None = None
+    offload: bool = False
 
     def measure(self, budgets: Budgets, sizes: EvidenceSizes) -> list[Row]:
         """Plan, then run a step of each way for its memory, then all that fit side by side for their times."""
@@ -127,6 +134,7 @@ class _Plans:
             precision=self.precision,
             input_dtype=subject.input_dtype,
             stopwatch=Measured(batch=self.batch),
+            offload=self.offload,
         )
         switch = count(ways[SWITCH], subject, self.batch, self.precision, optimizer=self.optimizer)
         # What an optimiser holds for a moment is no activation.

@@ -21,7 +21,8 @@ CLASSES = ClassLists(tuple(map(str, range(100))), tuple(map(str, range(12))))
 
 @dataclass(frozen=True)
 class EvidenceSizes:
-    """`networks` are measured in bf16 at `batch`; the hybrid of `recipe`, as in params.yaml, at batches of its own.
+    """`networks` are measured in bf16 at `batch`, and `offloaded_networks` once more with host memory; the hybrid of
+    `recipe`, as in params.yaml, at batches of its own.
 
     Medians are over so many `rounds`, and steps under plans are timed for `timing_s` at least. `compiler` is a
     backend of `torch.compile`.
@@ -29,6 +30,7 @@ class EvidenceSizes:
 
     device: torch.device
     networks: tuple[str, ...]
+    offloaded_networks: tuple[str, ...]
     batch: int
     image_size_px: int
     recipe: Mapping[str, Any]
@@ -47,6 +49,7 @@ class EvidenceSizes:
         return cls(
             device,
             networks=tuple(map(middle_variant, FAMILIES)),
+            offloaded_networks=tuple(map(middle_variant, ("resnet", "vit", "convnext"))),
             batch=64,
             image_size_px=recipe["image_size"],
             recipe=recipe,
@@ -65,6 +68,7 @@ class EvidenceSizes:
         return cls(
             device,
             networks=("resnet18", "convnext_thin"),
+            offloaded_networks=("convnext_thin",),
             batch=2,
             image_size_px=64,
             recipe=read_recipe("quick"),

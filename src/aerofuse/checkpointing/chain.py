@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from aerofuse.checkpointing.recompute import run_recomputed
 from aerofuse.checkpointing.selective import run_selective
-from aerofuse.checkpointing.steps import Recompute, SaveAll, Step, units_of
+from aerofuse.checkpointing.steps import Recompute, SaveAll, SaveSome, Step, units_of
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ def modules_of(units: Iterable[Unit]) -> Iterator[nn.Module]:
 def run_steps(chain: Chain, others: Sequence[nn.Module], steps: Sequence[Step], inputs: Tensor) -> Tensor:
     """Return the output of `chain`, the same bits as without a plan; what the steps name is saved for the backward.
 
-    `others` are modules that belong to no unit, and have parameters or buffers that units read.
+    The steps are such as a range may have. `others` are modules that belong to no unit, and have parameters or buffers
+    that units read.
     """
     for step in steps:
         if isinstance(step, Recompute):
@@ -66,6 +67,7 @@ def run_steps(chain: Chain, others: Sequence[nn.Module], steps: Sequence[Step], 
         elif isinstance(step, SaveAll):
             inputs = chain[step.unit].run(inputs)
         else:
+            assert isinstance(step, SaveSome)  # for nothing is offloaded in a range
             first, *following = (chain[index].run for index in units_of([step]))
             inputs = run_selective(first, inputs, step.save, step.no_cache, linked=following)
     return inputs

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from aerofuse.checkpointing.attached import Attached, Chooser, FoundChain, attached_to, kind_of, remove_from
 from aerofuse.checkpointing.call_trace import trace_calls
 from aerofuse.checkpointing.find_units import IsUnit, TracedChain, find_chains, names_of
-from aerofuse.checkpointing.policy import RecomputeAll, Segments, Selective
+from aerofuse.checkpointing.policy import OffloadAll, RecomputeAll, Segments, Selective
 from aerofuse.checkpointing.segments import plan_segments
 from aerofuse.checkpointing.steps import ChainPlan
 from aerofuse.common.threads import in_new_thread
@@ -39,7 +39,7 @@ class _FoundChains:
 class ByPolicy:
     """Chooses the plans of chains by a policy; see `Chooser`."""
 
-    def __init__(self, policy: RecomputeAll | Selective | Segments, is_unit: IsUnit | None = None) -> None:
+    def __init__(self, policy: RecomputeAll | Selective | OffloadAll | Segments, is_unit: IsUnit | None = None) -> None:
         self.policy, self._is_unit = policy, is_unit
         self._found: dict[Hashable, _FoundChains] = {}
 
@@ -62,6 +62,8 @@ class ByPolicy:
                 return found.chains, tuple(ChainPlan.recompute_all(len(chain)) for chain in found.chains)
             case Selective():
                 return found.chains, tuple(ChainPlan.selective(len(chain)) for chain in found.chains)
+            case OffloadAll():
+                return found.chains, tuple(ChainPlan.offload_all(len(chain)) for chain in found.chains)
             case Segments(count):
                 # A chain may be shorter, as those of which little learns are.
                 sizes = found.saved_bytes

@@ -21,11 +21,13 @@ from torch import Tensor, nn
 from aerofuse.checkpointing.chain import Unit, run_steps
 from aerofuse.checkpointing.compiled import CompiledFunction
 from aerofuse.checkpointing.held import HeldCall, ModuleCall, Returned, tensors_in
+from aerofuse.checkpointing.offload import OffloadedCall
 from aerofuse.checkpointing.recompute import Range, is_recomputing
 from aerofuse.checkpointing.recompute_nodes import Layout, layout_of
 from aerofuse.checkpointing.selective import SelectiveRun
 from aerofuse.checkpointing.steps import (
     ChainPlan,
+    Offload,
     Recompute,
     SaveAll,
     SaveSome,
@@ -75,6 +77,11 @@ class FollowedChain:
                 if some is not step or some.save is not None:
                     yield from (call for unit in units_of([some]) for call in self.units[unit].calls)
 
+    @cached_property
+    def offloaded(self) -> set[int]:
+        """Return the indices of the units whose saved tensors wait in host memory."""
+        return {step.unit for step in self.plan.steps if isinstance(step, Offload)}
+
 
 @dataclass(frozen=True)
 class _Place:
@@ -113,11 +120,13 @@ class Follower:
         self._expected: _Place | None = None
         self._under_way: _StepRun | None = None
         self._is_inside = False
+        self._offloaded: OffloadedCall | None = None
 
     def begin(self) -> None:
         """A forward pass of the whole network begins."""
         self.end()
         self._expected = None
+        self._offloaded = None
 
     def end(self) -> None:
         """No call of the step under way will come any more."""
@@ -157,7 +166,22 @@ class Follower:
             self.end()
             self._under_way = self._begin(place, call)
         self._expected = place.next()
-        return call.run() if self._under_way is None else self._add(self._under_way, place, flow, call)
+        before, self._offloaded = self._offloaded, None
+        if self._under_way is not None:
+            results = self._add(self._under_way, place, flow, call)
+        elif place.unit in place.chain.offloaded:
+            results = self._offload(place, call, before)
+        else:
+            results = call.run()
+        if before is not None:
+            before.leave(tensors_in(results))
+        return results
+
+    def _offload(self, place: _Place, call: ModuleCall, before: OffloadedCall | None) -> Any:
+        module = place.chain.modules[module_of(place.chain.calls[place.index][0])]
+        self._offloaded = OffloadedCall([module], call.tensors(), before)
+        with self._offloaded.saving():
+            return call.run()
 
     def _add(self, step: _StepRun, place: _Place, flow: _HandedOver | None, call: ModuleCall) -> Any:
         """Run a call as one of a step."""
@@ -182,7 +206,7 @@ class Follower:
         chain = place.chain
         step, _, end = next(found for found in chain.steps if found[1] <= place.unit < found[2])
         x = _main_input(call.tensors())
-        if isinstance(step, SaveAll) or x is None:
+        if isinstance(step, (SaveAll, Offload)) or x is None:
             return None
         if isinstance(step, SaveSome) and step.save is None and isinstance(call.function, CompiledFunction):
             return None  # a compiler saves what is expensive, too

@@ -16,7 +16,17 @@ from aerofuse.checkpointing.budget import Budget, format_bytes
 from aerofuse.checkpointing.choosing import switch
 from aerofuse.checkpointing.held import tensors_in
 from aerofuse.checkpointing.policy import NamedPolicy, Scope, Structure
-from aerofuse.checkpointing.steps import ChainPlan, Recompute, SaveAll, SaveSome, Step, from_json, to_json, units_of
+from aerofuse.checkpointing.steps import (
+    ChainPlan,
+    Offload,
+    Recompute,
+    SaveAll,
+    SaveSome,
+    Step,
+    from_json,
+    to_json,
+    units_of,
+)
 from aerofuse.checkpointing.unit_calls import FoundUnit, module_of
 
 # Of a plan's file. Older ones are for chains that were written by hand.
@@ -168,9 +178,11 @@ def _lines(steps: Sequence[Step], units: Sequence[str], width: int, depth: int) 
                 yield "  " * depth + f"{units[index]:{width}}  {_what_is_saved(step)}{linked}"
 
 
-def _what_is_saved(step: SaveAll | SaveSome) -> str:
+def _what_is_saved(step: SaveAll | Offload | SaveSome) -> str:
     if isinstance(step, SaveAll):
         return "save all"
+    if isinstance(step, Offload):
+        return "offload all"
     if step.save is None:
         return "save what is expensive"
     saved = f"save {', '.join(step.save)}" if step.save else "save the input"

@@ -28,6 +28,11 @@ class Selective:
 
 
 @dataclass(frozen=True)
+class OffloadAll:
+    """Save everything, in host memory: it is copied back in the backward pass."""
+
+
+@dataclass(frozen=True)
 class Segments:
     """Cut the chain into `count` ranges that save about as many bytes, and compute all but the last again."""
 
@@ -83,11 +88,11 @@ class Structure:
 
 
 # Under a budget, the fastest plan within it is made when the first batch is seen.
-NamedPolicy = RecomputeAll | Selective | Segments | Budget
+NamedPolicy = RecomputeAll | Selective | OffloadAll | Segments | Budget
 
 Choice = TypeVar("Choice")
 
-_BY_NAME: dict[str, NamedPolicy] = {"recompute_all": RecomputeAll(), "selective": Selective()}
+_BY_NAME: dict[str, NamedPolicy] = {"recompute_all": RecomputeAll(), "selective": Selective(), "offload": OffloadAll()}
 
 
 def choose_policy(segments: int | None, policy: Choice | str | None, budget: object) -> NamedPolicy | Choice:

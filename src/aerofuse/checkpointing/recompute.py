@@ -158,11 +158,16 @@ class Offered:
             return self._unpack(self._packed)
         tensor: Tensor = self._packed
         if tensor._version != self._version:
-            raise RuntimeError(
-                f"a tensor {list(tensor.shape)} that the backward pass needs (input? weight?) was changed in place "
-                "after it was saved: change it after the backward pass, or disable_gradient_checkpointing() first"
-            )
+            raise changed_in_place(tensor.shape)
         return tensor
+
+
+def changed_in_place(shape: torch.Size) -> RuntimeError:
+    """Return the error for a tensor that somebody has written to after it was saved."""
+    return RuntimeError(
+        f"a tensor {list(shape)} that the backward pass needs (input? weight?) was changed in place after it was "
+        "saved: change it after the backward pass, or disable_gradient_checkpointing() first"
+    )
 
 
 def refuse_second_derivatives() -> None:

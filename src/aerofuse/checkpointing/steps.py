@@ -15,6 +15,13 @@ class SaveAll:
 
 
 @dataclass(frozen=True)
+class Offload:
+    """A unit of which everything is saved in host memory: it leaves the device, and comes back in the backward pass."""
+
+    unit: int
+
+
+@dataclass(frozen=True)
 class SaveSome:
     """A unit of which the results of some calls are saved; the rest is computed from them, tensor by tensor.
 
@@ -41,8 +48,12 @@ class Recompute:
 
     steps: tuple[Step, ...]
 
+    def __post_init__(self) -> None:
+        if any(isinstance(step, Offload) for step in self.steps):
+            raise ValueError("a range that is computed again offloads nothing: its backward pass follows at once")
 
-Step = SaveAll | SaveSome | Recompute
+
+Step = SaveAll | Offload | SaveSome | Recompute
 
 
 @dataclass(frozen=True)
@@ -76,15 +87,22 @@ class ChainPlan:
         """Return the plan that saves what is expensive to compute in each unit."""
         return cls(tuple(SaveSome(unit) for unit in range(num_units)))
 
+    @classmethod
+    def offload_all(cls, num_units: int) -> Self:
+        """Return the plan that saves everything of each unit in host memory."""
+        return cls(tuple(Offload(unit) for unit in range(num_units)))
+
 
 def to_json(steps: Sequence[Step]) -> list[Any]:
-    """Return steps as JSON: the index of a saved unit, `{unit, save, no_cache, count}`, or `{recompute: [...]}`."""
+    """Return steps as JSON: an index, `{offload}`, `{unit, save, no_cache, count}`, or `{recompute: [...]}`."""
     content: list[Any] = []
     for step in steps:
         if isinstance(step, Recompute):
             content.append({"recompute": to_json(step.steps)})
         elif isinstance(step, SaveAll):
             content.append(step.unit)
+        elif isinstance(step, Offload):
+            content.append({"offload": step.unit})
         else:
             save = None if step.save is None else list(step.save)
             content.append({"unit": step.unit, "save": save, "no_cache": step.no_cache, "count": step.count})
@@ -99,6 +117,8 @@ def from_json(content: Sequence[Any]) -> tuple[Step, ...]:
             steps.append(SaveAll(item))
         elif "recompute" in item:
             steps.append(Recompute(from_json(item["recompute"])))
+        elif "offload" in item:
+            steps.append(Offload(item["offload"]))
         else:
             save = None if item["save"] is None else tuple(item["save"])
             steps.append(SaveSome(item["unit"], save, item["no_cache"], item["count"]))

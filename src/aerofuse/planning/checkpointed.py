@@ -37,6 +37,7 @@ def enable_gradient_checkpointing(
     optimizer: object = "adamw",
     holds_gradients: bool = False,
     is_unit: IsUnit | None = None,
+    offload: bool = False,
     example_inputs: tuple[Any, ...] | None = None,
     verify: bool = False,
 ) -> Network:
@@ -44,9 +45,10 @@ def enable_gradient_checkpointing(
 
     `segments`: cut each chain of units into that many ranges that save about as many bytes, and compute all but the
     last again in the backward pass. `policy`: the name of one that has no settings, `recompute_all` (also the default
-    where nothing is given) or `selective`; or a policy, or a plan that `plan_checkpointing` made. `budget`: the fastest
-    plan within so much memory, made when the first batch is seen: bytes (`"6 GiB"`) for all that a step takes, or a
-    share (`0.5`) of the activations without checkpointing.
+    where nothing is given), `selective` or `offload`; or a policy, or a plan that `plan_checkpointing` made. `budget`:
+    the fastest plan within so much memory, made when the first batch is seen: bytes (`"6 GiB"`) for all that a step
+    takes, or a share (`0.5`) of the activations without checkpointing. With `offload`, what such a plan saves of a unit
+    may wait in host memory.
 
     Units are found when the first batch is seen; with `example_inputs`, the positional arguments of a forward pass,
     they are found now, for a network of which a part is called before the whole. `is_unit` may say of a module, by its
@@ -58,18 +60,20 @@ def enable_gradient_checkpointing(
     as a number, or `None` where all of that is elsewhere. With `holds_gradients`, gradients are there already when
     a batch begins, as between the batches of one accumulated step.
 
-    Raises `ValueError` for an unknown policy, a budget that is none, more than one of them, or a plan of another
-    model; with `example_inputs` also for more segments than the longest chain has units. A shorter chain is cut between
-    all of its units. The first step raises one for a budget below the least possible. Raises `RuntimeError` with the
-    names of what differs where `verify` finds something; checkpointing is then off.
+    Raises `ValueError` for an unknown policy, a budget that is none, more than one of them, `offload` without a
+    budget, or a plan of another model; with `example_inputs` also for more segments than the longest chain has units.
+    A shorter chain is cut between all of its units. The first step raises one for a budget below the least possible.
+    Raises `RuntimeError` with the names of what differs where `verify` finds something; checkpointing is then off.
     """
     if verify and example_inputs is None:
         raise ValueError("verify needs example_inputs, the positional arguments of a forward pass")
     chosen: Policy = choose_policy(segments, policy, budget)
+    if offload and not isinstance(chosen, Budget):
+        raise ValueError("offload=True goes with a budget; policy='offload' lets everything wait in host memory")
     if isinstance(chosen, CheckpointingPlan):
         chosen.apply(network)
     elif isinstance(chosen, Budget):
-        switch(network, WithinBudget(chosen, choose_optimizer(optimizer, network), holds_gradients, is_unit))
+        switch(network, WithinBudget(chosen, choose_optimizer(optimizer, network), holds_gradients, is_unit, offload))
     else:
         if isinstance(chosen, Segments):
             check_segments(chosen.count)
@@ -103,10 +107,16 @@ class WithinBudget:
     """Plans for a budget when a batch is seen, and again for a larger one; see `Chooser`."""
 
     def __init__(
-        self, budget: Budget, optimizer: OptimizerChoice, holds_gradients: bool, is_unit: IsUnit | None = None
+        self,
+        budget: Budget,
+        optimizer: OptimizerChoice,
+        holds_gradients: bool,
+        is_unit: IsUnit | None = None,
+        offload: bool = False,
     ) -> None:
         self.policy = budget
         self._optimizer, self._holds_gradients, self._is_unit = optimizer, holds_gradients, is_unit
+        self._offload = offload
         # By all that a plan depends on but the number of samples: the plan for the largest batch so far.
         self._plans: dict[Hashable, CheckpointingPlan] = {}
 
@@ -130,6 +140,7 @@ class WithinBudget:
                 input_dtype=inputs.dtype,
                 is_unit=self._is_unit,
                 compiled=compiled,
+                offload=self._offload,
             )
             plan = self._plans[key] = in_new_thread(make)
             logger.info("gradient checkpointing %s", plan.summary())

@@ -17,6 +17,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from aerofuse.checkpointing.offload import HostCopy
 from aerofuse.checkpointing.operations import MATRIX_PRODUCTS, CallNames, stack_shape, stacked_factors
 from aerofuse.checkpointing.recompute import run_recomputed
 from aerofuse.checkpointing.selective import run_selective
@@ -61,8 +62,20 @@ class UnitSeconds:
     replays: Mapping[str, float]
 
 
+@dataclass(frozen=True)
+class Transfer:
+    """Seconds per byte that goes to host memory, and per byte that comes back.
+
+    `overlaps` says whether the device computes meanwhile.
+    """
+
+    out: float
+    back: float
+    overlaps: bool
+
+
 class Stopwatch(Protocol):
-    """Says how long a unit takes."""
+    """Says how long a unit takes, and a byte on its way to host memory."""
 
     def time_unit(
         self,
@@ -80,10 +93,15 @@ class Stopwatch(Protocol):
         `count` units of this kind.
         """
 
+    def time_transfer(self, device: torch.device) -> Transfer:
+        """Return how long bytes of `device` take to host memory and back."""
+
 
 # Overhead is a difference of two steps, a millisecond or so, and most of it is Python's: the same for any number of
 # samples. On a CPU the step of few is what it is not lost in. Two, for normalisation.
 _FEW_SAMPLES = 2
+_TRANSFERRED_BYTES = 2**26
+_TRANSFERS = 5
 
 
 @dataclass(frozen=True)
@@ -143,6 +161,23 @@ class Measured:
             overhead(many.selective, short.selective),
             {name: scale * seconds for name, seconds in many.replays.items()},
         )
+
+    def time_transfer(self, device: torch.device) -> Transfer:
+        """See `Stopwatch`. A first transfer, for which host memory is allocated, is not counted."""
+        whole = torch.zeros(_TRANSFERRED_BYTES, dtype=torch.uint8, device=device)
+        rounds = [_time_transfer(whole) for _ in range(1 + _TRANSFERS)]
+        out, back = (statistics.median(seconds) / _TRANSFERRED_BYTES for seconds in zip(*rounds[1:], strict=True))
+        return Transfer(out, back, overlaps=device.type != "cpu")
+
+
+def _time_transfer(whole: Tensor) -> tuple[float, float]:
+    """Return the seconds of a storage's way to host memory, and of that back."""
+    started = _now(whole.device)
+    copy = HostCopy(whole)
+    copy.leave()
+    left = _now(whole.device)
+    copy.get()
+    return left - started, _now(whole.device) - left
 
 
 def _overhead(many: _More, short: _More, *, of: int, timed: int, few: int) -> Overhead:
@@ -307,6 +342,7 @@ class Estimated:
     flops_per_second: float
     bytes_per_second: float
     seconds_per_call: float = 1e-6
+    host_bytes_per_second: float = 2e10
 
     def time_unit(
         self,
@@ -338,6 +374,10 @@ class Estimated:
         backward = products + 1.5 * estimate.others
         selective = Overhead(self.seconds_per_call * len(estimate.seconds))
         return UnitSeconds(forward, backward, rerun, forward, Overhead(0.0), selective, estimate.seconds)
+
+    def time_transfer(self, device: torch.device) -> Transfer:  # noqa: ARG002  # it is not at hand
+        """See `Stopwatch`."""
+        return Transfer(1 / self.host_bytes_per_second, 1 / self.host_bytes_per_second, overlaps=True)
 
 
 # What networks reach on one large GPU of the day. Estimated times depend on the ratio of the two rates, which differs

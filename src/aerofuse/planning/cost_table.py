@@ -44,6 +44,11 @@ class _Choice:
     taken: int
     seconds: np.float32
 
+    @property
+    def offloads(self) -> bool:
+        """Return whether it is a unit that is offloaded."""
+        return self.row.policy.offloads
+
 
 class CostTable:
     """The program's table for budgets up to `most_bytes`, in so many levels."""
@@ -54,7 +59,7 @@ class CostTable:
         self._count = count = len(profile.units)
         self._level_bytes = max(most_bytes / levels, 1.0)
         # Behind a unit that frees more than it gives there is more left than there was at first.
-        given = (min(policy.saved_bytes for policy in unit.policies) + unit.output_bytes for unit in self._units)
+        given = (min(policy.saved_bytes for policy in unit.choices) + unit.output_bytes for unit in self._units)
         freed = sum(max(0, -num_bytes) for num_bytes in given)
         self._levels = levels + 1 + round(freed / self._level_bytes)
         gradients = [unit.gradient_bytes if self.count_gradients else 0 for unit in self._units]
@@ -113,11 +118,13 @@ class CostTable:
         for row in self._rows(s):
             end = s + row.count
             backward_bytes = row.backward_total_bytes if self.count_gradients else row.backward_bytes
+            # What the unit before has offloaded, too, of the same kind in most cases, is there meanwhile.
+            backward_bytes += row.late_bytes
             yield _Choice(
                 row,
                 end,
                 self._up(backward_bytes + self._later[end]),
-                row.forward_bytes,
+                row.forward_bytes + row.late_bytes,
                 self._up(row.saved_bytes + row.unit.output_bytes),
                 np.float32(row.replay_seconds),
             )
@@ -131,7 +138,7 @@ class CostTable:
             if count <= alike:
                 yield from (
                     LinkedUnits(unit, policy, count)
-                    for policy in unit.policies
+                    for policy in unit.choices
                     if count == 1 or policy.link_seconds is not None
                 )
 
@@ -140,12 +147,15 @@ class CostTable:
         for choice in self._choices[s]:
             count = choice.end - s
             forward = self._all_up(choice.forward_bytes + waiting)
-            # The range that ends here.
-            alone = max(choice.backward, int(forward[count - 1]))
-            np.minimum(table[count - 1, alone:], choice.seconds, out=table[count - 1, alone:])
+            if not choice.offloads:  # no range does
+                # The range that ends here.
+                alone = max(choice.backward, int(forward[count - 1]))
+                np.minimum(table[count - 1, alone:], choice.seconds, out=table[count - 1, alone:])
             if choice.end == self._count:
                 continue
             rest = self._follows(self._least, s, choice.end)
+            if choice.offloads:
+                rest = rest[-1:]  # up to the last unit of all: the plan itself
             if choice.taken < 0:
                 rest = _shifted(rest, choice.taken)
             taken = max(choice.taken, 0)
@@ -208,7 +218,7 @@ class CostTable:
         for choice in self._choices[s]:
             if choice.end > t + 1:
                 return None
-            if level < choice.backward:
+            if level < choice.backward or (choice.offloads and t < self._count - 1):
                 continue
             if choice.end == t + 1:
                 seconds = choice.seconds

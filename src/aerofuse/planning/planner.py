@@ -48,6 +48,7 @@ def plan_checkpointing(
     stopwatch: Stopwatch | None = None,
     is_unit: IsUnit | None = None,
     compiled: bool = False,
+    offload: bool = False,
 ) -> CheckpointingPlan:
     """Return the fastest plan of `model` within `budget`, for any network that takes one tensor.
 
@@ -60,6 +61,7 @@ def plan_checkpointing(
     units take: by default one of each kind runs a few samples on the model's device. Units that `torch.compile` will
     have `compiled` are saved or computed again as a whole, because the compiler chooses what is saved of each. It saves
     less than is counted here.
+    With `offload`, what is saved of a unit may wait in host memory, and how fast bytes get there is measured, too.
 
     Raises `ValueError` for a model in which nothing that learns can be planned, and for a budget below the least
     possible, which the message names.
@@ -75,6 +77,7 @@ def plan_checkpointing(
         stopwatch=stopwatch,
         is_unit=is_unit,
         compiled=compiled,
+        offload=offload,
     ).plan(budget)
 
 
@@ -94,8 +97,10 @@ class Planner:
         stopwatch: Stopwatch | None = None,
         is_unit: IsUnit | None = None,
         compiled: bool = False,
+        offload: bool = False,
     ) -> None:
         chosen = choose_optimizer(optimizer, model)
+        stopwatch = stopwatch or Measured()
         step = TrainingStep(tuple(input_shape), loss, chosen, precision, input_dtype, holds_gradients)
         self._scope = Scope(step.input_shape, precision)
         self._optimizer = None if chosen is None else str(chosen)
@@ -107,7 +112,9 @@ class Planner:
             raise ValueError(f"nothing in {type(model).__name__} that learns is called as a module, so none is planned")
         self._chains = names_of(traced)
         with self._training.copy.active():
-            profile = self._profile_chains(model, traced, stopwatch or Measured())
+            profile = self._profile_chains(model, traced, stopwatch, offload)
+        if offload:
+            profile = profile.with_transfer(stopwatch.time_transfer(next(model.parameters()).device))
         self._profile = profile.of_whole_units() if compiled else profile
         self._attached = Attached(fake)
         self._solutions: dict[bool, Solution] = {}
@@ -214,13 +221,15 @@ class Planner:
             self._counted[plan] = replace(passes.larger(self._update), peak_activation_bytes=activation_bytes)
         return self._counted[plan]
 
-    def _profile_chains(self, model: nn.Module, traced: Sequence[TracedChain], stopwatch: Stopwatch) -> ChainProfile:
+    def _profile_chains(
+        self, model: nn.Module, traced: Sequence[TracedChain], stopwatch: Stopwatch, offload: bool
+    ) -> ChainProfile:
         fake = self._training.copy.model
         profile: ChainProfile | None = None
         for number, chain in enumerate(traced):
             units, twins = ([bind(unit, network) for unit in chain] for network in (fake, model))
             layouts = [input_of(unit) for unit in chain]
-            found = profile_once(units, twins, layouts, stopwatch, self._training.autocast)
+            found = profile_once(units, twins, layouts, stopwatch, self._training.autocast, offload)
             profile = found if profile is None else profile.joined(found, glue_bytes(traced[number - 1], chain))
         assert profile is not None
         return profile

@@ -16,14 +16,15 @@ from torch import Tensor, nn
 
 from aerofuse.checkpointing.chain import Chain, Unit, modules_of
 from aerofuse.checkpointing.module_tensors import ModuleTensors
+from aerofuse.checkpointing.offload import run_offloaded
 from aerofuse.checkpointing.recompute import run_recomputed
 from aerofuse.checkpointing.selective import list_calls, run_selective
 from aerofuse.checkpointing.snapshot import running_statistics
-from aerofuse.checkpointing.steps import SaveAll, SaveSome
+from aerofuse.checkpointing.steps import Offload, SaveAll, SaveSome
 from aerofuse.memory.fake import without_hooks
 from aerofuse.memory.torch_private import all_modes_off
 from aerofuse.planning.bound_units import BoundRun
-from aerofuse.planning.clocks import Measured, Stopwatch
+from aerofuse.planning.clocks import Measured, Stopwatch, Transfer
 from aerofuse.planning.save_sets import link_bytes, link_seconds, no_cache_seconds, replay_seconds, sets_to_save
 from aerofuse.planning.unit_bytes import TensorLike, UnitBytes, count_unit
 
@@ -45,6 +46,7 @@ class UnitPolicy:
     - `backward_total_bytes`: the same with the gradients of its parameters.
     - `replay_seconds`: what is computed again, and what it takes to remember it and to bring it back.
     - `fixed_seconds`: of them, those that are the same for a batch of any size.
+    - `offloads`: everything is saved in host memory. These bytes are those of the device, once all has left it.
     - `no_cache`: as in `SaveSome`.
     - `link_seconds`: what it takes to make the output from the input and from what is saved, `None` where that is not
       possible or would make nearly all again; `link_bytes` are saved for that besides. See `SaveSome.count`.
@@ -60,15 +62,18 @@ class UnitPolicy:
     no_cache: bool = False
     link_seconds: float | None = None
     link_bytes: int = 0
+    offloads: bool = False
 
-    def step(self, unit: int, count: int = 1) -> SaveAll | SaveSome:
+    def step(self, unit: int, count: int = 1) -> SaveAll | Offload | SaveSome:
         """Return the step of that unit, or of so many linked units from it on."""
+        if self.offloads:
+            return Offload(unit)
         return SaveAll(unit) if self.save is None else SaveSome(unit, self.save, self.no_cache, count)
 
 
 @dataclass(frozen=True)
 class UnitProfile:
-    """One unit. The first of its `policies` saves everything.
+    """One unit. The first of its `policies` saves everything. `offloaded` is one more, where that is allowed.
 
     `passing_bytes` is the most that is alive while it runs forward and saves nothing, its input left out.
     `gradient_bytes` are those of its own parameters that learn, `statistics_bytes` those of its running statistics, of
@@ -88,10 +93,21 @@ class UnitProfile:
     whole_rerun_seconds: float
     rerun_fixed_seconds: float
     policies: tuple[UnitPolicy, ...]
+    offloaded: UnitPolicy | None = None
 
     def is_like(self, other: UnitProfile) -> bool:
         """Return whether both are of one kind, so that they can be linked."""
         return self.output_bytes == other.output_bytes and self.policies == other.policies
+
+    @property
+    def choices(self) -> tuple[UnitPolicy, ...]:
+        """Return all of its policies."""
+        return self.policies if self.offloaded is None else (*self.policies, self.offloaded)
+
+    @property
+    def moved_bytes(self) -> int:
+        """Return what leaves the device when the unit is offloaded."""
+        return 0 if self.offloaded is None else self.policies[0].saved_bytes - self.offloaded.saved_bytes
 
 
 @dataclass(frozen=True)
@@ -110,12 +126,28 @@ class ChainProfile:
         """Return the same without policies that save a part of a unit."""
         return replace(self, units=tuple(replace(unit, policies=unit.policies[:1]) for unit in self.units))
 
+    def without_offload(self) -> ChainProfile:
+        """Return the same for plans that offload nothing."""
+        return replace(self, units=tuple(replace(unit, offloaded=None) for unit in self.units))
+
     def joined(self, other: ChainProfile, glue_bytes: int) -> ChainProfile:
         """These chains, then those of `other`, whose input takes `glue_bytes` besides what these return."""
         last = self.units[-1]
         units = (*self.units[:-1], replace(last, output_bytes=last.output_bytes + glue_bytes))
         shifted = tuple(start + len(self.units) for start in other.starts)
         return ChainProfile(units + other.units, self.starts + shifted)
+
+    def with_transfer(self, transfer: Transfer) -> ChainProfile:
+        """Return the same with the times of offloading: what is not hidden behind the passes of the unit after."""
+        units = [*self.units[:-1]]
+        for index, (unit, after) in enumerate(pairwise(self.units)):
+            out, back = transfer.out * unit.moved_bytes, transfer.back * unit.moved_bytes
+            if transfer.overlaps:
+                out, back = max(out - after.forward_seconds, 0.0), max(back - after.backward_seconds, 0.0)
+            if unit.offloaded is not None:
+                units[index] = replace(unit, offloaded=replace(unit.offloaded, replay_seconds=out + back))
+        # The backward pass of the last unit follows at once.
+        return replace(self, units=(*units, replace(self.units[-1], offloaded=None)))
 
 
 @dataclass(frozen=True)
@@ -129,12 +161,13 @@ class _UnitKind:
 
 
 def profile_chain(
-    fake: Chain, real: Chain, layouts: Sequence[TensorLike], stopwatch: Stopwatch, autocast: Cast
+    fake: Chain, real: Chain, layouts: Sequence[TensorLike], stopwatch: Stopwatch, autocast: Cast, offload: bool = False
 ) -> ChainProfile:
     """Return the profile of a chain for inputs of each unit of the given layouts.
 
     `fake` is the chain of a copy on fake tensors, whose mode is on: bytes are counted on it, and times too where
-    they are estimated. Where they are measured, that is done on copies of the units of `real`.
+    they are estimated. Where they are measured, that is done on copies of the units of `real`. With `offload`, that is
+    one of the policies, whose time is left out: see `ChainProfile.with_transfer`.
     """
     kinds: dict[Hashable, _UnitKind] = {}
     found: list[_UnitKind] = []
@@ -146,7 +179,9 @@ def profile_chain(
             key = (signature, inputs)
             if key not in kinds:
                 linked, count = signature in repeated, counts[signature]
-                kinds[key] = _profile_unit(unit, twin, inputs, stopwatch, autocast, linked=linked, count=count)
+                kinds[key] = _profile_unit(
+                    unit, twin, inputs, stopwatch, autocast, linked=linked, count=count, offload=offload
+                )
             found.append(kinds[key])
     units: list[UnitProfile] = []
     before: _UnitKind | None = None
@@ -155,7 +190,11 @@ def profile_chain(
         policies = (
             _less(policy, gone) if gone and policy in kind.frees_input else policy for policy in kind.profile.policies
         )
-        units.append(replace(kind.profile, name=unit.name, policies=tuple(policies)))
+        offloaded = kind.profile.offloaded
+        if before is not None and offloaded in kind.frees_input:
+            # Also where the unit before saves its output, for it is most often offloaded, too.
+            offloaded = _less(offloaded, before.profile.output_bytes)
+        units.append(replace(kind.profile, name=unit.name, policies=tuple(policies), offloaded=offloaded))
         before = kind
     return ChainProfile(tuple(units), (0,))
 
@@ -172,7 +211,15 @@ def _less(policy: UnitPolicy, input_bytes: int) -> UnitPolicy:
 
 
 def _profile_unit(
-    unit: Unit, real: Unit, inputs: TensorLike, stopwatch: Stopwatch, autocast: Cast, *, linked: bool, count: int
+    unit: Unit,
+    real: Unit,
+    inputs: TensorLike,
+    stopwatch: Stopwatch,
+    autocast: Cast,
+    *,
+    linked: bool,
+    count: int,
+    offload: bool,
 ) -> _UnitKind:
     parameters = _parameters(unit.modules)
     buffers = [buffer for module in unit.modules for buffer in module.buffers()]
@@ -219,6 +266,10 @@ def _profile_unit(
         rerun_fixed_seconds=seconds.rerunning.fixed,
         policies=tuple(_worthwhile(list(counts))),
     )
+    if offload:
+        moved = count_bytes(partial(run_offloaded, unit.run, unit.modules))
+        offloaded = replace(_policy(moved, None), offloads=True)
+        profile, counts[offloaded] = replace(profile, offloaded=offloaded), moved
     frees_input = frozenset(policy for policy, counted in counts.items() if not counted.input_is_saved)
     return _UnitKind(profile, output, whole.output_is_saved, frees_input)
 

@@ -41,18 +41,18 @@ _seen: dict[Hashable, ChainProfile] = {}
 
 
 def profile_once(
-    fake: Chain, real: Chain, layouts: Sequence[TensorLike], stopwatch: Stopwatch, autocast: Cast
+    fake: Chain, real: Chain, layouts: Sequence[TensorLike], stopwatch: Stopwatch, autocast: Cast, offload: bool = False
 ) -> ChainProfile:
     """Return the profile of a chain, as `profile_chain` does, or as it did for an equal one."""
     structure = tuple((unit.name, unit_signature(unit)) for unit in fake)
     with autocast():
         casts = Autocast.capture(layouts[0].device)
-    key = (structure, tuple(layouts), stopwatch, casts, device_name(layouts[0].device))
+    key = (structure, tuple(layouts), stopwatch, casts, device_name(layouts[0].device), offload)
     if key not in _seen:
         path = _path_of(key, modules_of(fake))
         profile = None if path is None else _read(path)
         if profile is None:
-            profile = profile_chain(fake, real, layouts, stopwatch, autocast)
+            profile = profile_chain(fake, real, layouts, stopwatch, autocast, offload)
             if path is not None:
                 _write(path, profile)
         _seen[key] = profile
@@ -122,11 +122,13 @@ def _read(path: Path) -> ChainProfile | None:
 
 
 def _unit(content: dict[str, Any]) -> UnitProfile:
-    policies = tuple(
-        UnitPolicy(**{**policy, "save": None if policy["save"] is None else tuple(policy["save"])})
-        for policy in content.pop("policies")
-    )
-    return UnitProfile(**content, policies=policies)
+    policies = tuple(map(_policy, content.pop("policies")))
+    offloaded = content.pop("offloaded")
+    return UnitProfile(**content, policies=policies, offloaded=offloaded and _policy(offloaded))
+
+
+def _policy(content: dict[str, Any]) -> UnitPolicy:
+    return UnitPolicy(**{**content, "save": None if content["save"] is None else tuple(content["save"])})
 
 
 def _write(path: Path, profile: ChainProfile) -> None:

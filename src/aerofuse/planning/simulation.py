@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from aerofuse.checkpointing.steps import ChainPlan, Recompute, SaveAll, SaveSome, Step, units_of
+from aerofuse.checkpointing.steps import ChainPlan, Offload, Recompute, SaveAll, SaveSome, Step, units_of
 from aerofuse.planning.profiling import ChainProfile, UnitPolicy, UnitProfile
 
 
@@ -24,6 +24,11 @@ class LinkedUnits:
     def saved_bytes(self) -> int:
         """Alive between forward and backward, the output of the last unit left out."""
         return self.count * self.policy.saved_bytes + (self.count - 1) * self.policy.link_bytes
+
+    @property
+    def late_bytes(self) -> int:
+        """Return what is there still while the unit after runs forward, and again while that runs backward."""
+        return self.unit.moved_bytes if self.policy.offloads else 0
 
     @property
     def replay_seconds(self) -> float:
@@ -103,10 +108,14 @@ class _RangeCost:
 
 @dataclass(frozen=True)
 class _StepCost:
-    """At most alive while a step runs forward, what it then leaves behind, and its backward pass."""
+    """At most alive while a step runs forward, what it then leaves behind, and its backward pass.
+
+    `late_bytes` are there besides, forward and backward, while the step after it runs.
+    """
 
     forward_bytes: int
     left_bytes: int
+    late_bytes: int
     backward: _RangeCost
 
 
@@ -132,16 +141,17 @@ class Simulator:
         """
         costs = [self._step(step) for step in steps]
         before: list[int] = []
-        alive = peak = 0
+        alive = late = peak = 0
         for step, cost in zip(steps, costs, strict=True):
             if copied and not isinstance(step, Recompute):
                 # Normalisation saves its statistics for the backward pass, here the copies.
                 saved = sum(self._units[index].statistics_bytes for index in units_of([step]))
                 alive += saved
                 copied -= saved
-            before.append(alive)
-            peak = max(peak, alive + waiting + copied + cost.forward_bytes)
+            before.append(alive + late)
+            peak = max(peak, alive + late + waiting + copied + cost.forward_bytes)
             alive += cost.left_bytes
+            late = cost.late_bytes
         total, gradients, replay_seconds, fixed_seconds = peak, 0, 0.0, 0.0
         for cost, outside in zip(reversed(costs), reversed(before), strict=True):
             backward = cost.backward
@@ -167,12 +177,12 @@ class Simulator:
         seconds = sum(unit.whole_rerun_seconds for unit in units[:-1]) + units[-1].rerun_seconds
         fixed_seconds = again.fixed_seconds + sum(unit.rerun_fixed_seconds for unit in units)
         backward = replace(again, replay_seconds=again.replay_seconds + seconds, fixed_seconds=fixed_seconds)
-        return _StepCost(passing, incoming[-1], backward)
+        return _StepCost(passing, incoming[-1], 0, backward)
 
-    def _row(self, step: SaveAll | SaveSome) -> LinkedUnits:
+    def _row(self, step: SaveAll | Offload | SaveSome) -> LinkedUnits:
         unit = self._units[step.unit]
         others = list(units_of([step]))[1:]
-        for policy in unit.policies:
+        for policy in unit.choices:
             row = LinkedUnits(unit, policy, 1 + len(others))
             if policy.step(step.unit, row.count) == step:
                 if others and (policy.link_seconds is None or not all(unit.is_like(self._units[i]) for i in others)):
@@ -185,6 +195,7 @@ def _row_cost(row: LinkedUnits) -> _StepCost:
     return _StepCost(
         row.forward_bytes,
         row.saved_bytes + row.unit.output_bytes,
+        row.late_bytes,
         _RangeCost(
             row.backward_bytes, row.backward_total_bytes, row.gradient_bytes, row.replay_seconds, row.fixed_seconds
         ),

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 
 from aerofuse.checkpointing.steps import ChainPlan
 from aerofuse.memory.fake import no_full_collections
@@ -49,12 +50,14 @@ class Solution:
     @cached_property
     def frontier(self) -> tuple[FrontierPoint, ...]:
         """Plans from the least memory to the least time; each is faster than those before and takes more."""
+        # Peaks of plans that offload are not exact in the table, so those that do not are looked for on their own, too.
+        profiles = dict.fromkeys([self.profile, self.profile.without_offload()])
         simulator = Simulator(self.profile)
         points = [FrontierPoint(self._save_all, self.baseline)]
         with no_full_collections():
-            for ceiling in _CEILINGS:
+            for profile, ceiling in product(profiles, _CEILINGS):
                 most_bytes = ceiling * self._peak(self.baseline)
-                table = CostTable(self.profile, self.count_gradients, most_bytes, self._levels)
+                table = CostTable(profile, self.count_gradients, most_bytes, self._levels)
                 points += [FrontierPoint(plan, simulator.cost(plan)) for plan in table.plans()]
         best: list[FrontierPoint] = []
         for point in sorted(points, key=lambda point: (self._peak(point.cost), point.cost.replay_seconds)):

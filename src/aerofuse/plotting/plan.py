@@ -9,11 +9,12 @@ import altair as alt
 import pandas as pd
 
 from aerofuse.checkpointing.plan import CheckpointingPlan, StepPrediction
-from aerofuse.checkpointing.steps import Recompute, SaveAll, Step, units_of
+from aerofuse.checkpointing.steps import Offload, Recompute, SaveAll, SaveSome, Step, units_of
 from aerofuse.plotting.chart import BLUE, GREY, INK, ORANGE, VERMILLION, Chart, finish, write_picture
 
 # From all that is saved to nothing but the input, and to that computed once for each use.
 _COLOURS = {"saves all": BLUE, "saves some": "#8CC6E8", "saves its input": ORANGE, "no cache": VERMILLION}
+_COLOURS_WITH_OFFLOAD = {"offloads all": INK} | _COLOURS
 
 
 def draw_plan(plan: CheckpointingPlan, path: Path) -> None:
@@ -42,7 +43,8 @@ def _chain_chart(number: int, units: Sequence[str], steps: Sequence[Step]) -> Ch
     named = range(0, len(units), -(-len(units) // 12))  # at most 12 units
     axis = alt.Axis(values=[unit + 0.5 for unit in named], labelExpr="datum.value - 0.5", grid=False)
     x = alt.X("first:Q", title=None, scale=alt.Scale(domain=[0, len(units)], nice=False), axis=axis)
-    scale = alt.Scale(domain=list(_COLOURS), range=list(_COLOURS.values()))
+    colours = _COLOURS_WITH_OFFLOAD if any(isinstance(step, Offload) for step in steps) else _COLOURS
+    scale = alt.Scale(domain=list(colours), range=list(colours.values()))
     colour = alt.Color("saves:N", scale=scale, legend=alt.Legend(orient="top", title=None))
     y = alt.Scale(domain=[lowest, 1.1], nice=False)
     layers: list[alt.Chart] = [
@@ -52,14 +54,16 @@ def _chain_chart(number: int, units: Sequence[str], steps: Sequence[Step]) -> Ch
         alt.Chart(ranges).mark_rule(strokeWidth=2, color=INK).encode(x=x, x2="end:Q", y=alt.Y("depth:Q", scale=y)),
     ]
     title = f"units {units[0]} to {units[-1]}; lines: ranges that are computed again"
-    said = ", ".join(f"{kind} {sum(saves == kind for _, saves in bars)}" for kind in _COLOURS)
+    said = ", ".join(f"{kind} {sum(saves == kind for _, saves in bars)}" for kind in colours)
     return finish(f"chain-{number}", title, f"{title}: {said}.", alt.layer(*layers), height=90)
 
 
 def _what_is_saved(step: Step) -> str:
     if isinstance(step, SaveAll):
         return "saves all"
-    assert not isinstance(step, Recompute)
+    if isinstance(step, Offload):
+        return "offloads all"
+    assert isinstance(step, SaveSome)
     if step.no_cache:
         return "no cache"
     return "saves its input" if step.save == () else "saves some"

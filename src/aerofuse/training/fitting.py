@@ -73,6 +73,10 @@ class _Fitting:
         self._params = params
         self._asked = None if isinstance(phase.batch_size, str) else phase.batch_size
         self._most = min(params.largest_batch_size, num_images)
+        if params.gradient_checkpointing.offload and step.device.type == "cpu":
+            raise ValueError(
+                "gradient_checkpointing.offload is true, but this is a CPU, whose memory is the host's: set it to false"
+            )
         told = params.gradient_checkpointing.budget
         self._budget = Budget() if told in (None, AUTO) else parse_budget(told)
         self._plans = told is not None and step.can_checkpoint

@@ -35,6 +35,9 @@ class CheckpointingParams(Section):
     plan: Annotated[str | None, AS_PATH] = Field(
         default=None, description="file that CheckpointingPlan.save wrote, for the policy plan"
     )
+    offload: bool = Field(
+        default=False, description="a plan for a budget may let tensors wait in host memory; on a GPU"
+    )
 
     @field_validator("budget", mode="plain")
     @classmethod
@@ -54,6 +57,8 @@ class CheckpointingParams(Section):
                 raise ValueError(
                     f"{name} is {value}, but policy is {self.policy}; set policy to {name}, or {name} to null"
                 )
+        if self.offload and self.policy != "budget":
+            raise ValueError(f"offload is true, but policy is {self.policy}; set policy to budget, or offload to false")
         return self
 
 

@@ -50,6 +50,7 @@ class StepMemory:
         # fp16 has the bytes of bf16; the scaling of its loss adds a few numbers.
         self.precision: Precision = "float32" if params.mixed_precision == "no" else "bf16"
         self._reserve = params.memory_reserve
+        self._offload = params.gradient_checkpointing.offload
         self._averages = params.weight_averaging > 0
         learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.device = learning[0].device
@@ -110,6 +111,7 @@ class StepMemory:
             precision=self.precision,
             input_dtype=self._input_dtype,
             stopwatch=stopwatch,
+            offload=self._offload,
         )
 
     def planned(self, batch_size: int, prediction: StepPrediction) -> int:

@@ -21,7 +21,18 @@ from tools.benchmarks.rows import AT_HALF, AT_SWITCH, BASELINE, LEAST, SWITCH
 from tools.gpu_evidence import plans
 from tools.gpu_evidence.__main__ import main
 from tools.gpu_evidence.evidence import Deadline, Evidence, EvidenceStep, attempt, describe_machine
-from tools.gpu_evidence.names import GATE, HYBRID, IN_SERIES, LATENCY, MONET, NETWORKS, OUT_OF_MEMORY, THROUGHPUT, Row
+from tools.gpu_evidence.names import (
+    GATE,
+    HYBRID,
+    IN_SERIES,
+    LATENCY,
+    MONET,
+    NETWORKS,
+    OFFLOAD,
+    OUT_OF_MEMORY,
+    THROUGHPUT,
+    Row,
+)
 from tools.gpu_evidence.parts import PARTS
 from tools.gpu_evidence.sizes import EvidenceSizes
 
@@ -69,7 +80,7 @@ def rehearse_on_a_bare_machine(folder: Path, *options: str) -> dict[str, dict[st
 @pytest.mark.slow
 def test_all_parts_are_rehearsed_with_what_torch_timm_and_accelerate_bring(tmp_path: Path) -> None:
     files = rehearse_on_a_bare_machine(tmp_path, "--minutes", "60")
-    assert set(files) == {GATE, NETWORKS, MONET, THROUGHPUT, LATENCY}
+    assert set(files) == {GATE, NETWORKS, MONET, THROUGHPUT, LATENCY, OFFLOAD}
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 2**16
     for content in files.values():
         assert content["left_out"] == []
@@ -77,7 +88,7 @@ def test_all_parts_are_rehearsed_with_what_torch_timm_and_accelerate_bring(tmp_p
         assert not [row for row in content["rows"] if "step" in row]
     ways = {row["way"]: row for row in files[GATE]["rows"]}
     assert set(ways) == {BASELINE, SWITCH, AT_SWITCH, AT_HALF, LEAST}
-    for row in (*ways.values(), *files[NETWORKS]["rows"]):
+    for row in (*ways.values(), *files[NETWORKS]["rows"], *files[OFFLOAD]["rows"]):
         assert row["precision"] == "bf16"
         if row["outcome"] == "ok":
             assert row["peak_bytes"] == pytest.approx(row["predicted_peak_bytes"], rel=0.01)
