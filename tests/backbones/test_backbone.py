@@ -330,7 +330,9 @@ def test_more_segments_than_units(family: str) -> None:
 
 def test_unknown_policies_and_two_at_once() -> None:
     backbone = shrunken_backbone("resnet")
-    with pytest.raises(ValueError, match=r"unknown policy 'save_some'; known are recompute_all, selective, besides"):
+    with pytest.raises(
+        ValueError, match=r"unknown policy 'save_some'; known are recompute_all, selective, offload, besides"
+    ):
         backbone.enable_gradient_checkpointing(policy="save_some")
     with pytest.raises(ValueError, match="give one of them"):
         backbone.enable_gradient_checkpointing(2, policy="selective")

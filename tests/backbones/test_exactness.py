@@ -47,7 +47,7 @@ def two_steps(backbone: Backbone, images: Tensor, autocast: bool) -> list[int]:
 
 
 def settings(backbone: Backbone, images: Tensor) -> list[Mapping[str, Any]]:
-    policies: list[Mapping[str, Any]] = [{"policy": policy} for policy in ("recompute_all", "selective")]
+    policies: list[Mapping[str, Any]] = [{"policy": policy} for policy in ("recompute_all", "selective", "offload")]
     longest = max(map(len, chains_of(backbone, images)))
     return policies + [{"segments": segments} for segments in (1, 2, 4, longest)]
 

@@ -387,3 +387,16 @@ def test_the_search_finds_the_largest(peak_of: Callable[[int], int], tolerance: 
         assert len(asked) <= (6 if tolerance else 12)
     assert largest_that_fits(ask, peak_of(1) - 1, 256, 1000, tolerance) == 0
     assert largest_that_fits(ask, 10, 256, 1000, tolerance) == 0
+
+
+def test_offload_is_for_a_gpu_and_reaches_the_planner(monkeypatch: pytest.MonkeyPatch) -> None:
+    params = training(policy="budget", budget=0.5, offload=True)
+    with pytest.raises(ValueError, match="offload is true, but this is a CPU"):
+        fit(tiny_model(), 2, params)
+    asked: list[bool] = []
+    monkeypatch.setattr(step_memory, "Planner", lambda *_, offload, **__: asked.append(offload))
+    StepMemory(tiny_model(), SIZE_PX, params, 1).planner(2)
+    StepMemory(tiny_model(), SIZE_PX, training(policy="budget", budget=0.5), 1).planner(2)
+    assert asked == [True, False]
+    with pytest.raises(ValueError, match="offload is true, but policy is selective"):
+        training(policy="selective", offload=True)

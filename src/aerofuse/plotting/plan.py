@@ -10,11 +10,11 @@ import pandas as pd
 
 from aerofuse.checkpointing.plan import CheckpointingPlan, StepPrediction
 from aerofuse.checkpointing.steps import Offload, Recompute, SaveAll, SaveSome, Step, units_of
-from aerofuse.plotting.chart import BLUE, GREY, INK, ORANGE, VERMILLION, Chart, finish, write_picture
+from aerofuse.plotting.chart import BLUE, GREEN, GREY, INK, ORANGE, VERMILLION, Chart, finish, write_picture
 
 # From all that is saved to nothing but the input, and to that computed once for each use.
 _COLOURS = {"saves all": BLUE, "saves some": "#8CC6E8", "saves its input": ORANGE, "no cache": VERMILLION}
-_COLOURS_WITH_OFFLOAD = {"offloads all": INK} | _COLOURS
+_COLOURS_WITH_OFFLOAD = {"offloads all": GREEN} | _COLOURS
 
 
 def draw_plan(plan: CheckpointingPlan, path: Path) -> None:
