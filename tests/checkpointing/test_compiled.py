@@ -14,6 +14,7 @@ from torch._dynamo.utils import counters
 from torch.autograd.graph import saved_tensors_hooks
 
 from aerofuse import disable_gradient_checkpointing, enable_gradient_checkpointing
+from aerofuse.checkpointing import offload
 from aerofuse.checkpointing.attached import attached_to
 from aerofuse.checkpointing.choosing import attach
 from aerofuse.checkpointing.steps import ChainPlan
@@ -50,9 +51,10 @@ def assert_close(expected: list[Tensor], found: list[Tensor]) -> None:
     torch.testing.assert_close(expected, found, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("plan", ["recompute_all", "selective", "one_range"])
+@pytest.mark.parametrize("plan", ["recompute_all", "selective", "one_range", "offload"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_no_bit_differs_when_units_are_compiled(name: str, plan: str) -> None:
+def test_no_bit_differs_when_units_are_compiled(name: str, plan: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offload, "LEAST_BYTES", 1)
     network, images = network_and_images(name)
     original = copy.deepcopy(network)
     follow(original, images, ChainPlan.save_all)

@@ -22,7 +22,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from aerofuse.checkpointing.recompute import changed_in_place, hooks_of_user
 from aerofuse.checkpointing.recompute_nodes import layout_of, storage_key
-from aerofuse.memory.torch_private import FakeTensor, all_modes_off
+from aerofuse.memory.torch_private import FakeTensor, all_modes_off, never_compiled
 
 # Smaller storages stay on the device: to start two copies takes longer than their bytes are worth.
 LEAST_BYTES = 2**16
@@ -171,6 +171,7 @@ class OffloadedCall:
         for copy in self._copies.values():
             copy.fetch()
 
+    @never_compiled
     def _pack(self, tensor: Tensor) -> Any:
         # The user's hooks see what they would see; a tensor that they make of it, or leave as it is, is moved.
         packed = tensor if self._hooks is None else self._hooks[0](tensor)
