@@ -14,9 +14,20 @@ from pathlib import Path
 from aerofuse.comparison.times import TrainingTimes
 from tools.any_network.findings import TABLE, read_findings
 from tools.any_network.page import picture, summary
+from tools.benchmarks.compiled import compiled_table
 from tools.benchmarks.goals import check_goals
 from tools.benchmarks.page import made_with, picture_link
-from tools.benchmarks.results import FOLDER, HYBRID, LOADING, MONET, PREPARING, QUICK_FOLDER, Results, newest_results
+from tools.benchmarks.results import (
+    COMPILED,
+    FOLDER,
+    HYBRID,
+    LOADING,
+    MONET,
+    PREPARING,
+    QUICK_FOLDER,
+    Results,
+    newest_results,
+)
 from tools.benchmarks.tables import checkpointing_table, exactness_table, goals_table, monet_table, planned_table
 from tools.chinese import chinese_headings, chinese_tables
 from tools.gpu_tables import gpu_tables
@@ -119,6 +130,8 @@ def _benchmark_blocks() -> tuple[dict[str, str], dict[str, str]]:
         planned["planned"] += [planned_table(results.table), f"{made_with(results)} From `{path.as_posix()}`."]
     for path in newest_results(FOLDER, MONET):
         planned["monet"] += [monet_table(path), f"From `{path.as_posix()}`."]
+    for path in newest_results(FOLDER, COMPILED):
+        saved["compiled"] += [compiled_table(path), f"From `{path.as_posix()}`."]
     if gpu := gpu_tables(FOLDER):
         planned["gpu"].append(gpu)
     joined = [{name: "\n\n".join(parts) for name, parts in blocks.items()} for blocks in (saved, planned)]

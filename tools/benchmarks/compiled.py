@@ -16,12 +16,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from aerofuse.common.markdown import markdown_table
 from aerofuse.common.torchvision_pairing import ensure_torchvision_imports
 from aerofuse.planning.checkpointed import enable_gradient_checkpointing
 from tools.benchmarks.results import COMPILED, FOLDER
@@ -106,8 +108,9 @@ def _serve(pipe: Connection, name: str, batch: int, image_px: int, way: Compiled
     """Compile a step, and say how long that took and how much the step allocates; then time one whenever asked."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    images = torch.randn(batch, 3, image_px, image_px)
-    network = _build(name, image_px)
+    # As a compiler on a CPU wants convolutions; else it copies what goes from one unit to the next.
+    images = torch.randn(batch, 3, image_px, image_px).contiguous(memory_format=torch.channels_last)
+    network = _build(name, image_px).to(memory_format=torch.channels_last)
     try:
         step = partial(_step, network, _compiled(network, way), images)
         began = time.perf_counter()
@@ -160,6 +163,25 @@ def _peak_bytes(step: Callable[[], None]) -> int:
             allocated += event.nbytes()
             peak = max(peak, allocated)
     return peak
+
+
+def compiled_table(path: Path) -> str:
+    """Return for each network the peak and the time of the ways, and of knob and plans at the switch's peak.
+
+    The fastest of those that take no more memory than the switch stands there, else the one of the least memory.
+    """
+    header = ["network", WITHOUT, TIMM, f"{KNOB}, at that peak", "plan, at that peak", RECOMPUTE_ALL]
+    rows = []
+    for network, found in pd.read_csv(path).groupby("network", sort=False):
+        least = found[found["way"] == TIMM]["peak_bytes"].max()
+        cells = []
+        for name in (WITHOUT, TIMM, KNOB, PLAN, RECOMPUTE_ALL):
+            ways = found[found["way"] == name]
+            fitting = ways[ways["peak_bytes"] <= least]
+            best = (ways.nsmallest(1, "peak_bytes") if fitting.empty else fitting.nsmallest(1, "time_ratio")).iloc[0]
+            cells.append(f"{best['peak_bytes'] / 2**20:.0f} MiB / {best['time_ratio']:.2f}")
+        rows.append([f"`{network}`", *cells])
+    return markdown_table(header, rows, "l" + "r" * (len(header) - 1))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
