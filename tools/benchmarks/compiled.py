@@ -110,7 +110,7 @@ def _serve(pipe: Connection, name: str, batch: int, image_px: int, way: Compiled
     torch.manual_seed(0)
     # As a compiler on a CPU wants convolutions; else it copies what goes from one unit to the next.
     images = torch.randn(batch, 3, image_px, image_px).contiguous(memory_format=torch.channels_last)
-    network = _build(name, image_px).to(memory_format=torch.channels_last)
+    network: nn.Module = _build(name, image_px).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     try:
         step = partial(_step, network, _compiled(network, way), images)
         began = time.perf_counter()
