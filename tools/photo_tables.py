@@ -1,4 +1,4 @@
-"""What preparing and loading photos takes, as tables for docs/data.md."""
+"""What preparing photos, finding copies among them and loading them takes, as tables for docs/data.md."""
 
 from __future__ import annotations
 
@@ -44,3 +44,28 @@ def preparing_table(path: Path) -> str:
         f"From `{path.as_posix()}`."
     )
     return "\n\n".join([markdown_table(header, rows, "l" + "r" * (len(header) - 1)), source])
+
+
+def copies_table(path: Path) -> str:
+    """Return how long each search for copies took, beside comparing all pairs where that was done, and its memory."""
+    table = pd.read_csv(path)
+    header = ["fingerprints", "bits", "radius", "all pairs", "index", "times faster", "the same pairs", "most memory"]
+    rows = [
+        [
+            f"{row['fingerprints']:,}",
+            row["kind"],
+            str(row["most_bits"]),
+            *_beside_all_pairs(row),
+            f"{row['peak_bytes'] / 1e9:.2f} GB",
+        ]
+        for _, row in table.iterrows()
+    ]
+    source = f"On {table['cores'][0]} cores. From `{path.as_posix()}`."
+    return "\n\n".join([markdown_table(header, rows, "ll" + "r" * 6), source])
+
+
+def _beside_all_pairs(row: pd.Series) -> list[str]:
+    fast, slow = row["seconds"], row["seconds_all_pairs"]
+    if pd.isna(slow):
+        return [NONE, f"{fast:.1f} s", NONE, NONE]
+    return [f"{slow:.1f} s", f"{fast:.1f} s", f"{slow / fast:.0f}", "yes" if row["same_pairs"] else "**no**"]

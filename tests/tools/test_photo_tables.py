@@ -7,8 +7,8 @@ import pytest
 
 from tests.imports import ROOT
 from tests.report.test_tables import cells
-from tools.benchmarks.results import FOLDER, LOADING, PREPARING, Machine
-from tools.photo_tables import loading_table, preparing_table
+from tools.benchmarks.results import COPIES, FOLDER, LOADING, PREPARING, Machine
+from tools.photo_tables import copies_table, loading_table, preparing_table
 from tools.readme import photo_blocks, replace_blocks
 
 _MACHINE = Machine("Imagined CPU, 2 threads", "2.13.0", "2026-11-22")
@@ -47,13 +47,35 @@ def test_every_run_has_its_memory(tmp_path: Path) -> None:
     assert cells(table, "after one label was changed")[1:5] == ["7 s", "0", "0", "-"]
 
 
+def _copies(path: Path) -> None:
+    common = {"kind": "even", "most_bits": 32, "groups": 90, "copies": 5, "copies_found": 5, "cores": 2}
+    compared = {"seconds_all_pairs": 81.0, "same_pairs": True}
+    rows = [
+        {"fingerprints": 100_000, "seconds": 1.5, "peak_bytes": 234_000_000} | compared,
+        {"fingerprints": 200_000, "seconds": 1.5, "peak_bytes": 234_000_000} | compared | {"same_pairs": False},
+        {"fingerprints": 1_000_000, "seconds": 29.96, "peak_bytes": 1_234_000_000},
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame([row | common for row in rows]).to_csv(path, index=False)
+
+
+def test_a_search_stands_beside_comparing_all_where_that_was_done(tmp_path: Path) -> None:
+    _copies(tmp_path / "a.csv")
+    table = copies_table(tmp_path / "a.csv")
+    assert cells(table, "100,000")[1:] == ["even", "32", "81.0 s", "1.5 s", "54", "yes", "0.23 GB"]
+    assert cells(table, "200,000")[6] == "**no**"
+    assert cells(table, "1,000,000")[3:] == ["-", "30.0 s", "-", "-", "1.23 GB"]
+
+
 def test_the_page_shows_the_newest_of_each_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert photo_blocks() == {}
     _loading(FOLDER / f"{Machine(_MACHINE.device, _MACHINE.torch, '2026-11-01').name(LOADING)}.csv", 1)
     _loading(FOLDER / f"{_MACHINE.name(LOADING)}.csv", 777)
     _preparing(FOLDER / f"{_MACHINE.name(PREPARING)}.csv")
+    _copies(FOLDER / f"{_MACHINE.name(COPIES)}.csv")
     text = replace_blocks((ROOT / "docs/data.md").read_text(encoding="utf-8"), photo_blocks())
     assert cells(text, "fast") == ["fast", "777"]
     assert f"From `reports/benchmarks/{_MACHINE.name(PREPARING)}.csv`." in text
+    assert cells(text, "1,000,000")[4] == "30.0 s"
     assert "2026-11-01" not in text

@@ -15,10 +15,10 @@ if TYPE_CHECKING:  # a machine that only measures may lack it
 # Of full runs, and of the pipeline's quick one.
 FOLDER = Path("reports/benchmarks")
 QUICK_FOLDER = FOLDER / "quick"
-# What tables are of: all families, the hybrid of recipe `base`, MONeT's line, compiled steps; loading photos, preparing
-# them.
+# What tables are of: all families, the hybrid of recipe `base`, MONeT's line, compiled steps; photos loaded, prepared,
+# their copies.
 CHECKPOINTING, HYBRID, MONET, COMPILED = "checkpointing", "hybrid-base", "monet", "compiled"
-LOADING, PREPARING = "loading", "preparing"
+LOADING, PREPARING, COPIES = "loading", "preparing", "copies"
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from tqdm.auto import tqdm
 
 from aerofuse.data.photo import Box, Fit, UnreadablePhotoError, crop_to_box, fit_square, open_photo
 from aerofuse.data.store import decode_image, encode_image
-from aerofuse.ingest.duplicates import fingerprint
+from aerofuse.ingest.fingerprint import fingerprint
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from aerofuse.backbones.weights import file_sha256
 from aerofuse.common.files import load_into
 from aerofuse.data.photo import Fit, UnreadablePhotoError, fit_square, open_photo
 from aerofuse.inference.package import as_batch, load_package
-from aerofuse.ingest.duplicates import fingerprint
+from aerofuse.ingest.fingerprint import fingerprint
 from aerofuse.models.aircraft_model import Normalise
 
 FloatArray = npt.NDArray[np.float32]
