@@ -61,7 +61,7 @@ class _Joined:
         first, second = self._groups[first], self._groups[second]
         new = first != second
         self._pairs.append((first[new], second[new]))
-        self._waiting += np.count_nonzero(new)
+        self._waiting += int(np.count_nonzero(new))
         if self._waiting > _MOST_PAIRS:
             self.groups()
 

@@ -75,7 +75,7 @@ def near_pairs(plain: Bytes, mirrored: Bytes, most_bits: int) -> Iterator[tuple[
             for view in views:
                 for rows in _batches(_order(view, parts), runs):
                     limits, _, found = index.range_search(view[rows].view(np.uint8), most_bits + 1)
-                    yield np.repeat(rows, np.diff(limits.astype(np.int64))), found
+                    yield np.repeat(rows, limits[1:].astype(np.int64) - limits[:-1].astype(np.int64)), found
                     progress.update(len(rows))
             if parts:
                 views = _rotated(views[0], parts.width), _rotated(views[1], parts.width)
@@ -97,7 +97,7 @@ def _near_share(signs: Signs, most_bits: int) -> float:
     """The share of pairs in a sample `[S, bits]` that differ in at most `most_bits`, none paired with itself."""
     count, bits = signs.shape
     near = np.count_nonzero(signs @ signs.T >= bits - 2 * most_bits)
-    return (near - count) / max(1, count * (count - 1))
+    return float(near - count) / max(1, count * (count - 1))
 
 
 def _sample_signs(words: Words) -> Signs:
@@ -118,7 +118,8 @@ def _shuffled(packed: Bytes) -> Words:
 
 def _rotated(words: Words, bits: int) -> Words:
     """The next part in front, where a table takes it; the one before is last."""
-    return (words >> bits) | (np.roll(words, -1, axis=1) << (_WORD_BITS - bits))
+    rotated: Words = (words >> np.uint64(bits)) | (np.roll(words, -1, axis=1) << np.uint64(_WORD_BITS - bits))
+    return rotated
 
 
 def _order(words: Words, parts: BitParts | None) -> Rows:
@@ -128,9 +129,9 @@ def _order(words: Words, parts: BitParts | None) -> Rows:
 
 def _index(words: Words, parts: BitParts | None) -> faiss.IndexBinary:
     if parts is None:
-        index = faiss.IndexBinaryFlat(NUM_BITS)
-        index.add(words.view(np.uint8))
-        return index
+        everything = faiss.IndexBinaryFlat(NUM_BITS)
+        everything.add(words.view(np.uint8))
+        return everything
     index = faiss.IndexBinaryHash(NUM_BITS, parts.width)
     index.nflip = parts.turned
     rows = _order(words, parts)

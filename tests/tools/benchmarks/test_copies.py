@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from aerofuse.ingest.near_pairs import near_pairs
 from tests.imports import ROOT
 from tools.benchmarks import copies
 from tools.benchmarks.copies import Kind, Rows, make_fingerprints, measure
@@ -46,7 +47,7 @@ def test_the_index_finds_what_all_pairs_find(kind: Kind) -> None:
 
 
 def test_a_missing_pair_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = copies.near_pairs
+    found = near_pairs
 
     def all_but_a_few(*arguments: object) -> Iterator[tuple[Rows, Rows]]:
         for first, second in found(*arguments):  # type: ignore[arg-type]
