@@ -95,7 +95,7 @@ def choose_parts(signs: Signs, count: int, most_bits: int) -> BitParts | None:
 
 def _near_share(signs: Signs, most_bits: int) -> float:
     """The share of pairs in a sample `[S, bits]` that differ in at most `most_bits`, none paired with itself."""
-    count, bits = signs.shape
+    count, bits = len(signs), signs.shape[1]
     near = int(np.count_nonzero(signs @ signs.T >= bits - 2 * most_bits))
     return (near - count) / max(1, count * (count - 1))
 
