@@ -194,7 +194,7 @@ WAYS: dict[str, Callable[[str, Path], None]] = {
     r"(\w+=\S+ )?python -m ": _module,
     r"aerofuse tune ": _tune,
     r"aerofuse ": _aerofuse,
-    r"torchrun ": _torchrun,
+    r"(\w+=\S+ )?torchrun ": _torchrun,
     r"curl ": _download,
 }
 

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import gather_object, set_seed
 from torch import Tensor, nn
 
@@ -22,7 +21,7 @@ from aerofuse.metrics.metrics import compute_metrics
 from aerofuse.models.aircraft_model import AircraftModel
 from aerofuse.models.architecture import hybrid_architecture
 from aerofuse.models.files import ModelRecord, save_model
-from aerofuse.training.distributed import whole_weights
+from aerofuse.training.distributed import make_accelerator, whole_weights
 from aerofuse.training.loop import Hooks, train
 from aerofuse.training.params import PhaseParams, TrainingParams
 from aerofuse.training.state_folder import StateFolder
@@ -43,7 +42,7 @@ def main(prepared: Path, output: Path, states: Path, parallelism: str, room: int
     architecture = hybrid_architecture("convnext_thin", "swin_thin", "attention", 0.0, 0.0, 96)
     model = architecture.build(classes)
     model.train_only(("transformer", "fusion", "heads")).enable_gradient_checkpointing()
-    accelerator = Accelerator(cpu=True)
+    accelerator = make_accelerator("no")
     split = PreparedSplit(prepared / "train.arrow", classes, make_augmentation(params.augmentation, 0))
     loader = TrainingLoader(
         split,

@@ -11,6 +11,8 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -41,6 +43,15 @@ def launch(stage: Callable[[], object], *command: str) -> None:
     # Each process would otherwise use all cores of the machine.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
     torchrun(["--standalone", f"--nproc-per-node={processes}", "-m", *command])
+
+
+def make_accelerator(mixed_precision: str) -> Accelerator:
+    """Return the accelerator of this process, which joins the processes that torchrun has started.
+
+    On CPUs accelerate joins them only where it is told to; else each would train the whole, and write over the others.
+    """
+    on_cpus = "LOCAL_RANK" in os.environ and not torch.accelerator.is_available()
+    return Accelerator(cpu=on_cpus, mixed_precision=mixed_precision)
 
 
 def shard(model: AircraftModel) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -33,7 +32,7 @@ from aerofuse.models.files import ModelRecord, save_model
 from aerofuse.plotting.learning import draw_learning_curves
 from aerofuse.plotting.wording import STAGES
 from aerofuse.tracking.tracker import Tracker, TrackingParams, track_run
-from aerofuse.training.distributed import whole_weights
+from aerofuse.training.distributed import make_accelerator, whole_weights
 from aerofuse.training.features import FeatureSplit, FusedHeads, Packing, see_photos
 from aerofuse.training.fitting import LARGEST_BATCH_SEEN_BY_CPU, fit_training
 from aerofuse.training.loop import Hooks, train
@@ -87,7 +86,7 @@ class _Training:
         self.fit_to_square = split.fit
         self.model, self.architecture = start_model(self.phase, self.classes, split.labelled_tasks)
         self.model.train_only(self.phase.trains)
-        self.accelerator = Accelerator(mixed_precision=params.mixed_precision)
+        self.accelerator = make_accelerator(params.mixed_precision)
         self.model.to(self.accelerator.device)  # where its steps are counted and planned for
         if params.channels_last:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
