@@ -78,6 +78,7 @@ class Node:
 def _documented(port: int) -> str:
     """The command of docs/teams.md, for two machines that are this one, with one process each."""
     page = (ROOT / "docs/teams.md").read_text(encoding="utf-8")
+    command: str
     (command,) = re.findall(r"^\w+=1 torchrun .*", page, re.MULTILINE)
     here = {"--nproc-per-node 4": "--nproc-per-node 1", "HOST:29400": f"127.0.0.1:{port}"}
     for there, replacement in here.items():
