@@ -76,9 +76,10 @@ def test_what_is_there_is_not_read_again(folder: PhotoFolder, tmp_path: Path, mo
 def test_a_changed_file_is_read_again(folder: PhotoFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files, work = _files(folder), tmp_path / "work"
     _read(monkeypatch, files, _SETTINGS, work)
-    folder.image(1).save(files[0].path)
+    changed = folder.root / folder.table["filename"][0]
+    folder.image(1).save(changed)
     opened = _read(monkeypatch, files, _SETTINGS, work)
-    assert files[0].path.name in opened
+    assert changed.name in opened
     assert len(opened) < 16
 
 
@@ -139,7 +140,7 @@ from tests.ingest.test_intake import wait_for_ever
 if __name__ == "__main__":
     intake._SHARD_FILES = 4
     files = [intake.PhotoFile(path) for path in sorted(Path({root!r}).glob("*.jpg"))]
-    intake._write_shard = wait_for_ever
+    intake._write_here = wait_for_ever
     intake.Intake(files, intake.IntakeSettings(64), Path({work!r}))
 """
 
@@ -208,7 +209,7 @@ def test_a_few_processes_read_however_many_cores_there_are(monkeypatch: pytest.M
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(64)))
     monkeypatch.setattr(intake, "ProcessPoolExecutor", Pool)
-    assert list(intake._done([([], Path("shard"))] * 100, _SETTINGS)) == [1] * 100
+    assert list(intake.take_in_here([([], Path("shard"))] * 100, _SETTINGS)) == [1] * 100
     assert started == [4]
 
 

@@ -3,7 +3,7 @@
 Small photos are made from noise, with a label table, copies and files that cannot be read. The stage itself, as the
 pipeline runs it, is killed when it has read half of them, started again, and run once more after one label was changed.
 The resident memory of it and of all its processes is added up five times a second; what they share is counted for each.
-`reports/benchmarks/` gets a table named by what it ran on. PrepareRun it from the root of the repository.
+`reports/benchmarks/` gets a table named by what it ran on. Run it from the root of the repository.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class PrepareRun:
     killed: bool
 
 
-def make_photos(root: Path, count: int) -> Path:
-    """`count` files of 200 x 150 px below `root`, a thousand a folder; returns their label table."""
+def make_photos(root: Path, count: int, width_px: int = 200) -> Path:
+    """`count` files of 4:3 below `root`, a thousand a folder; returns their label table."""
     rng = np.random.default_rng(0)
     fields = ("filename", "typename", "airlinename", "clarity", "block", "registration", "photographer")
     labels = root / "labels.csv"
@@ -75,10 +75,11 @@ def make_photos(root: Path, count: int) -> Path:
             path = root / name
             path.parent.mkdir(exist_ok=True)
             if number % _COPY_EVERY:
-                image = _noise(rng)
+                image = _noise(rng, width_px)
                 cv2.imwrite(str(path), image, (cv2.IMWRITE_JPEG_QUALITY, 90))
             else:  # of the photo before, where there is one: of the same airframe, with another registration
-                copy = _noise(rng) if number == 0 else cv2.flip(cv2.resize(image, (160, 120)), 1)
+                small = 4 * width_px // 5
+                copy = _noise(rng, width_px) if number == 0 else cv2.flip(cv2.resize(image, (small, small * 3 // 4)), 1)
                 cv2.imwrite(str(path), copy, (cv2.IMWRITE_JPEG_QUALITY, 70))
             if number % _BAD_EVERY == _BAD_EVERY - 1:
                 path.write_bytes(path.read_bytes()[:100])
@@ -88,18 +89,18 @@ def make_photos(root: Path, count: int) -> Path:
     return labels
 
 
-def _noise(rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """A picture like no other `[150, 200, 3]`, with as many bytes as a photo's: large patches under fine grain."""
+def _noise(rng: np.random.Generator, width_px: int) -> npt.NDArray[np.uint8]:
+    """A picture like no other `[H, W, 3]`, with as many bytes as a photo's: large patches under fine grain."""
     patches = rng.integers(0, 256, (9, 12, 3), dtype=np.uint8)
-    image = cv2.resize(patches, (200, 150), interpolation=cv2.INTER_CUBIC).astype(np.int16)
+    image = cv2.resize(patches, (width_px, width_px * 3 // 4), interpolation=cv2.INTER_CUBIC).astype(np.int16)
     grain = rng.integers(-12, 13, image.shape, dtype=np.int16)
     return np.asarray(np.clip(image + grain, 0, 255), dtype=np.uint8)
 
 
-def write_params(workspace: Path, root: Path, labels: Path, image_size_px: int) -> None:
+def write_params(workspace: Path, root: Path, labels: Path, image_size_px: int, engine: str = "local") -> None:
     """The repository's params.yaml in `workspace`, on these photos at this size."""
     params = read_params_file()
-    params["data"] |= {"source": "table", "root": str(root), "labels": str(labels)}
+    params["data"] |= {"source": "table", "engine": engine, "root": str(root), "labels": str(labels)}
     params["recipes"][params["recipe"]]["image_size"] = image_size_px
     with (workspace / "params.yaml").open("w", encoding="utf-8") as file:
         YAML().dump(params, file)

@@ -6,14 +6,14 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, ImageOps
 
 from aerofuse.data.colours import as_8_bits, as_rgb
-from aerofuse.data.image_file import DAMAGED_METADATA, read_image_file
+from aerofuse.data.image_file import DAMAGED_METADATA, read_image, read_image_file
 from aerofuse.data.image_file import MAX_PIXELS as MAX_PIXELS
 from aerofuse.data.image_file import UnreadablePhotoError as UnreadablePhotoError
 
@@ -72,7 +72,11 @@ class OpenedPhoto:
 
 
 def open_photo(
-    path: Path, side_px: int, *, banner_px: int = 0, large_at_a_time: AbstractContextManager[object] | None = None
+    file: Path | IO[bytes],
+    side_px: int,
+    *,
+    banner_px: int = 0,
+    large_at_a_time: AbstractContextManager[object] | None = None,
 ) -> OpenedPhoto:
     """Read a photo as RGB, turned as a viewer shows it.
 
@@ -81,7 +85,7 @@ def open_photo(
     decoded. Raises `UnreadablePhotoError` with the reason.
     """
     read = partial(_read, side_px=side_px, banner_px=banner_px, large_at_a_time=large_at_a_time or nullcontext())
-    return read_image_file(path, read)
+    return read_image_file(file, read) if isinstance(file, Path) else read_image(file, read)
 
 
 def fit_square(image: Image.Image, side_px: int, fit: Fit) -> npt.NDArray[np.uint8]:

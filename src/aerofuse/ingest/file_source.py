@@ -13,7 +13,7 @@ from aerofuse.data.photo import Box, Photo
 from aerofuse.data.store import LABEL_COLUMNS
 from aerofuse.ingest.duplicates import joined_groups, near_duplicates
 from aerofuse.ingest.given_splits import check_given_split
-from aerofuse.ingest.intake import Intake, IntakeSettings, PhotoFile
+from aerofuse.ingest.intake import Engine, Intake, IntakeSettings, PhotoFile, take_in_here
 from aerofuse.ingest.label_table import BOX_COLUMNS
 from aerofuse.ingest.listing import Listing
 
@@ -26,7 +26,14 @@ class FileSource:
     """A source of the photos of a listing. Photos that cannot be used are left out, up to a share of all."""
 
     def __init__(
-        self, listing: Listing, settings: IntakeSettings, folder: Path, *, max_bad_fraction: float, duplicate_bits: int
+        self,
+        listing: Listing,
+        settings: IntakeSettings,
+        folder: Path,
+        *,
+        max_bad_fraction: float,
+        duplicate_bits: int,
+        engine: Engine = take_in_here,
     ) -> None:
         """Take the photos in; `folder` keeps them for the next run.
 
@@ -36,7 +43,7 @@ class FileSource:
         self.fit = settings.fit
         table = listing.table
         files = [PhotoFile(path, box) for path, box in zip(table["path"], _boxes(table), strict=True)]
-        self._intake = Intake(files, settings, folder)
+        self._intake = Intake(files, settings, folder, engine)
         facts = self._intake.facts
         usable = facts["problem"].isna().to_numpy()
         self.dropped = pd.DataFrame({"filename": table["filename"], "reason": facts["problem"]})[~usable]

@@ -1,4 +1,4 @@
-"""Taking in photo files: a few processes read, check, fingerprint and resize each photo once, and keep it.
+"""Taking in photo files: each photo is read, checked, fingerprinted and resized once, and kept.
 
 The hash of its name puts a file into one of several shards, of a few hundred files each. A shard is written whole or
 not at all. Its name covers the settings, and the sizes and times of its files. So a run that was stopped goes on where
@@ -8,6 +8,7 @@ it was, a changed label reads no photo again, and a new photo only its shard. Me
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import mmap
@@ -16,7 +17,7 @@ import os
 import sys
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass
@@ -34,6 +35,7 @@ from tqdm.auto import tqdm
 from aerofuse.data.photo import Box, Fit, UnreadablePhotoError, crop_to_box, fit_square, open_photo
 from aerofuse.data.store import decode_image, encode_image
 from aerofuse.ingest.fingerprint import fingerprint
+from aerofuse.ingest.remote import PhotoLocation, RemoteFile
 
 logger = logging.getLogger(__name__)
 
@@ -72,19 +74,36 @@ class IntakeSettings:
 class PhotoFile:
     """A file to take in, and the box of the aircraft, if that is known."""
 
-    path: Path
+    path: PhotoLocation
     box: Box | None = None
 
 
 # Held while a large photo is read; one lock for all processes.
 _large_at_a_time: AbstractContextManager[object] = nullcontext()
-_Work = tuple[Sequence[PhotoFile], Path]  # the files of a shard, and the path of the shard
+ShardWork = tuple[Sequence[PhotoFile], Path]  # the files of a shard, and the path of the shard
+# Writes every shard, whole or not at all, and yields the number of files of each when it is written.
+Engine = Callable[[Sequence[ShardWork], IntakeSettings], Iterator[int]]
+
+
+def take_in_here(work: Sequence[ShardWork], settings: IntakeSettings) -> Iterator[int]:
+    """Write every shard in a few processes of this machine; yield the number of files of each when it is written."""
+    processes = min(len(os.sched_getaffinity(0)), _MOST_PROCESSES, len(work))
+    write = partial(_write_here, settings)
+    if processes < 2:
+        yield from map(write, work)
+        return
+    # Spawned, because the parent has threads, which do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, context, _start_process, (context.Lock(),)) as pool:
+        yield from pool.map(write, work)
 
 
 class Intake:
     """Photo files that were taken in: facts about each, and its image."""
 
-    def __init__(self, files: Sequence[PhotoFile], settings: IntakeSettings, folder: Path) -> None:
+    def __init__(
+        self, files: Sequence[PhotoFile], settings: IntakeSettings, folder: Path, engine: Engine = take_in_here
+    ) -> None:
         """Read what `folder` does not hold yet, and remove what it holds of other files or settings."""
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob("*.partial"):
@@ -97,7 +116,8 @@ class Intake:
         missing = [name for name, path in wanted.items() if not path.is_file()]
         if len(missing) < len(wanted):
             logger.info("%d of %d shards of photos are there already", len(wanted) - len(missing), len(wanted))
-        _take_in([(shards[name], wanted[name]) for name in missing], settings)
+        if missing:
+            _take_in([(shards[name], wanted[name]) for name in missing], settings, engine)
         for path in folder.glob("*.arrow"):
             if path.stem not in wanted:
                 path.unlink()
@@ -143,45 +163,41 @@ def _deal(files: Sequence[PhotoFile], settings: IntakeSettings) -> dict[str, lis
         count *= 2  # doubled, so that a few photos more or less leave most shards unchanged
     buckets: dict[int, list[PhotoFile]] = {}
     for file in sorted(files, key=lambda file: str(file.path)):
-        buckets.setdefault(zlib.crc32(os.fsencode(file.path)) % count, []).append(file)
-    shards = {}
-    for bucket in buckets.values():
-        described = [_VERSION, asdict(settings), [_described(file) for file in bucket]]
-        shards[hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]] = bucket
-    return shards
+        buckets.setdefault(zlib.crc32(os.fsencode(str(file.path))) % count, []).append(file)
+    return {shard_name(bucket, settings): bucket for bucket in buckets.values()}
+
+
+def shard_name(files: Sequence[PhotoFile], settings: IntakeSettings) -> str:
+    """Return what names a shard of these files, as they are now."""
+    described = [_VERSION, asdict(settings), [_described(file) for file in files]]
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
 
 
 def _described(file: PhotoFile) -> list[Any]:
-    state: list[int] = []
+    return [str(file.path), _state(file.path), None if file.box is None else asdict(file.box)]
+
+
+def _state(path: PhotoLocation) -> list[Any]:
+    """What tells a file from another one of its name; nothing where there is no file."""
+    if isinstance(path, RemoteFile):
+        return list(path.version)
     with suppress(OSError):
-        stat = file.path.stat()
-        state = [stat.st_size, stat.st_mtime_ns]
-    return [str(file.path), state, None if file.box is None else asdict(file.box)]
+        stat = path.stat()
+        return [stat.st_size, stat.st_mtime_ns]
+    return []
 
 
-def _take_in(work: Sequence[_Work], settings: IntakeSettings) -> None:
+def _take_in(work: Sequence[ShardWork], settings: IntakeSettings, engine: Engine) -> None:
     total = sum(len(files) for files, _ in work)
     read = 0
     on_terminal = sys.stderr.isatty()
     with tqdm(total=total, desc="photos read", unit="photo", disable=not on_terminal) as bar:
-        for number_done in _done(work, settings):
+        for number_done in engine(work, settings):
             bar.update(number_done)
             tenths = 10 * read // total
             read += number_done
             if not on_terminal and 10 * read // total > tenths:  # a log has a line for every tenth
                 logger.info("%d of %d photos read", read, total)
-
-
-def _done(work: Sequence[_Work], settings: IntakeSettings) -> Iterator[int]:
-    processes = min(len(os.sched_getaffinity(0)), _MOST_PROCESSES, len(work))
-    write = partial(_write_shard, settings)
-    if processes < 2:
-        yield from map(write, work)
-        return
-    # Spawned, because the parent has threads, which do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, _start_process, (context.Lock(),)) as pool:
-        yield from pool.map(write, work)
 
 
 def _start_process(large_at_a_time: AbstractContextManager[object]) -> None:
@@ -198,20 +214,35 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _write_shard(settings: IntakeSettings, work: _Work) -> int:
+def _write_here(settings: IntakeSettings, work: ShardWork) -> int:
     files, path = work
-    rows = [_row(file, settings) for file in files]
-    # An experiment that runs at the same time may write the same shard.
-    partial_path = path.with_suffix(f".{os.getpid()}.partial")
-    with pa.ipc.new_file(partial_path, _SCHEMA) as writer:
-        writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=_SCHEMA))
-    partial_path.replace(path)
+    write_shard(path, shard_content(files, settings, _large_at_a_time))
     return len(files)
 
 
-def _row(file: PhotoFile, settings: IntakeSettings) -> dict[str, Any]:
-    read = partial(open_photo, file.path, banner_px=settings.banner_px, large_at_a_time=_large_at_a_time)
+def write_shard(path: Path, content: pa.Buffer) -> None:
+    """Write a shard, whole or not at all."""
+    # An experiment that runs at the same time may write the same shard.
+    partial_path = path.with_suffix(f".{os.getpid()}.partial")
+    partial_path.write_bytes(content)
+    partial_path.replace(path)
+
+
+def shard_content(
+    files: Sequence[PhotoFile], settings: IntakeSettings, large_at_a_time: AbstractContextManager[object]
+) -> pa.Buffer:
+    """Read files and return their shard, an Arrow file. `large_at_a_time` is held while a large photo is read."""
+    rows = [_row(file, settings, large_at_a_time) for file in files]
+    content = pa.BufferOutputStream()
+    with pa.ipc.new_file(content, _SCHEMA) as writer:
+        writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=_SCHEMA))
+    return content.getvalue()
+
+
+def _row(file: PhotoFile, settings: IntakeSettings, large_at_a_time: AbstractContextManager[object]) -> dict[str, Any]:
     try:
+        source = io.BytesIO(file.path.read()) if isinstance(file.path, RemoteFile) else file.path
+        read = partial(open_photo, source, banner_px=settings.banner_px, large_at_a_time=large_at_a_time)
         photo = read(settings.side_px)
         cropped = None
         if file.box is not None and settings.crop_padding is None:

@@ -18,6 +18,7 @@ _SPELLINGS = {name: name for name in SPLITS} | {"val": VALIDATION, "valid": VALI
 
 Leaks = Literal["report", "move", "refuse"]
 Paths = Path | Mapping[str, Path]  # one for all splits, or one for each
+Roots = Path | str | Mapping[str, Path | str]  # with text for the address of a folder in an object store
 
 
 def split_named(text: str) -> str:
@@ -77,6 +78,7 @@ class DataParams(Section):
     """The photos that the pipeline runs on."""
 
     source: Literal["synthetic", "table", "fgvc"]
+    engine: Literal["local", "ray"]
     root: PathParam
     labels: PathParam
     fgvc_level: Literal["variant", "family", "manufacturer"]
@@ -93,14 +95,34 @@ class DataParams(Section):
 
     @property
     def inputs(self) -> dict[str, Path]:
-        """The files and folders that the source reads, by what names them: `root`, or `root.train`."""
+        """The files and folders here that the source reads, by what names them: `root`, or `root.train`."""
         read = {"synthetic": (), "table": ("root", "labels"), "fgvc": ("root",)}[self.source]
-        given = {name: as_paths(getattr(self, name)) for name in read}
+        given = {name: _by_split(getattr(self, name)) for name in read}
         return {
-            f"{name}.{split}" if split else name: path
+            f"{name}.{split}" if split else name: Path(text)
             for name, value in given.items()
-            for split, path in (value.items() if isinstance(value, Mapping) else [("", value)])
+            for split, text in value.items()
+            if not is_remote(text)
         }
+
+    @model_validator(mode="after")
+    def _only_photos_of_a_table_are_remote(self) -> Self:
+        for name in ("labels", "root") if self.source == "fgvc" else ("labels",):
+            value = getattr(self, name)
+            if any(map(is_remote, _by_split(value).values())):
+                raise ValueError(
+                    f"data.{name} is {value!r}, and only the photos of a table may be in an object store; copy it here"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _nodes_read_files(self) -> Self:
+        if self.source == "synthetic" and self.engine == "ray":
+            raise ValueError(
+                "data.engine is ray, which reads photos in files, and data.source is synthetic, whose photos are drawn "
+                "here; set data.engine to local, or choose another source"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_folder_for_an_archive(self) -> Self:
@@ -136,6 +158,24 @@ class DataParams(Section):
         return self
 
 
+def is_remote(text: str) -> bool:
+    """Return whether a text is the address of a folder in an object store, such as `s3://bucket/photos`."""
+    return "://" in text
+
+
 def as_paths(value: str | dict[str, str]) -> Paths:
     """Return the path of a parameter, or those of the splits."""
     return Path(value) if isinstance(value, str) else {name: Path(path) for name, path in value.items()}
+
+
+def as_roots(value: str | dict[str, str]) -> Roots:
+    """Return the folder of a parameter, or those of the splits; of an object store, its address."""
+    roots: dict[str, Path | str] = {
+        name: text.rstrip("/") if is_remote(text) else Path(text) for name, text in _by_split(value).items()
+    }
+    return roots[""] if isinstance(value, str) else roots
+
+
+def _by_split(value: str | dict[str, str]) -> Mapping[str, str]:
+    """The texts of a parameter by split, that of all splits by an empty one."""
+    return {"": value} if isinstance(value, str) else value

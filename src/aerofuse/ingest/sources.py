@@ -13,9 +13,10 @@ from aerofuse.data.photo import Fit, Photo
 from aerofuse.ingest.fgvc_source import BANNER_PX, list_fgvc
 from aerofuse.ingest.file_source import FileSource
 from aerofuse.ingest.given_splits import check_given_split
-from aerofuse.ingest.intake import IntakeSettings
+from aerofuse.ingest.intake import IntakeSettings, take_in_here
 from aerofuse.ingest.listing import Listing, choose_types
-from aerofuse.ingest.params import DataParams, as_paths
+from aerofuse.ingest.params import DataParams, as_paths, as_roots
+from aerofuse.ingest.ray_engine import take_in_on_ray
 from aerofuse.ingest.table_source import list_table
 from aerofuse.synthetic.fleet import built_in_fleet
 from aerofuse.synthetic.params import SyntheticParams
@@ -52,12 +53,13 @@ class Source(Protocol):
 def create_source(params: DataParams, image_size_px: int, work: Path) -> Source:
     """Create the source and take its photos in; `work` keeps what the next run can use again.
 
-    Raises `FileNotFoundError` or `ValueError` for photos or labels that cannot be used.
+    Raises `FileNotFoundError` or `ValueError` for photos or labels that cannot be used, `ConnectionError` for an object
+    store or a Ray cluster.
     """
     if params.source == "synthetic":
         return SyntheticSource(params.synthetic, params.split.seed)
     if params.source == "table":
-        listing, banner_px = list_table(as_paths(params.root), as_paths(params.labels)), 0
+        listing, banner_px = list_table(as_roots(params.root), as_paths(params.labels)), 0
     else:
         assert isinstance(params.root, str)  # DataParams refuses the rest
         listing, banner_px = list_fgvc(Path(params.root), params.fgvc_level, work / "extracted"), BANNER_PX
@@ -74,6 +76,7 @@ def create_source(params: DataParams, image_size_px: int, work: Path) -> Source:
         work / "photos",
         max_bad_fraction=params.max_bad_fraction,
         duplicate_bits=params.duplicate_bits,
+        engine=take_in_on_ray if params.engine == "ray" else take_in_here,
     )
 
 

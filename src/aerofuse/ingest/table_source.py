@@ -15,12 +15,13 @@ import pandas as pd
 from aerofuse.data.image_file import find_photos
 from aerofuse.ingest.label_table import read_label_table
 from aerofuse.ingest.listing import Listing, refuse_repeated_files
-from aerofuse.ingest.params import Paths
+from aerofuse.ingest.params import Paths, Roots
+from aerofuse.ingest.remote import PhotoLocation, RemoteFile, find_remote_photos
 
 logger = logging.getLogger(__name__)
 
 
-def list_table(root: Paths, labels: Paths) -> Listing:
+def list_table(root: Roots, labels: Paths) -> Listing:
     """List the photos that the table, or each split's table, names, in files below the folder, or the split's folder.
 
     With a folder for each split, the name of a photo begins with its split, for several folders may have one name.
@@ -47,7 +48,7 @@ def list_table(root: Paths, labels: Paths) -> Listing:
     return Listing(frame, places, table.types, table.airlines, tuple(unlisted))
 
 
-def _check_folders(root: Mapping[str, Path], frame: pd.DataFrame, places: pd.Series) -> None:
+def _check_folders(root: Mapping[str, Path | str], frame: pd.DataFrame, places: pd.Series) -> None:
     """Check that every photo's split has a folder."""
     if "split" not in frame:
         raise ValueError(
@@ -62,40 +63,61 @@ def _check_folders(root: Mapping[str, Path], frame: pd.DataFrame, places: pd.Ser
 
 
 class _Folder:
-    """A folder with the user's photos, which the parameter `parameter` names."""
+    """A folder with the user's photos, here or in an object store, which the parameter `parameter` names."""
 
-    def __init__(self, root: Path, parameter: str) -> None:
-        if not root.is_dir():
-            kind = "a file, and must be a folder" if root.exists() else "no such folder"
-            raise FileNotFoundError(f"{parameter} is {str(root)!r}: {kind}; name the folder with your photos")
-        below = find_photos(root)
-        for folder, problem in below.problems:
-            logger.warning("%s: %s", folder, problem)
-        if not any(path.is_file() for path in root.rglob("*")) and not below.problems:
-            raise FileNotFoundError(f"{parameter} is {str(root)!r}: an empty folder; name the folder with your photos")
-        self._root, self._parameter, self._resolved = root, parameter, root.resolve()
-        self._found = {str(path.relative_to(root)): path for path in below.photos}
+    def __init__(self, root: Path | str, parameter: str) -> None:
+        self._root, self._parameter = root, parameter
+        self._resolved = root.resolve() if isinstance(root, Path) else None
+        self._found: Mapping[str, PhotoLocation] = (
+            _photos_here(root, parameter) if isinstance(root, Path) else _photos_in_store(root, parameter)
+        )
         # Systems compose letters in their own ways, so a name may stand in the table otherwise than on the disk.
         self._composed = {unicodedata.normalize("NFC", name): path for name, path in self._found.items()}
 
-    def place(self, name: str) -> Path:
+    def place(self, name: str) -> PhotoLocation:
         """Return the file of a photo, which may be missing."""
-        composed = self._composed.get(unicodedata.normalize("NFC", name), self._root / name)
-        return self._found.get(name) or composed
+        missing = self._root / name if isinstance(self._root, Path) else RemoteFile(f"{self._root}/{name}")
+        return self._found.get(name) or self._composed.get(unicodedata.normalize("NFC", name), missing)
 
-    def refuse_link_outside(self, path: Path, place: str) -> None:
+    def refuse_link_outside(self, path: PhotoLocation, place: str) -> None:
         """Raise `ValueError` where the file is a link that leaves the folder, unless DVC made it."""
+        if not isinstance(path, Path) or self._resolved is None:
+            return
         target = Path(os.path.realpath(path))  # which takes a link that leads to itself
         allowed = (self._resolved, *(() if target.is_relative_to(self._resolved) else _dvc_caches(self._resolved)))
         if not any(map(target.is_relative_to, allowed)):
             raise ValueError(f"{place}: a link that leaves {self._parameter} ({self._root}); copy the photo into it")
 
-    def others(self, listed: set[Path]) -> Iterator[str]:
+    def others(self, listed: set[PhotoLocation]) -> Iterator[str]:
         """Yield the names of the photos that are not listed."""
         for name, path in self._found.items():
             if path not in listed:
                 # A name whose bytes are not UTF-8 could not be written to the report.
                 yield os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _photos_here(root: Path, parameter: str) -> dict[str, PhotoLocation]:
+    """The photos in and below a folder, by name. Raises `FileNotFoundError` where there is none, or nothing in it."""
+    if not root.is_dir():
+        kind = "a file, and must be a folder" if root.exists() else "no such folder"
+        raise FileNotFoundError(f"{parameter} is {str(root)!r}: {kind}; name the folder with your photos")
+    below = find_photos(root)
+    for folder, problem in below.problems:
+        logger.warning("%s: %s", folder, problem)
+    if not any(path.is_file() for path in root.rglob("*")) and not below.problems:
+        raise FileNotFoundError(f"{parameter} is {str(root)!r}: an empty folder; name the folder with your photos")
+    return {str(path.relative_to(root)): path for path in below.photos}
+
+
+def _photos_in_store(root: str, parameter: str) -> Mapping[str, PhotoLocation]:
+    """The photos below an address, by name. Raises `FileNotFoundError` where there is none."""
+    try:
+        found = find_remote_photos(root)
+    except FileNotFoundError:
+        found = {}
+    if not found:
+        raise FileNotFoundError(f"{parameter} is {root!r}: no photos are there; name the folder with your photos")
+    return found
 
 
 @cache

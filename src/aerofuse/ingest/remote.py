@@ -1,0 +1,84 @@
+"""Photos in an object store such as S3, listed and read through fsspec.
+
+Where the store is and who may read it is said as its own tools are told: for S3 by the variables `AWS_*`, or a profile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import fsspec
+
+from aerofuse.data.image_file import UnreadablePhotoError, suffixes
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file in an object store. `version` tells its content from another's, and is empty where there is no file."""
+
+    url: str
+    version: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.url
+
+    def read(self) -> bytes:
+        """Return the content.
+
+        Raises `UnreadablePhotoError` where there is none, `ConnectionError` where the store does not give it.
+        """
+        if not self.version:
+            raise UnreadablePhotoError("no such file")
+        try:
+            with _refusals(self.url):
+                store, path = fsspec.url_to_fs(self.url)
+                content: bytes = store.cat_file(path)
+        except FileNotFoundError:
+            raise UnreadablePhotoError("no such file") from None
+        if not content:
+            raise UnreadablePhotoError("the file is empty")
+        return content
+
+
+PhotoLocation = Path | RemoteFile
+
+
+def find_remote_photos(root: str) -> dict[str, RemoteFile]:
+    """Find the files below `root` that are photos by their suffix, by their names relative to it, sorted.
+
+    Raises `FileNotFoundError` where nothing is there, `ConnectionError` where the store does not answer or refuses.
+    """
+    with _refusals(root):
+        store, folder = fsspec.url_to_fs(root)
+        found = store.find(folder, detail=True)
+    names = {path[len(folder) :].lstrip("/"): facts for path, facts in found.items()}
+    return {
+        name: RemoteFile(f"{root}/{name}", (str(facts["size"]), _stamp(facts)))
+        for name, facts in sorted(names.items())
+        if PurePosixPath(name).suffix.lower() in suffixes()
+    }
+
+
+def _stamp(facts: dict[str, object]) -> str:
+    """What changes with the content: S3's hash, or the time of another store."""
+    return str(facts.get("ETag") or facts.get("LastModified") or facts.get("mtime") or facts.get("created"))
+
+
+@contextmanager
+def _refusals(url: str) -> Iterator[None]:
+    """Turn what a store's library raises into one line, except where a file is missing."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except ImportError as error:
+        raise ConnectionError(f"{url} needs a package: {error}; for S3, pip install 'aerofuse[s3]'") from None
+    except Exception as error:  # each library has classes of its own
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ConnectionError(
+            f"{url}: the object store does not answer or refuses ({reason}); for S3, check AWS_ENDPOINT_URL, "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, on every machine that reads photos"
+        ) from None
