@@ -15,8 +15,8 @@ if TYPE_CHECKING:  # a machine that only measures may lack it
 # Of full runs, and of the pipeline's quick one.
 FOLDER = Path("reports/benchmarks")
 QUICK_FOLDER = FOLDER / "quick"
-# What tables are of: all families, the hybrid of recipe `base`, MONeT's line, compiled steps; photos loaded, prepared, on
-# Ray, their copies.
+# What tables are of: all families, the hybrid of recipe `base`, MONeT's line, compiled steps; photos loaded, prepared,
+# on Ray, their copies.
 CHECKPOINTING, HYBRID, MONET, COMPILED = "checkpointing", "hybrid-base", "monet", "compiled"
 LOADING, PREPARING, ON_RAY, COPIES = "loading", "preparing", "ray-prepare", "copies"
 
