@@ -99,6 +99,7 @@ def _cluster() -> Iterator[Any]:
             log_to_driver=False,
         )
     except Exception as error:  # Ray raises many
+        ray.shutdown()  # it may be connected in part
         raise ConnectionError(
             f"RAY_ADDRESS is {address!r}, and this cluster cannot be used ({_line(error)}); its nodes need the Python "
             f"and the Ray of this machine, which is one of them: mend it, {_REMEDY}"
