@@ -92,11 +92,11 @@ def _sha256(path: Path) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and write the table; end with status 1 where a byte differs or the goal is missed."""
     parser = argparse.ArgumentParser(prog="python -m tools.benchmarks.preparing_on_ray", description=__doc__)
-    parser.add_argument("--photos", type=int, default=6000, help="photos (default: 6000)")
-    parser.add_argument("--width", type=int, default=1600, metavar="PX", help="of a photo (default: 1600)")
+    parser.add_argument("--photos", type=int, default=4000, help="photos (default: 4000)")
+    parser.add_argument("--width", type=int, default=2400, metavar="PX", help="of a photo (default: 2400)")
     parser.add_argument("--image-size", type=int, default=224, metavar="PX", help="side in training (default: 224)")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each cluster (default: 3)")
-    parser.add_argument("--folder", type=Path, help="where photos and results are kept meanwhile, 1 MB a photo")
+    parser.add_argument("--folder", type=Path, help="where photos and results are kept meanwhile, 2 MB a photo")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
