@@ -133,8 +133,8 @@ def _interrupt(folder: Path, stage: str, sign: str) -> None:
     )
     while _written_ns(folder / sign) in (None, before):
         assert process.poll() is None
-        time.sleep(0.1)
-    time.sleep(0.2)
+        time.sleep(0.01)
+    time.sleep(0.05)  # a shrunken training takes a second
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(timeout=60) != 0
 
