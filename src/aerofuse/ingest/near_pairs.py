@@ -8,16 +8,20 @@ the fingerprints of an entry side by side. There is one at a time, so that memor
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 from tqdm.auto import tqdm
 
 from aerofuse.ingest.fingerprint import NUM_BITS
+
+logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it tells which instructions it has tried to use
+
+import faiss  # noqa: E402
 
 _WORD_BITS = 64
 _WIDEST = 32  # bits of a part: more would tell no more fingerprints apart
