@@ -65,10 +65,10 @@ def test_a_cluster_gives_the_bytes_of_one_machine(
     monkeypatch.chdir(folder.root.parent)
     expected = prepare_from(folder.root.name, folder, tmp_path / "local")
     assert prepare_from(folder.root.name, folder, tmp_path / "ray", "ray") == expected
-    shards = sorted((tmp_path / "local/work/photos").iterdir())
+    shards = sorted((tmp_path / "local" / "work" / "photos").iterdir())
     assert len(shards) >= 8
     for shard in shards:
-        assert (tmp_path / "ray/work/photos" / shard.name).read_bytes() == shard.read_bytes()
+        assert (tmp_path / "ray" / "work" / "photos" / shard.name).read_bytes() == shard.read_bytes()
 
 
 @pytest.mark.slow
@@ -123,7 +123,7 @@ def test_a_node_that_the_store_refuses_is_named(
         with pytest.raises(ConnectionError, match=r"object store .* on every machine that reads photos") as caught:
             prepare_from(root, folder, tmp_path / "out", "ray")
     assert "\n" not in str(caught.value)
-    assert not list((tmp_path / "out/work/photos").iterdir())
+    assert not list((tmp_path / "out" / "work" / "photos").iterdir())
 
 
 @pytest.mark.slow
