@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 from collections import ChainMap
@@ -126,6 +127,11 @@ def write_picture(
     }
     png = vl_convert.vegalite_to_png(spec, vl_version=vega_lite_version(), config=picture_style(), scale=scale)
     save_png(Image.open(io.BytesIO(png)), path)
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    """Return a picture in a file of the kind `png` or `jpeg` as text, to stand inside a page."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def in_rows(charts: Sequence[Chart], columns: int) -> list[Sequence[Chart]]:

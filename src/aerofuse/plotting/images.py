@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from PIL import Image
 
 from aerofuse.data.labels import REGRESSION_TASKS
 from aerofuse.data.store import LABEL_COLUMNS, open_table, read_images
-from aerofuse.plotting.chart import QUIET, finish, write_picture
+from aerofuse.plotting.chart import QUIET, data_uri, finish, write_picture
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -50,7 +49,7 @@ def draw_photos(images: Sequence[Pixels], labels: Sequence[Mapping[str, Any]], p
     cell_height = _CELL_PX + _CAPTION_PX
     table = pd.DataFrame(
         {
-            "uri": _data_uri(image),
+            "uri": data_uri("png", _thumbnail(image)),
             "x": (number % columns + 0.5) * (_CELL_PX + 8),
             "y": number // columns * cell_height + _CELL_PX / 2,
             "type": _shortened(label["typename"]),
@@ -78,12 +77,12 @@ def _shortened(name: str) -> str:
     return name if len(name) <= _CAPTION_CHARACTERS else name[: _CAPTION_CHARACTERS - 1] + "…"
 
 
-def _data_uri(image: Pixels) -> str:
+def _thumbnail(image: Pixels) -> bytes:
     fitted = Image.fromarray(image)
     fitted.thumbnail((2 * _CELL_PX, 2 * _CELL_PX), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     fitted.save(buffer, format="PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return buffer.getvalue()
 
 
 def overlay(image: Pixels, heat: npt.NDArray[np.float32]) -> Pixels:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from aerofuse.plotting.chart import data_uri
 from aerofuse.plotting.wording import write_list
-from aerofuse.report.sources import PageSources, Picture, data_uri
+from aerofuse.report.sources import PageSources, Picture
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,10 @@ def _mistake(task: str, entry: Mapping[str, Any], sources: PageSources) -> Mista
         true, predicted = f"{entry['true']:.2f}", f"{entry['predicted']:.2f}"
     pictures = []
     for name, file in entry["pictures"].items():
-        where = f"where the {_BRANCHES.get(name, name)} branch looks"
-        alt = f"Photo {entry['filename']}" if name == "photo" else f"{entry['filename']}: {where} for {predicted}"
-        pictures.append(
-            Picture(data_uri(sources.mistakes_folder / file), alt, "photo" if name == "photo" else _BRANCHES[name])
-        )
+        title = _BRANCHES.get(name, name)
+        looks = f"{entry['filename']}: where the {title} branch looks for {predicted}"
+        uri = data_uri("jpeg", (sources.mistakes_folder / file).read_bytes())
+        pictures.append(Picture(uri, f"Photo {entry['filename']}" if name == "photo" else looks, title))
     shares = entry["shares"] or {"measure": "", "values": {}}
     named = {_BRANCHES[branch]: value for branch, value in shares["values"].items()}
     weighted = shares["measure"] == "attention weight"

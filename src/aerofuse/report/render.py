@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from aerofuse.plotting.answers import clarity_chart
-from aerofuse.plotting.chart import Chart, chart_style, page_colours, vega_bundle
+from aerofuse.plotting.chart import Chart, chart_style, vega_bundle
 from aerofuse.plotting.learning import learning_charts
 from aerofuse.plotting.models import interval_charts
 from aerofuse.plotting.wording import MODELS
@@ -35,7 +35,7 @@ from aerofuse.report.tables import (
     remarks_on_times,
     summary_of_gates,
 )
-from aerofuse.report.templating import open_templates
+from aerofuse.report.templating import colour_variables, open_templates
 from aerofuse.report.verdict import gain_sentence, headline, leads
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -79,7 +79,7 @@ def render_page(sources: PageSources) -> tuple[str, list[Chart]]:
     text = environment.get_template("page.html.j2").render(
         title="Aerofuse: results",
         body=Markup(body),
-        style=Markup(_colours() + style),
+        style=Markup(colour_variables() + style),
         # `<` only occurs inside strings, where it may be written so; a script tag then cannot end in one.
         specs=Markup(specs.replace("<", "\\u003c")),
         chart_style=Markup(json.dumps(chart_style(), separators=(",", ":"))),
@@ -125,14 +125,6 @@ def _content(sources: PageSources) -> dict[str, Any]:
         "changed": sources.changed,
         "fingerprints": {MODELS[model]: digest for model, digest in sources.fingerprints.items()},
     }
-
-
-def _colours() -> str:
-    """Return the page's colours as CSS variables, light and dark."""
-    light, dark = (
-        " ".join(f"{name}: {colour};" for name, colour in page_colours(scheme).items()) for scheme in ("light", "dark")
-    )
-    return f":root {{ {light} }}\n@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n"
 
 
 def _code(text: str) -> Markup:

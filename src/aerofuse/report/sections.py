@@ -15,7 +15,7 @@ from aerofuse.data.labels import CLASSIFICATION_TASKS, REGRESSION_TASKS, TASKS
 from aerofuse.metrics.confusion import confused_pairs, type_names
 from aerofuse.metrics.reliability import AFTER, calibrated_tasks, mean_over_images, reliability_bins
 from aerofuse.plotting.answers import confusion_chart, regression_chart, reliability_chart
-from aerofuse.plotting.chart import Chart
+from aerofuse.plotting.chart import Chart, data_uri
 from aerofuse.plotting.data import class_charts, label_charts, split_table
 from aerofuse.plotting.models import cost_charts
 from aerofuse.plotting.wording import (
@@ -29,7 +29,7 @@ from aerofuse.plotting.wording import (
     write_value,
 )
 from aerofuse.report.export_page import export_table
-from aerofuse.report.sources import PageSection, PageSources, Picture, data_uri, without_label
+from aerofuse.report.sources import PageSection, PageSources, Picture
 
 _FILES = {"onnx": "The ONNX file", "torch": "The torch program"}
 
@@ -63,7 +63,7 @@ def confusion_section(sources: PageSources) -> AnswerSection:
             pairs = confused_pairs(predictions)
             notes = [] if pairs.rows else ["It takes no type for another."]
             parts.append(ModelPart(MODELS[model], charts, pairs if pairs.rows else None, notes))
-    return _divided(parts, [] if parts else [without_label("type")])
+    return _divided(parts, [] if parts else ["No test image has a label of type."])
 
 
 def calibration_section(sources: PageSources) -> AnswerSection:
@@ -119,7 +119,7 @@ def _missing(sources: PageSources, tasks: tuple[str, ...]) -> list[str]:
         having = sources.models_with(task)
         labelled = any(sources.predictions[model][task].notna().any() for model in having)
         if not labelled:
-            notes.append(without_label(task))
+            notes.append(f"No test image has a label of {task}.")
         elif len(having) < len(MODELS):
             headless.setdefault(tuple(model for model in MODELS if model not in having), []).append(task)
     for models, unanswered in headless.items():
@@ -137,20 +137,12 @@ def cost_section(sources: PageSources) -> PageSection:
     """Return memory and time."""
     lines = []
     for stage, times in sources.training.items():
-        memory = sources.memory[stage]
-        lines.append(
-            [
-                STAGES[stage],
-                write_duration(times.seconds),
-                str(times.epochs),
-                str(times.views),
-                f"{times.images_per_second:.0f}",
-                NONE if memory is None else str(memory.batch_size),
-                NONE if memory is None else write_bytes(memory.predicted_peak_bytes),
-                NONE if memory is None or memory.peak_bytes is None else write_bytes(memory.peak_bytes),
-                NONE if memory is None else memory.measured,
-            ]
-        )
+        trained = [write_duration(times.seconds), str(times.epochs), str(times.views), f"{times.images_per_second:.0f}"]
+        held = [NONE] * 4
+        if (memory := sources.memory[stage]) is not None:
+            peak = NONE if memory.peak_bytes is None else write_bytes(memory.peak_bytes)
+            held = [str(memory.batch_size), write_bytes(memory.predicted_peak_bytes), peak, memory.measured]
+        lines.append([STAGES[stage], *trained, *held])
     charts = cost_charts(sources.training, sources.memory, sources.comparison)
     header = ["stage", "time", "epochs", "views", "images / s", "batch", "peak, predicted", "peak", "how measured"]
     return PageSection(Table(header, lines, "lrrrrrrrl"), _remarks_on_memory(sources), charts)
@@ -213,7 +205,8 @@ def data_section(sources: PageSources) -> PageSection:
     sheet = None
     if sources.contact_sheet.is_file():
         alt = "Photos of the test split, evenly over the types, each with its type, airline, clarity and block"
-        sheet = Picture(data_uri(sources.contact_sheet), alt, "Photos of the test split with their labels")
+        uri = data_uri("png", sources.contact_sheet.read_bytes())
+        sheet = Picture(uri, alt, "Photos of the test split with their labels")
     return PageSection(split_table(data), notes, class_charts(data) + label_charts(data), sheet)
 
 

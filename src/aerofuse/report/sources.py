@@ -1,8 +1,7 @@
-"""What the report shows: the results that the stages wrote, and pictures as part of the page."""
+"""What the report shows: the results that the stages wrote, and the parts of its page."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,11 +57,6 @@ class PageSources:
         return {names[stage]: self.histories[stage] for stage in stages}
 
 
-def without_label(task: str) -> str:
-    """Return why there is nothing to show of a task."""
-    return f"No test image has a label of {task}."
-
-
 @dataclass(frozen=True)
 class Picture:
     """A picture inside the page, with what it shows in words."""
@@ -70,12 +64,6 @@ class Picture:
     uri: str
     alt: str
     title: str
-
-
-def data_uri(path: Path) -> str:
-    """Return a PNG or JPEG file as a data URI. Raises `FileNotFoundError`."""
-    kind = {".png": "image/png", ".jpg": "image/jpeg"}[path.suffix]
-    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,9 @@ def read_table_collection(root: Path, labels: Path) -> Collection:
     columns = [name.strip() for name in header]
     is_typed = _typed_rows(columns, rows)
     listing = list_table(root, labels) if all(is_typed) else _list_typed(root, labels, header, rows, is_typed)
-    text = pd.DataFrame([_fitted(row, len(columns)) for row in rows], columns=columns, dtype=object)
+    empty = [""] * len(columns)  # a row may have more or fewer cells
+    cells = [[cell.strip() for cell in [*row, *empty][: len(columns)]] for row in rows]
+    text = pd.DataFrame(cells, columns=columns, dtype=object)
     labelled = text.iloc[listing.table["row"] - _FIRST_ROW].reset_index(drop=True)
     labelled["filename"] = listing.table["filename"]
     labelled.insert(0, "path", listing.table["path"])
@@ -94,11 +96,6 @@ def _typed_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[b
         return [True] * len(rows)
     place = columns.index("typename")
     return [not any(map(str.strip, row)) or bool("".join(row[place : place + 1]).strip()) for row in rows]
-
-
-def _fitted(row: Sequence[str], length: int) -> list[str]:
-    cells = [cell.strip() for cell in row[:length]]
-    return cells + [""] * (length - len(cells))
 
 
 def _list_typed(
