@@ -118,7 +118,7 @@ def test_predictions_are_those_of_the_evaluation(name: str, tmp_path: Path, prep
     split = PreparedSplit(prepared_folder / "test.arrow", classes)
     images = torch.stack([split[number][0] for number in range(len(split))])
     with torch.no_grad():
-        outputs = predictor._model(images)
+        outputs = predictor.model(images)
     scaled = scale_logits(outputs, TEMPERATURES)
     table = prediction_table(split.labels, scaled, classes.types, classes.airlines, uncalibrated=outputs)
     predictions = predictor.predict_batch(images)
@@ -164,10 +164,10 @@ def test_predictions_of_a_package_say_how_unfamiliar_a_photo_is(tmp_path: Path, 
     package = aerofuse.load(write_small_package(tmp_path / "package", "concat"))
     assert package.knows_unfamiliar
     images = torch.randint(0, 256, (3, 3, SIDE_PX, SIDE_PX), dtype=torch.uint8)
-    statistics = load_unfamiliarity(tmp_path / "package", package._model.num_features)
+    statistics = load_unfamiliarity(tmp_path / "package", package.model.num_features)
     assert statistics is not None
     with torch.no_grad():
-        scores = statistics(package._model.get_features(images))
+        scores = statistics(package.model.get_features(images))
     predictions = package.predict_batch(images)
     assert [found.unfamiliar_score for found in predictions] == pytest.approx(scores.tolist())
     assert [found.unfamiliar for found in predictions] == (scores > 0.5).tolist()
@@ -236,7 +236,7 @@ def test_what_is_no_photo_is_refused(predictor: Predictor, tmp_path: Path) -> No
 def test_a_diverged_model_says_so(tmp_path: Path) -> None:
     predictor = aerofuse.load(write_model(tmp_path, "single_task"))
     with torch.no_grad():
-        next(predictor._model.parameters()).fill_(torch.nan)
+        next(predictor.model.parameters()).fill_(torch.nan)
     with pytest.raises(ValueError, match="type: the model predicts NaN or infinity"):
         predictor.predict(np.zeros((20, 20, 3), np.uint8))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 
 from aerofuse.checkpointing.budget import format_bytes
 from aerofuse.data.photo import fit_square, open_photo
 from aerofuse.inference.explain import explain
-from aerofuse.inference.package import Pixels, as_batch, load_package, read_photo
-from aerofuse.inference.predictor import Prediction, Predictor
-from aerofuse.inference.unfamiliarity import NOTICE, load_unfamiliarity
+from aerofuse.inference.package import Pixels, as_batch, read_photo
+from aerofuse.inference.predictor import Prediction, load_predictor
+from aerofuse.inference.unfamiliarity import NOTICE
+from aerofuse.plotting.chart import data_uri
 from aerofuse.plotting.images import overlay
 from aerofuse.training.step_question import StepAnswer
 
@@ -52,10 +51,8 @@ class PhotoAnswers:
     """Answers of a model that is loaded once. Raises what `aerofuse.load` raises."""
 
     def __init__(self, folder: Path) -> None:
-        self._model, self.record = load_package(folder)
-        self._predictor = Predictor(
-            self._model, self.record, torch.device("cpu"), load_unfamiliarity(folder, self._model.num_features)
-        )
+        self._predictor = load_predictor(folder)
+        self.record = self._predictor.record
 
     def answer(self, file: Path) -> PhotoAnswer:
         """Answer for a photo file, as `aerofuse predict` does. Raises `UnreadablePhotoError` with the reason."""
@@ -63,7 +60,7 @@ class PhotoAnswers:
         (prediction,) = self._predictor.predict_batch(images)
         photo = fit_square(open_photo(file, PICTURE_PX).image, PICTURE_PX, self.record.fit)
         task = self.record.architecture.tasks[0]
-        explanation = explain(self._model, images[0], task=task)
+        explanation = explain(self._predictor.model, images[0], task=task)
         maps = {self._backbone(branch): overlay(photo, _enlarged(heat)) for branch, heat in explanation.maps.items()}
         if explanation.shares is None:
             return PhotoAnswer(prediction, photo, maps, None, None)
@@ -104,7 +101,7 @@ def plan_page(answer: StepAnswer, memory_bytes: int, sentences: Sequence[str], p
     kind = "af-yes" if answer.fits(memory_bytes) else "af-no"
     verdict = f'<p class="af-verdict {kind}">{escape(sentences[0])}</p>'
     rest = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences[1:])
-    drawn = "" if picture is None else f'<img class="af-plan" alt="the plan" src="{_data("png", picture)}">'
+    drawn = "" if picture is None else f'<img class="af-plan" alt="the plan" src="{data_uri("png", picture)}">'
     table = _plan_table(answer, memory_bytes)
     return f'<p class="af-note">{escape(str(answer.question))}</p>{verdict}{table}<ul>{rest}</ul>{drawn}'
 
@@ -151,7 +148,7 @@ def _bar(share: float) -> str:
 def _figure(caption: str, picture: Pixels) -> str:
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "JPEG", quality=88)
-    source = _data("jpeg", file.getvalue())
+    source = data_uri("jpeg", file.getvalue())
     return f'<figure><img alt="{escape(caption)}" src="{source}"><figcaption>{escape(caption)}</figcaption></figure>'
 
 
@@ -163,7 +160,3 @@ def _plan_table(answer: StepAnswer, memory_bytes: int) -> str:
         for name, point in answer.points.items()
     )
     return f'<div class="af-wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _data(kind: str, content: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -10,6 +10,7 @@ covered, and by 0.0 and 1.5 for the quarter that it names least. With plain Grad
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -153,16 +154,13 @@ def _probed_block(backbone: Backbone, layout: Layout, normalised: Tensor) -> nn.
     """Return the last block whose input has `_LEAST_CELLS` a side; in a coarser network, that with the finest grid."""
     trace = trace_calls(backbone, (normalised.detach().requires_grad_(),), {})
     units = chain.from_iterable(find_chains(trace))
-    calls = [unit[0] for unit in units if not _last_word(unit[0].name).startswith(_UNSUITABLE)]
+    last_words = ((unit[0], re.split("[.:]", unit[0].name)[-1]) for unit in units)
+    calls = [call for call, word in last_words if not word.startswith(_UNSUITABLE)]
     sides = {call: layout.cells(call.inputs[0].tensor) for call in calls}
     finest = max(sides.values(), default=0)
     if finest < 2:
         raise ValueError(f"{backbone.variant} has no grid of features inside, so there is nothing to map onto an image")
     return [call for call, side in sides.items() if side >= min(_LEAST_CELLS, finest)][-1].module
-
-
-def _last_word(call: str) -> str:
-    return call.replace(":", ".").rpartition(".")[2]
 
 
 def _branch_shares(

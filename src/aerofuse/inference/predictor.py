@@ -83,7 +83,7 @@ class Predictor:
     ) -> None:
         self.record = record
         self.device = device
-        self._model = model.to(device).eval()
+        self.model = model.to(device).eval()
         self._unfamiliarity = None if unfamiliarity is None else unfamiliarity.to(device)
 
     @property
@@ -137,7 +137,7 @@ class Predictor:
                 "aerofuse.inference.package makes them"
             )
         with torch.inference_mode():
-            found, features = self._model.outputs_and_features(images.to(self.device))
+            found, features = self.model.outputs_and_features(images.to(self.device))
             outputs = {task: output.float().cpu() for task, output in found.items()}
             scores = None if self._unfamiliarity is None else self._unfamiliarity(features).cpu()
         for task, output in outputs.items():
