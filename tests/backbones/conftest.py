@@ -38,6 +38,11 @@ _SHRUNKEN: dict[str, dict[str, Any]] = {
 }
 
 
+def _smallest_image_px(family: str) -> int:
+    """The least side that all variants of a family take."""
+    return 64 if family == "maxvit" else 32
+
+
 def small_backbone(variant: str) -> Backbone:
     """In training mode, with dropout and drop-path on; the same weights each time."""
     return copy.deepcopy(_small_original(variant))
@@ -46,7 +51,7 @@ def small_backbone(variant: str) -> Backbone:
 @functools.lru_cache(maxsize=1)  # drawing random weights takes longer than a step with them
 def _small_original(variant: str) -> Backbone:
     torch.manual_seed(0)
-    size = FAMILIES[family_of(variant)].smallest_image_px
+    size = _smallest_image_px(family_of(variant))
     return create_backbone(variant, image_size_px=size, dropout=0.1, drop_path=0.2).train()
 
 
@@ -72,7 +77,7 @@ def _shrunken_network(family: str) -> nn.Module:
         return clips
     settings: dict[str, Any] = {"model_name": SMALLEST[family], "drop_rate": 0.1, "drop_path_rate": 0.2}
     if family in ("vit", "swin", "maxvit"):
-        settings["img_size"] = FAMILIES[family].smallest_image_px
+        settings["img_size"] = _smallest_image_px(family)
     images: nn.Module = timm.create_model(num_classes=0, **settings | _SHRUNKEN[family])
     return images
 
@@ -87,7 +92,7 @@ def small_batch(variant: str, batch: int = BATCH) -> Tensor:
     """Images of the least size that the family takes, or clips of four frames."""
     family = FAMILIES[family_of(variant)]
     frames = (4,) if family.input_dims == 5 else ()
-    size = family.smallest_image_px
+    size = _smallest_image_px(family_of(variant))
     return torch.randn(batch, 3, *frames, size, size, generator=torch.Generator().manual_seed(1))
 
 

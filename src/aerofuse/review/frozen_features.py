@@ -12,15 +12,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from aerofuse.backbones.backbone import create_backbone
-from aerofuse.backbones.package_weights import (
-    PACKAGES,
-    find_packaged_file,
-    fold_lite_normalisation,
-    read_packaged_state,
-)
-from aerofuse.backbones.weights import file_sha256
-from aerofuse.common.files import load_into
+from aerofuse.backbones.package_weights import PACKAGES
+from aerofuse.backbones.weights import packaged_backbone
 from aerofuse.data.photo import Fit, UnreadablePhotoError, fit_square, open_photo
 from aerofuse.inference.package import as_batch, load_package
 from aerofuse.ingest.fingerprint import fingerprint
@@ -57,16 +50,10 @@ class PhotoFeatures:
 
 
 def packaged_network(backbone: str, side_px: int, device: torch.device) -> FrozenNetwork:
-    """Return a backbone with the ImageNet weights of a package. Raises `FileNotFoundError` where it is not installed.
-
-    Raises `ValueError` for a backbone that no package has weights for.
-    """
+    """Return a backbone with the ImageNet weights of a package. Raises as `packaged_backbone`."""
     if backbone not in PACKAGES:
         raise ValueError(f"no package has weights for {backbone!r}; there are {', '.join(PACKAGES)}, or use --model")
-    file = find_packaged_file(backbone)
-    network = create_backbone(backbone)
-    load_into(network.model, read_packaged_state(backbone, file, file_sha256(file.path), network.model), file.location)
-    fold_lite_normalisation(network.model)
+    network, _ = packaged_backbone(backbone, side_px)
     whole = torch.nn.Sequential(Normalise(), network).eval().to(device)
     return FrozenNetwork(f"{backbone}, ImageNet weights", side_px, whole, device)
 
