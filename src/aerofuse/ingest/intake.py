@@ -169,12 +169,9 @@ def _deal(files: Sequence[PhotoFile], settings: IntakeSettings) -> dict[str, lis
 
 def shard_name(files: Sequence[PhotoFile], settings: IntakeSettings) -> str:
     """Return what names a shard of these files, as they are now."""
-    described = [_VERSION, asdict(settings), [_described(file) for file in files]]
+    facts = [[str(file.path), _state(file.path), None if file.box is None else asdict(file.box)] for file in files]
+    described = [_VERSION, asdict(settings), facts]
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
-
-
-def _described(file: PhotoFile) -> list[Any]:
-    return [str(file.path), _state(file.path), None if file.box is None else asdict(file.box)]
 
 
 def _state(path: PhotoLocation) -> list[Any]:

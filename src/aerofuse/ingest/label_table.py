@@ -27,10 +27,8 @@ _ROWS_AT_A_TIME = 5000  # a row takes two kilobytes as objects
 _FIRST_ROW = 2  # as a spreadsheet counts: the header is row 1
 
 
-def _number(text: object) -> object:
+def _number(text: str) -> object:
     """A number as people write it; `None` where the cell is empty."""
-    if not isinstance(text, str):
-        return text
     if not text:
         return None
     try:
@@ -44,22 +42,20 @@ def _number(text: object) -> object:
     return value
 
 
-def _name(text: object) -> object:
-    if isinstance(text, str) and text and says_nothing(text):
+def _name(text: str) -> str | None:
+    if text and says_nothing(text):
         raise ValueError("leave the cell empty where it is not known; if it is a name, write it in other words")
     return text or None
 
 
-def _type_name(text: object) -> object:
-    if isinstance(text, str) and says_nothing(text):
+def _type_name(text: str) -> str:
+    if says_nothing(text):
         raise ValueError("every photo needs a type; fill it in or take the row out")
     return text
 
 
-def _relative(text: object) -> object:
+def _relative(text: str) -> str:
     """A path below the root, with forward slashes."""
-    if not isinstance(text, str):
-        return text
     path = text.replace("\\", "/")
     if not path:
         raise ValueError("name the photo's file, relative to data.root")
@@ -71,10 +67,10 @@ def _relative(text: object) -> object:
     return str(PurePosixPath(*parts))
 
 
-def _split(text: object) -> object:
+def _split(text: str) -> str:
     if text == "":
         raise ValueError("write train, validation or test, or take out the whole column to have a split made")
-    return split_named(text) if isinstance(text, str) else text
+    return split_named(text)
 
 
 _Share = Annotated[Annotated[float, Field(ge=0, le=1)] | None, BeforeValidator(_number)]

@@ -52,9 +52,10 @@ def choose_types(listing: Listing, only_types: Sequence[str] | None, min_photos:
             near = difflib.get_close_matches(name, listing.types, n=1)
             faults.append(f"{name!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
     if faults:
+        more = f" and {len(listing.types) - _SHOWN} more" if len(listing.types) > _SHOWN else ""
         raise ValueError(
             f"data.only_types names what is no type of these photos: {', '.join(faults)}; "
-            f"they have {_some(listing.types)}"
+            f"they have {', '.join(map(repr, listing.types[:_SHOWN]))}{more}"
         )
     counts = listed.value_counts()
     chosen = tuple(name for name in listing.types if name in wanted and counts[name] >= min_photos)
@@ -76,8 +77,3 @@ def choose_types(listing: Listing, only_types: Sequence[str] | None, min_photos:
         airlines=tuple(name for name in listing.airlines if name in airlines),
         left_out_types={name: int(counts[name]) for name in listing.types if name not in chosen},
     )
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(map(repr, names[:_SHOWN])) + more

@@ -106,42 +106,32 @@ class DataParams(Section):
         }
 
     @model_validator(mode="after")
-    def _only_photos_of_a_table_are_remote(self) -> Self:
+    def _places_go_with_the_source(self) -> Self:
         for name in ("labels", "root") if self.source == "fgvc" else ("labels",):
             value = getattr(self, name)
             if any(map(is_remote, _by_split(value).values())):
                 raise ValueError(
                     f"data.{name} is {value!r}, and only the photos of a table may be in an object store; copy it here"
                 )
-        return self
-
-    @model_validator(mode="after")
-    def _nodes_read_files(self) -> Self:
-        if self.source == "synthetic" and self.engine == "ray":
-            raise ValueError(
-                "data.engine is ray, which reads photos in files, and data.source is synthetic, whose photos are drawn "
-                "here; set data.engine to local, or choose another source"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _one_folder_for_an_archive(self) -> Self:
         if self.source == "fgvc" and isinstance(self.root, dict):
             raise ValueError("data.root has a folder for each split, and FGVC-Aircraft is one archive; write its path")
         return self
 
     @model_validator(mode="after")
-    def _drawn_photos_are_square(self) -> Self:
-        if self.source == "synthetic" and self.fit != "letterbox":
+    def _settings_go_with_drawn_photos(self) -> Self:
+        if self.source != "synthetic":
+            return self
+        if self.engine == "ray":
+            raise ValueError(
+                "data.engine is ray, which reads photos in files, and data.source is synthetic, whose photos are drawn "
+                "here; set data.engine to local, or choose another source"
+            )
+        if self.fit != "letterbox":
             raise ValueError(
                 f"data.fit is {self.fit}, and data.source is synthetic, whose photos are square; set data.fit to "
                 "letterbox, or choose another source"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _choice_among_own_photos(self) -> Self:
-        if self.source == "synthetic" and (self.only_types is not None or self.min_photos > 1):
+        if self.only_types is not None or self.min_photos > 1:
             raise ValueError(
                 "data.only_types and data.min_photos choose among photos of your own, and data.source is synthetic; "
                 "set only_types to null and min_photos to 1, or choose another source"
