@@ -1,9 +1,10 @@
-"""Types of arguments that the project's commands share."""
+"""Arguments that the project's commands share, and their types."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -28,3 +29,9 @@ def at_least(least: int) -> Callable[[str], int]:
         return int(text)
 
     return check
+
+
+def add_model_option(parser: argparse.ArgumentParser) -> None:
+    """Declare `--model` for a command that uses a model."""
+    default, text = Path("models/aerofuse"), "folder of the model (default: %(default)s)"
+    parser.add_argument("--model", type=Path, default=default, metavar="DIR", help=text)

@@ -9,8 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from aerofuse.cli.arguments import at_least
-from aerofuse.cli.predict import add_model_option
+from aerofuse.cli.arguments import add_model_option, at_least
 from aerofuse.demo.launch import run_demo
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from aerofuse.cli.predict import add_model_option
+from aerofuse.cli.arguments import add_model_option
 from aerofuse.inference.export import FILES, export_program, require_onnx, write_onnx, write_torch
 from aerofuse.inference.package import load_package
 from aerofuse.inference.unfamiliarity import load_unfamiliarity

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from aerofuse.cli.arguments import at_least
+from aerofuse.cli.arguments import add_model_option, at_least
 from aerofuse.serving.limits import Limits
 from aerofuse.tracking.addresses import hide_password, summary, tracking_uri
 from aerofuse.tracking.journal import Entry, is_held, read_journals
@@ -49,9 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action.set_defaults(run=run)
     text = "make an MLflow model of a package, for `mlflow models serve`, and register it (docs/serving.md)"
     action = actions.add_parser("model", help=text, description=text)
-    action.add_argument(
-        "--model", type=Path, default="models/aerofuse", metavar="DIR", help="the package (default: %(default)s)"
-    )
+    add_model_option(action)
     action.add_argument("--output", type=Path, default="build/mlflow", metavar="DIR", help="(default: %(default)s)")
     action.add_argument("--register", metavar="NAME", help="also register it with MLflow, as a new version of NAME")
     action.add_argument("--repo", type=Path, metavar="FOLDER", help="the repository (default: the current folder)")

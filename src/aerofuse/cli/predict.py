@@ -29,7 +29,7 @@ from rich.text import Text
 from tqdm import tqdm
 
 import aerofuse
-from aerofuse.cli.arguments import at_least, device_here
+from aerofuse.cli.arguments import add_model_option, at_least, device_here
 from aerofuse.data.image_file import FoundPhotos, find_photos
 from aerofuse.inference.unfamiliarity import NOTICE, STATISTICS_FILE
 
@@ -39,7 +39,6 @@ _EXAMPLES = """examples:
   aerofuse predict photo.jpg
   aerofuse predict photos --json > predictions.jsonl
   find photos -name '*.jpg' -mtime -1 | aerofuse predict - --csv"""
-_DEFAULT_MODEL = Path("models/aerofuse")
 _LIST = "-"  # stands for a list of names on stdin
 _DIGITS = 6
 _SUFFIXES = ".bmp, .gif, .heic, .jpg, .png, .tif, .webp and others"
@@ -51,17 +50,6 @@ _UNBOUNDED = 10_000  # characters
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _NONE = "-"  # where the model has no such head, or the name is left out
 _UNFAMILIAR = "!"  # behind the score of an unfamiliar photo
-
-
-def add_model_option(parser: argparse.ArgumentParser) -> None:
-    """Declare `--model` for a command that uses a model."""
-    parser.add_argument(
-        "--model",
-        type=Path,
-        default=_DEFAULT_MODEL,
-        metavar="DIR",
-        help=f"folder of the model (default: {_DEFAULT_MODEL})",
-    )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
