@@ -84,7 +84,10 @@ class Worker:
         logger.info("%s begins on %s: %s", name, socket.gethostname(), " ".join(map("=".join, values.items())))
         try:
             # A worker that died may have been about to say that it is done.
-            revision = find_experiments(name).get(name) or self._run(trial, name, values)
+            revision = find_experiments(name).get(name)
+            if revision is None:
+                target, stages = TARGETS[self._spec.model]
+                revision = self._place.run(name, values, target, EpochReports(trial, stages))
         except ExperimentFailedError as error:
             self.failures += 1
             trial.set_user_attr(LOG, error.lines)
@@ -97,10 +100,6 @@ class Worker:
             self._study.enqueue_trial(trial.params, {ROW: row})  # for another worker
             raise
         return self._record(trial, name, revision)
-
-    def _run(self, trial: optuna.Trial, name: str, values: dict[str, str]) -> str:
-        target, stages = TARGETS[self._spec.model]
-        return self._place.run(name, values, target, EpochReports(trial, stages))
 
     def _record(self, trial: optuna.Trial, name: str, revision: str) -> float:
         model = self._spec.model

@@ -65,7 +65,9 @@ class Workplace:
         )
         assert process.stdout is not None
         last: deque[str] = deque(maxlen=_LOG_LINES)
-        with log_file(self.root, name).open("w", encoding="utf-8") as log:
+        logs = self.root / FOLDER / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        with (logs / f"{name}.log").open("w", encoding="utf-8") as log:
             try:
                 for line in process.stdout:
                     log.write(line)
@@ -84,13 +86,6 @@ class Workplace:
         fetch = ["-c", "gc.auto=0", "fetch", "--quiet", "--no-write-fetch-head", str(self.folder)]
         git(*fetch, f"+{reference}:{reference}", folder=self.root)
         return find_experiment(name, self.state.commit)
-
-
-def log_file(root: Path, name: str) -> Path:
-    """Return the file with all that an experiment has printed."""
-    path = root / FOLDER / "logs" / f"{name}.log"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
 
 
 @contextmanager
