@@ -32,6 +32,11 @@ class ClassLists:
         """Read `types.json` and `airlines.json`. Raises `FileNotFoundError`, or `ValueError` for names listed twice."""
         return cls(_read_class_list(folder / "types.json"), _read_class_list(folder / "airlines.json"))
 
+    @property
+    def by_task(self) -> dict[str, tuple[str, ...]]:
+        """Return the names of each classification task."""
+        return {"type": self.types, "airline": self.airlines}
+
     def save(self, folder: Path) -> None:
         """Write `types.json` and `airlines.json`, each `{"classes": [...], "num_classes": N}`."""
         for name, classes in (("types", self.types), ("airlines", self.airlines)):

@@ -13,6 +13,9 @@ from aerofuse.models.aircraft_model import AircraftModel, Normalise
 from aerofuse.models.fusion import BranchSize, Fusion, check_fusion_method, create_fusion
 from aerofuse.models.heads import Heads
 
+# For networks whose memory or time is of interest, and not their answers: FGVC-Aircraft's variants, and some airlines.
+EXAMPLE_CLASSES = ClassLists(tuple(map(str, range(100))), tuple(map(str, range(12))))
+
 
 class BaselineModel(AircraftModel):
     """A backbone and its heads. Single-task and multi-task differ only in the heads."""

@@ -112,7 +112,7 @@ def load_model(folder: Path) -> tuple[AircraftModel, ModelRecord]:
 
 
 def _check_class_lists(folder: Path, record: ModelRecord, weights: Mapping[str, Tensor]) -> None:
-    for task, names in zip(CLASSIFICATION_TASKS, (record.classes.types, record.classes.airlines), strict=True):
+    for task, names in record.classes.by_task.items():
         bias = weights.get(f"heads.{task}_head.1.bias")  # its length is the head's number of classes
         if len(set(names)) < len(names):
             raise ValueError(f"{folder / RECORD_FILE} names a class of {task} twice")

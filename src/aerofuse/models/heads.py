@@ -23,11 +23,10 @@ class Heads(nn.Module):
             raise ValueError(f"tasks are {list(tasks)}; there are {', '.join(TASKS)}")
         super().__init__()
         self.num_features = num_features
-        num_classes = dict(zip(CLASSIFICATION_TASKS, (len(classes.types), len(classes.airlines)), strict=True))
         self.tasks = tuple(tasks)
         for task in tasks:
             head = (
-                nn.Sequential(nn.Dropout(dropout), nn.Linear(num_features, num_classes[task]))
+                nn.Sequential(nn.Dropout(dropout), nn.Linear(num_features, len(classes.by_task[task])))
                 if task in CLASSIFICATION_TASKS
                 else _RegressionHead(num_features, dropout)
             )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from aerofuse.common.markdown import markdown_table
-from aerofuse.data.labels import CLASSIFICATION_TASKS
 from aerofuse.data.photo import Fit
 from aerofuse.inference.package import PackageRecord
 from aerofuse.models.files import ModelRecord
@@ -100,11 +99,9 @@ def _written(tasks: tuple[str, ...]) -> str:
 
 
 def _classes(record: ModelRecord) -> str:
-    lines = []
-    for task, names in zip(CLASSIFICATION_TASKS, (record.classes.types, record.classes.airlines), strict=True):
-        if task in record.architecture.tasks:
-            lines.append(f"{len(names)} {task}s: {', '.join(names)}.")
-    return "\n\n".join(lines)
+    named = record.classes.by_task.items()
+    tasks = record.architecture.tasks
+    return "\n\n".join(f"{len(names)} {task}s: {', '.join(names)}." for task, names in named if task in tasks)
 
 
 def _metrics(package: PackageRecord) -> str:

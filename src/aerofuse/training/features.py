@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from aerofuse.backbones.backbone import Features
 from aerofuse.common.files import load_weights, read_json, save_weights, write_json
@@ -152,15 +152,26 @@ def see_photos(
     seen in `views` augmented views, those of as many epochs; each one for validation as it is, and mirrored where the
     hybrid sees mirrored photos. Several processes share the work, and each machine keeps its own copy.
     """
-    seconds = 0.0
     if not _everywhere((folder / _RECORD).is_file(), accelerator):
         logger.info("the frozen backbones see %d photos %d times, and %d once", len(train), views, len(validation))
         started = time.perf_counter()
-        look = _Look(hybrid, packing, batch_size, num_workers, accelerator)
-        found = {"train": look.at(train, views), "validation": look.at_all_sides(validation)}
+        look = _Look(hybrid, packing, accelerator)
+
+        def find(photos: Dataset[Sample]) -> _View:
+            loader = accelerator.prepare(DataLoader(photos, batch_size=batch_size, num_workers=num_workers))
+            outputs, targets = collect_outputs(look, loader, accelerator)
+            return outputs[_FEATURES], targets
+
+        # In the split's own order, augmented as in each of the first epochs.
+        draws = ([Draw(photo, epoch) for photo in range(len(train))] for epoch in range(1, views + 1))
+        seen = [find(Subset(train, of_epoch)) for of_epoch in draws]  # type: ignore[arg-type]
+        judged = [find(validation)]
+        if hybrid.sees_mirrored:
+            look.mirrored = True
+            judged.append(find(validation))
         seconds = time.perf_counter() - started
         if accelerator.is_local_main_process:
-            _keep(found, seconds, folder)
+            _keep({"train": seen, "validation": judged}, seconds, folder)
         accelerator.wait_for_everyone()
     return SeenPhotos(
         train=FeatureSplit(train, folder, "train"),
@@ -174,62 +185,24 @@ def _everywhere(is_there: bool, accelerator: Accelerator) -> bool:
     return bool(flags.all())
 
 
-Found = tuple[
-    list[Tensor], dict[str, Tensor]
-]  # features [photos, N] of each view; targets [views, photos] of each task
+_View = tuple[Tensor, dict[str, Tensor]]  # features [photos, N], and the targets [photos] of each task
 
 
 class _Look(nn.Module):
     """Images to the packed features of a hybrid's branches, as an output that is collected like those of a head."""
 
-    def __init__(
-        self, hybrid: HybridModel, packing: Packing, batch_size: int, num_workers: int, accelerator: Accelerator
-    ) -> None:
+    def __init__(self, hybrid: HybridModel, packing: Packing, accelerator: Accelerator) -> None:
         super().__init__()
         self._hybrid, self._packing, self._accelerator = hybrid, packing, accelerator
-        self._batch_size, self._num_workers = batch_size, num_workers
-        self._mirrored = False
+        self.mirrored = False
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        images = images.flip(-1) if self._mirrored else images
+        images = images.flip(-1) if self.mirrored else images
         with self._accelerator.autocast():
             return {_FEATURES: self._packing.pack(self._hybrid.branch_features(images))}
 
-    def at(self, photos: PreparedSplit, views: int) -> Found:
-        return self._joined([self._collect(_Epoch(photos, view)) for view in range(1, views + 1)])
 
-    def at_all_sides(self, photos: PreparedSplit) -> Found:
-        found = [self._collect(photos)]
-        if self._hybrid.sees_mirrored:
-            self._mirrored = True
-            found.append(self._collect(photos))
-            self._mirrored = False
-        return self._joined(found)
-
-    def _collect(self, photos: Dataset[Sample]) -> tuple[Tensor, dict[str, Tensor]]:
-        loader = DataLoader(photos, batch_size=self._batch_size, num_workers=self._num_workers)
-        outputs, targets = collect_outputs(self, self._accelerator.prepare(loader), self._accelerator)
-        return outputs[_FEATURES], targets
-
-    def _joined(self, found: list[tuple[Tensor, dict[str, Tensor]]]) -> Found:
-        targets = [one for _, one in found]
-        return [one for one, _ in found], {task: torch.stack([one[task] for one in targets]) for task in targets[0]}
-
-
-class _Epoch(Dataset[Sample]):
-    """The photos of a split in its own order, augmented as in one epoch."""
-
-    def __init__(self, photos: PreparedSplit, epoch: int) -> None:
-        self._photos, self._epoch = photos, epoch
-
-    def __len__(self) -> int:
-        return len(self._photos)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self._photos[Draw(index, self._epoch)]
-
-
-def _keep(found: Mapping[str, Found], seconds: float, folder: Path) -> None:
+def _keep(found: Mapping[str, list[_View]], seconds: float, folder: Path) -> None:
     """Write a folder, whole or not at all, and remove older ones beside it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     others = [path for path in folder.parent.iterdir() if path.is_dir()]
@@ -237,12 +210,13 @@ def _keep(found: Mapping[str, Found], seconds: float, folder: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     unfinished = folder.with_name(f"{folder.name}-{os.getpid()}")
     unfinished.mkdir()
-    for name, (views, targets) in found.items():
-        shape = (len(views), *views[0].shape)
+    for name, views in found.items():
+        shape = (len(views), *views[0][0].shape)
         array = np.lib.format.open_memmap(unfinished / f"{name}.npy", "w+", np.float32, shape)
-        for number, view in enumerate(views):
-            array[number] = view.numpy()
+        for number, (features, _) in enumerate(views):
+            array[number] = features.numpy()
         array.flush()
+        targets = {task: torch.stack([targets[task] for _, targets in views]) for task in views[0][1]}
         save_weights(unfinished / f"{name}.safetensors", targets)
     write_json(unfinished / _RECORD, {"seconds": round(seconds, 1)})
     try:

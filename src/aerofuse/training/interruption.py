@@ -38,11 +38,6 @@ class Interruption:
         """Return whether a signal has come."""
         return self._number is not None
 
-    def check(self) -> None:
-        """Raise `InterruptedTraining` where a signal has come."""
-        if self._number is not None:
-            self.leave()
-
     def leave(self) -> NoReturn:
         """Raise `InterruptedTraining`, also where only another process was asked to stop."""
         raise InterruptedTraining(self._number or signal.SIGTERM)
@@ -63,7 +58,8 @@ class Interruption:
     @contextmanager
     def at_once(self) -> Iterator[None]:
         """Let a signal stop the block immediately, because nothing can be lost in it."""
-        self.check()
+        if self.is_requested:
+            self.leave()
         self._at_once = True
         try:
             yield

@@ -22,9 +22,9 @@ from aerofuse.data.dataset import TrainingLoader
 from aerofuse.models.aircraft_model import AircraftModel
 from aerofuse.training.distributed import shard
 from aerofuse.training.interruption import Interruption
-from aerofuse.training.memory_watch import MemoryMeter
+from aerofuse.training.memory_watch import AllocatorMeter, MemoryMeter
 from aerofuse.training.micro_batches import Batch, MicroBatches
-from aerofuse.training.mixing import count_classes, mix
+from aerofuse.training.mixing import mix
 from aerofuse.training.optimizer import make_average, make_optimizer, make_schedule
 from aerofuse.training.params import PhaseParams, TrainingParams
 from aerofuse.training.state import Progress, TrainingReport, capture, restore
@@ -89,6 +89,7 @@ def train(
     hooks.meter.attach(model, optimizer, len(loader), phase.accumulation_steps)
     micro_batches = MicroBatches(model, params.on_out_of_memory, hooks.what_would_fit)
     weights = loader.split.class_weights() if params.class_balance == "loss" else {}
+    num_classes = {task: len(names) for task, names in loader.split.classes.by_task.items()}
     updater = Updater(
         prepared_model,
         prepared_optimizer,
@@ -98,7 +99,7 @@ def train(
         hooks.meter,
         micro_batches,
         average,
-        partial(mix, params=params.mixing, num_classes=count_classes(loader.split.classes)),
+        partial(mix, params=params.mixing, num_classes=num_classes),
         {task: values.to(accelerator.device) for task, values in weights.items()},
     )
     return _TrainingLoop(model, loader, phase, params, accelerator, hooks, states, updater).run()
@@ -135,7 +136,8 @@ class _TrainingLoop:
                 if patience is not None and epoch - report.best_epoch >= patience:
                     logger.info("no better score for %d epochs: the stage ends early", patience)
                     break
-        report.peak_memory_bytes = self.hooks.meter.allocator_peak_bytes
+        if isinstance(self.hooks.meter, AllocatorMeter):
+            report.peak_memory_bytes = self.hooks.meter.peak_bytes
         return report
 
     def _resume(self) -> None:

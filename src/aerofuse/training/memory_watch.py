@@ -88,11 +88,6 @@ class MemoryMeter:
         self.peak_bytes: int | None = None
         self.current_bytes: int | None = None
 
-    @property
-    def allocator_peak_bytes(self) -> int | None:
-        """Return the peak where it is that of a GPU's allocator."""
-        return None
-
     def attach(self, model: nn.Module, optimizer: Optimizer, batches: int, accumulation_steps: int) -> None:
         """Before the first epoch: what is trained, the batches of an epoch, and how many make an update."""
 
@@ -113,10 +108,6 @@ class AllocatorMeter(MemoryMeter):
     def __init__(self, device: torch.device) -> None:
         super().__init__()
         self._device = device
-
-    @property
-    def allocator_peak_bytes(self) -> int | None:
-        return self.peak_bytes
 
     @contextmanager
     def epoch(self) -> Iterator[None]:

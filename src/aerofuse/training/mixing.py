@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from aerofuse.common.torchvision_pairing import ensure_torchvision_imports
-from aerofuse.data.labels import CLASSIFICATION_TASKS, MISSING_CLASS, ClassLists
+from aerofuse.data.labels import CLASSIFICATION_TASKS, MISSING_CLASS
 from aerofuse.training.params import MixingParams
 
 ensure_torchvision_imports()  # timm imports torchvision
@@ -45,11 +45,6 @@ def mix(batch: Batch, params: MixingParams, num_classes: dict[str, int]) -> Batc
         else torch.full_like(values, torch.nan)
         for task, values in targets.items()
     }
-
-
-def count_classes(classes: ClassLists) -> dict[str, int]:
-    """Return the number of classes of each classification task."""
-    return dict(zip(CLASSIFICATION_TASKS, (len(classes.types), len(classes.airlines)), strict=True))
 
 
 def _shares(labels: Tensor, num_classes: int, share: float) -> Tensor:

@@ -151,13 +151,9 @@ class TrainingParams(Section):
     num_workers: int = Field(ge=0)
 
     @model_validator(mode="after")
-    def _sharded_gradients_have_no_scaler(self) -> Self:
+    def _settings_go_together(self) -> Self:
         if self.parallelism == "fsdp" and self.mixed_precision == "fp16":
             raise ValueError("fsdp goes with mixed_precision bf16 or no: the scaler of fp16 sees whole gradients only")
-        return self
-
-    @model_validator(mode="after")
-    def _what_is_compiled_is_not_sharded(self) -> Self:
         if self.compile and self.parallelism == "fsdp":
             raise ValueError("compile goes with parallelism ddp")
         return self

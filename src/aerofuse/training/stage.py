@@ -195,11 +195,37 @@ class _Training:
         return report
 
     def write(self, report: TrainingReport) -> list[Path]:
-        """Write the best model and the records of the training, whose files are returned."""
+        """Write the best model, its epoch, the history as a table and a picture, and times and memory.
+
+        The files of records are returned.
+        """
+        stage = self.stage
         shutil.copytree(self.states.best_model, Path("models") / self.phase.output, dirs_exist_ok=True)
-        device = device_name(self.accelerator.device)
-        busy = self.other_work.share()
-        return _write_records(self.stage, report, self.views, self.seeing_seconds, device, busy, self.watch.record())
+        metrics, times = Path("metrics/train") / f"{stage}.json", Path("reports/times") / f"{stage}.json"
+        history = Path("plots/history") / f"{stage}.csv"
+        # The history has all metrics of every epoch; here are two short columns for `dvc metrics diff`.
+        write_json(metrics, {stage: {"best_epoch": report.best_epoch, "score": round(report.best_metrics["score"], 6)}})
+        history.parent.mkdir(parents=True, exist_ok=True)
+        table = pd.DataFrame(report.history).round(6)
+        table.to_csv(history, index=False)
+        curves = history.with_suffix(".png")
+        draw_learning_curves({stage: table}, STAGES[stage].partition(",")[0], curves, title=STAGES[stage])
+        spent = {
+            "seconds": round(report.seconds, 1),
+            "seconds_seeing_photos": round(self.seeing_seconds, 1),
+            "epochs": len(report.history),
+            "views": self.views or len(report.history),
+            "images": report.images,
+            "images_per_second": round(report.images_per_second, 1),
+            "device": device_name(self.accelerator.device),
+            "busy_elsewhere": self.other_work.share(),
+            "peak_memory_bytes": report.peak_memory_bytes,
+            "seconds_saving_state": round(report.saving_seconds, 2),
+            "resumed": report.resumed,
+            "memory": self.watch.record(),
+        }
+        write_json(times, spent)
+        return [metrics, history, curves, times]
 
     def _evaluate(self, current: AircraftModel) -> dict[str, float]:
         self._validated = collect_outputs(current, self.validation, self.accelerator)
@@ -234,41 +260,3 @@ def _share(phase: PhaseParams, num_processes: int) -> PhaseParams:
     if isinstance(phase.batch_size, str):
         return phase
     return phase.model_copy(update={"batch_size": math.ceil(phase.batch_size / num_processes)})
-
-
-def _write_records(
-    stage: str,
-    report: TrainingReport,
-    views: int | None,
-    seeing_seconds: float,
-    device: str,
-    busy_elsewhere: float,
-    memory: Mapping[str, object],
-) -> list[Path]:
-    """Write the best epoch, the history as a table and a picture, and times and memory; return the files."""
-    metrics = Path("metrics/train") / f"{stage}.json"
-    history = Path("plots/history") / f"{stage}.csv"
-    times = Path("reports/times") / f"{stage}.json"
-    # The history has all metrics of every epoch; here are two short columns for `dvc metrics diff`.
-    write_json(metrics, {stage: {"best_epoch": report.best_epoch, "score": round(report.best_metrics["score"], 6)}})
-    history.parent.mkdir(parents=True, exist_ok=True)
-    table = pd.DataFrame(report.history).round(6)
-    table.to_csv(history, index=False)
-    curves = history.with_suffix(".png")
-    draw_learning_curves({stage: table}, STAGES[stage].partition(",")[0], curves, title=STAGES[stage])
-    spent = {
-        "seconds": round(report.seconds, 1),
-        "seconds_seeing_photos": round(seeing_seconds, 1),
-        "epochs": len(report.history),
-        "views": views or len(report.history),
-        "images": report.images,
-        "images_per_second": round(report.images_per_second, 1),
-        "device": device,
-        "busy_elsewhere": busy_elsewhere,
-        "peak_memory_bytes": report.peak_memory_bytes,
-        "seconds_saving_state": round(report.saving_seconds, 2),
-        "resumed": report.resumed,
-        "memory": memory,
-    }
-    write_json(times, spent)
-    return [metrics, history, curves, times]

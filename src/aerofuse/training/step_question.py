@@ -14,14 +14,10 @@ from aerofuse.backbones.backbone import Backbone, create_backbone
 from aerofuse.backbones.families import family_named, family_of
 from aerofuse.checkpointing.budget import format_bytes
 from aerofuse.checkpointing.plan import CheckpointingPlan, StepPrediction
-from aerofuse.data.labels import ClassLists
 from aerofuse.memory.step import Precision
-from aerofuse.models.architecture import hybrid_architecture
+from aerofuse.models.architecture import EXAMPLE_CLASSES, hybrid_architecture
 from aerofuse.planning.clocks import LARGE_GPU
 from aerofuse.planning.planner import Planner
-
-# Sizes of heads that make no difference here: FGVC-Aircraft's variants, and some airlines.
-_CLASSES = ClassLists(tuple(map(str, range(100))), tuple(map(str, range(12))))
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,7 @@ class StepQuestion:
             if is_hybrid:
                 cnn, transformer = self.backbones
                 architecture = hybrid_architecture(cnn, transformer, self.fusion_method, 0.3, 0.1, self.image_size_px)
-                model = architecture.build(_CLASSES)
+                model = architecture.build(EXAMPLE_CLASSES)
             else:
                 model = _backbone(self.backbones[0], self.image_size_px)
         return Planner(

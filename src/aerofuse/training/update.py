@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed
@@ -17,7 +18,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from aerofuse.checkpointing.snapshot import RandomState, running_statistics
-from aerofuse.common.torchvision_pairing import ensure_torchvision_imports
 from aerofuse.data.labels import CLASSIFICATION_TASKS, MISSING_CLASS
 from aerofuse.training.distributed import is_sharded
 from aerofuse.training.memory_watch import MemoryMeter
@@ -25,9 +25,8 @@ from aerofuse.training.micro_batches import Batch, MicroBatches
 from aerofuse.training.params import TrainingParams
 from aerofuse.training.step_memory import is_out_of_memory
 
-ensure_torchvision_imports()  # timm imports torchvision
-
-from timm.utils import ModelEmaV3  # type: ignore[attr-defined]  # noqa: E402
+if TYPE_CHECKING:
+    from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
 
 _STOP = "stop"  # a key beside the tasks
 
