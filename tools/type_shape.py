@@ -22,24 +22,21 @@ def type_shapes(types: Sequence[AircraftType]) -> Floats:
 
     The size itself is no part of a shape: photos are framed so that it cannot be seen.
     """
-    measures = np.array([[value for _, value in _measures(one)] for one in types])
+    measures = np.array([list(_measures(one)) for one in types])
     deviation = measures.std(axis=0)
     shapes: Floats = (measures - measures.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)
     return shapes
 
 
-def _measures(one: AircraftType) -> Iterator[tuple[str, float]]:
-    """Yield name and value: lengths as shares of the aircraft's length, kinds as one number for each that there is."""
+def _measures(one: AircraftType) -> Iterator[float]:
+    """Yield lengths as shares of the aircraft's length, and kinds as one number for each that there is."""
     for field in fields(AircraftType):
         name, value = field.name, getattr(one, field.name)
         if name in ("name", "length_m"):
             continue
         if get_origin(_HINTS[name]) is Literal:
-            yield from ((f"{name} {kind}", float(value == kind)) for kind in get_args(_HINTS[name]))
+            yield from (float(value == kind) for kind in get_args(_HINTS[name]))
         elif name == "engine_offsets_m":
-            yield "inner engine", value[0] / one.length_m
-            yield "outer engine", value[-1] / one.length_m
-        elif name.endswith("_m"):
-            yield name.removesuffix("_m"), value / one.length_m
+            yield from (value[0] / one.length_m, value[-1] / one.length_m)  # of the inner and of the outer engine
         else:
-            yield name.removesuffix("_deg"), float(value)
+            yield value / one.length_m if name.endswith("_m") else float(value)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import random
 import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
+from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from aerofuse.checkpointing.attached import attached_to
@@ -141,7 +140,7 @@ def _with_chains(finding: Finding, network: nn.Module) -> Finding:
 def _outcome(network: nn.Module, shape: tuple[int, ...]) -> dict[str, str]:
     """Return digests of the losses, gradients, buffers and random state of two steps."""
     optimizer = torch.optim.SGD(network.parameters(), _LEARNING_RATE)
-    _seed_generators(1)
+    set_seed(1)
     found: dict[str, str] = {}
     for step in range(_NUM_STEPS):
         images = torch.rand(shape)
@@ -155,12 +154,6 @@ def _outcome(network: nn.Module, shape: tuple[int, ...]) -> dict[str, str]:
         optimizer.step()
     found |= {f"buffer {name}": _digest(buffer) for name, buffer in network.named_buffers()}
     return found | {"random state": _digest(torch.get_rng_state())}
-
-
-def _seed_generators(seed: int) -> None:
-    torch.manual_seed(seed)
-    np.random.seed(seed)
-    random.seed(seed)
 
 
 def _digest(tensor: Tensor) -> str:

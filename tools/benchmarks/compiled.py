@@ -26,7 +26,7 @@ from torch.profiler import ProfilerActivity, profile
 from aerofuse.common.markdown import markdown_table
 from aerofuse.common.torchvision_pairing import ensure_torchvision_imports
 from aerofuse.planning.checkpointed import enable_gradient_checkpointing
-from tools.benchmarks.results import COMPILED, FOLDER
+from tools.benchmarks.results import COMPILED, FOLDER, write_table
 from tools.benchmarks.side_by_side import machine
 
 ensure_torchvision_imports()
@@ -196,9 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     found = [measure(name, options.batch, options.image_size, options.rounds) for name in options.networks]
     path = FOLDER / f"{machine(torch.device('cpu')).name(COMPILED)}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(asdict(row) for rows in found for row in rows).to_csv(path, index=False, lineterminator="\n")
-    logger.info("written to %s", path)
+    write_table(pd.DataFrame(asdict(row) for rows in found for row in rows), path)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ import pandas as pd
 from aerofuse.ingest.duplicates import near_duplicates
 from aerofuse.ingest.fingerprint import NUM_BITS
 from aerofuse.ingest.near_pairs import near_pairs
-from tools.benchmarks.results import COPIES, FOLDER
+from tools.benchmarks.results import COPIES, FOLDER, write_table
 
 Kind = Literal["even", "uneven"]
 Bytes = npt.NDArray[np.uint8]
@@ -42,7 +42,6 @@ _CLUMPS, _CLUMP = 3, 100  # so many fingerprints are each one in so many of all
 _FACTORS, _TILT = 24, 0.6  # of uneven bits: what they have in common, and how far they lean to 0 or 1
 _CHUNK = 20_000
 _TILE_ROWS, _TILE_COLUMNS = 512, 4096  # of pairs compared at once: 8 MB, which a cache may hold
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -213,9 +212,7 @@ def write(runs: Sequence[CopiesRun]) -> None:
     table = pd.DataFrame([asdict(run) for run in runs])
     table["cores"] = len(os.sched_getaffinity(0))
     path = FOLDER / f"{machine(torch.device('cpu')).name(COPIES)}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(path, index=False, lineterminator="\n")
-    logger.info("%s\nwritten to %s", table.to_string(index=False), path)
+    write_table(table, path)
 
 
 if __name__ == "__main__":

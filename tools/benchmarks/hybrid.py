@@ -9,17 +9,13 @@ import torch
 
 from aerofuse.backbones.weights import BackboneParams
 from aerofuse.common.params import load_section, load_value
-from aerofuse.data.labels import ClassLists
-from aerofuse.models.architecture import hybrid_architecture
+from aerofuse.models.architecture import EXAMPLE_CLASSES, hybrid_architecture
 from aerofuse.planning.clocks import LARGE_GPU
 from aerofuse.planning.planner import Planner
 from aerofuse.planning.seen_before import nothing_seen_before
 from aerofuse.training.params import HeadDropoutParams
 from tools.benchmarks.results import Planning
 from tools.benchmarks.subjects import Subject
-
-# Sizes of heads that make no difference here: FGVC-Aircraft's variants, and some airlines.
-_CLASSES = ClassLists(tuple(map(str, range(100))), tuple(map(str, range(12))))
 
 
 def hybrid_subject(recipe: str, image_size_px: int | None = None, device: torch.device | str = "cpu") -> Subject:
@@ -34,7 +30,7 @@ def hybrid_subject(recipe: str, image_size_px: int | None = None, device: torch.
         backbones.cnn, backbones.transformer, load_value(str, "fusion_method"), dropout, backbones.drop_path, size
     )
     with torch.device("meta" if str(device) == "meta" else "cpu"):
-        model = architecture.build(_CLASSES).to(device).train()
+        model = architecture.build(EXAMPLE_CLASSES).to(device).train()
     resized = partial(hybrid_subject, recipe, device=device)
     return Subject("hybrid", f"hybrid of {recipe}", 1, model, (3, size, size), resized, torch.uint8)
 

@@ -20,13 +20,11 @@ from aerofuse.planning.planner import Planner
 from aerofuse.planning.seen_before import nothing_seen_before
 from tools.benchmarks.allocator import keep_freed_memory
 from tools.benchmarks.measuring import compare_times, count, time_ways
-from tools.benchmarks.results import FOLDER, MONET
+from tools.benchmarks.results import FOLDER, MONET, write_table
 from tools.benchmarks.rows import BASELINE, MONET_PUBLISHED, MONET_UNCHECKED_GB
 from tools.benchmarks.side_by_side import machine
 from tools.benchmarks.subjects import Subject, backbone_subject
 from tools.benchmarks.ways import follow, plain_ways
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -91,18 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     subject = backbone_subject("resnet50", options.image_size, options.device)
     time_batch = options.batch if options.device.type == "cuda" else min(options.time_batch, options.batch)
     points = measure_line(subject, options.batch, time_batch, options.rounds)
-    for point in points:
-        logger.info(
-            "%.3f of the memory: time x %.3f, predicted %.3f, MONeT's %.3f",
-            point.share,
-            point.time_ratio,
-            point.predicted_time_ratio,
-            point.published_time_ratio,
-        )
     path = FOLDER / f"{machine(options.device).name(MONET)}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(map(asdict, points)).to_csv(path, index=False, lineterminator="\n")
-    logger.info("written to %s", path)
+    write_table(pd.DataFrame(map(asdict, points)), path)
 
 
 if __name__ == "__main__":

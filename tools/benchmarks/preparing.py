@@ -31,7 +31,7 @@ from ruamel.yaml import YAML
 from tqdm.auto import tqdm
 
 from aerofuse.common.params import read_params_file
-from tools.benchmarks.results import FOLDER, PREPARING
+from tools.benchmarks.results import FOLDER, PREPARING, write_table
 from tools.benchmarks.side_by_side import machine
 
 GOAL_BYTES = 2 * 10**9
@@ -215,9 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table["image_size_px"] = options.image_size
     table["cores"] = len(os.sched_getaffinity(0))
     path = FOLDER / f"{machine(torch.device('cpu')).name(PREPARING)}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(path, index=False, lineterminator="\n")
-    logger.info("%s\nwritten to %s", table.to_string(index=False), path)
+    write_table(table, path)
     peak = max(run.peak_bytes for run in runs)
     reached = "kept" if peak < GOAL_BYTES else "exceeded"
     logger.info("%.2f GB at most; the limit of %.0f GB is %s", peak / 1e9, GOAL_BYTES / 1e9, reached)

@@ -10,7 +10,6 @@ Python's start, the connection, reading, comparing, splitting, storing and the r
 from __future__ import annotations
 
 import argparse
-import hashlib
 import logging
 import os
 import shutil
@@ -23,8 +22,9 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from aerofuse.backbones.weights import file_sha256
 from tools.benchmarks.preparing import make_photos, run_prepare, write_params
-from tools.benchmarks.results import FOLDER, ON_RAY
+from tools.benchmarks.results import FOLDER, ON_RAY, write_table
 from tools.benchmarks.side_by_side import machine
 
 GOAL = 1.6  # times the photos a second, with two nodes for one
@@ -61,7 +61,7 @@ def measure(folder: Path, count: int, width_px: int, image_size_px: int, rounds:
         write_params(workspace, folder / "photos", labels, image_size_px, engine)
         seconds = run_prepare(workspace, engine).seconds
         rows.append({"engine": engine, "nodes": node_count, "round": number, "seconds": seconds})
-        return {path.name: _sha256(path) for path in sorted((workspace / "data/prepared").iterdir())}
+        return {path.name: file_sha256(path) for path in sorted((workspace / "data/prepared").iterdir())}
 
     expected = run("local", 1, 1)
     same = [True]
@@ -84,11 +84,6 @@ def speedup(table: pd.DataFrame) -> float:
     return float((on_ray[2] / on_ray[1]).median())
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and write the table; end with status 1 where a byte differs or the goal is missed."""
     parser = argparse.ArgumentParser(prog="python -m tools.benchmarks.preparing_on_ray", description=__doc__)
@@ -102,9 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         table = measure(Path(folder), options.photos, options.width, options.image_size, options.rounds)
     path = FOLDER / f"{machine(torch.device('cpu')).name(ON_RAY)}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(path, index=False, lineterminator="\n")
-    logger.info("%s\nwritten to %s", table.to_string(index=False), path)
+    write_table(table, path)
     found = speedup(table)
     logger.info("two nodes prepare %.2f times the photos a second of one; the goal is %.1f", found, GOAL)
     sys.exit(0 if found >= GOAL and table["same_bytes"].all() else 1)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from aerofuse.cli.arguments import device_here
 from tools.benchmarks.side_by_side import machine
-from tools.gpu_evidence.evidence import Deadline, Evidence, describe_machine
+from tools.gpu_evidence.evidence import Evidence, describe_machine
 from tools.gpu_evidence.parts import PARTS
 from tools.gpu_evidence.sizes import EvidenceSizes
 
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.device.type == "cpu" and not options.rehearse:
         parser.error("a CPU takes days for networks of this size; add --rehearse for small ones")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    deadline = Deadline.after(options.minutes)
+    ends = time.monotonic() + 60 * options.minutes
     sizes = EvidenceSizes.rehearsal(options.device) if options.rehearse else EvidenceSizes.full(options.device)
     ran_on = describe_machine(options.device)
     prefix = "rehearsal" if options.rehearse else "gpu"
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for part in PARTS if options.part is None else [PARTS[options.part - 1]]:
         path = options.out / f"{machine(options.device).name(f'{prefix}-{part.name}')}.json"
         evidence = Evidence(path, ran_on)
-        evidence.gather(part.steps(sizes), deadline)
+        evidence.gather(part.steps(sizes), ends)
         logger.info("%s: written to %s", part.name, path)
         if evidence.left_out:
             logger.info("%s: no time left for %s", part.name, ", ".join(evidence.left_out))

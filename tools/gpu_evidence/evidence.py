@@ -36,22 +36,6 @@ class EvidenceStep:
     run: Callable[[], Sequence[Row]]
 
 
-@dataclass(frozen=True)
-class Deadline:
-    """The moment at which everything has to be over, in seconds of `time.monotonic`."""
-
-    ends: float
-
-    @classmethod
-    def after(cls, minutes: float) -> Deadline:
-        """Return the one in so many minutes."""
-        return cls(time.monotonic() + 60 * minutes)
-
-    def leaves(self, seconds: float) -> bool:
-        """Return whether so many seconds remain."""
-        return time.monotonic() + seconds <= self.ends
-
-
 def describe_machine(device: torch.device) -> dict[str, Any]:
     """Return what everything runs on, and how busy the GPU is before anything of ours runs on it."""
     return {
@@ -91,10 +75,10 @@ class Evidence:
     def __post_init__(self) -> None:
         self._other_work = OtherWork()
 
-    def gather(self, steps: Sequence[EvidenceStep], deadline: Deadline) -> None:
-        """Run the steps for which there is time; what fails is a row that says so."""
+    def gather(self, steps: Sequence[EvidenceStep], ends: float) -> None:
+        """Run the steps that are over by `ends`, in seconds of `time.monotonic`; what fails is a row that says so."""
         for step in tqdm(steps, unit="step", disable=None):
-            if not deadline.leaves(step.seconds):
+            if time.monotonic() + step.seconds > ends:
                 self.left_out.append(step.name)
             else:
                 started = time.perf_counter()

@@ -11,12 +11,8 @@ import torch
 import yaml
 
 from aerofuse.backbones.families import FAMILIES
-from aerofuse.data.labels import ClassLists
-from aerofuse.models.architecture import HybridModel, hybrid_architecture
+from aerofuse.models.architecture import EXAMPLE_CLASSES, HybridModel, hybrid_architecture
 from tools.benchmarks.subjects import Subject, middle_variant
-
-# As many types and airlines as tools/benchmarks/hybrid.py takes.
-CLASSES = ClassLists(tuple(map(str, range(100))), tuple(map(str, range(12))))
 
 
 @dataclass(frozen=True)
@@ -90,7 +86,7 @@ class EvidenceSizes:
             self.recipe["head_dropout"]["hybrid"],
             self.recipe["backbones"]["drop_path"],
             self.image_size_px,
-        ).build(CLASSES)
+        ).build(EXAMPLE_CLASSES)
         assert isinstance(model, HybridModel)
         return model.to(self.device).train()
 

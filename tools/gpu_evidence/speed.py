@@ -16,8 +16,9 @@ from aerofuse.common.hardware import synchronise
 from aerofuse.memory.step import Precision, sum_of_outputs
 from aerofuse.metrics.latency import time_passes
 from aerofuse.models.aircraft_model import Normalise, evaluation_mode
+from aerofuse.models.architecture import EXAMPLE_CLASSES
 from tools.gpu_evidence.names import HYBRID, IN_SERIES, Row
-from tools.gpu_evidence.sizes import CLASSES, EvidenceSizes
+from tools.gpu_evidence.sizes import EvidenceSizes
 
 _WARM_UP_STEPS = 3
 _STEPS_PER_ROUND = 4
@@ -57,7 +58,7 @@ class NetworksInSeries(nn.Module):
                 image_size_px=sizes.image_size_px,
                 drop_path=sizes.recipe["backbones"]["drop_path"],
             )
-            classifier = nn.Linear(backbone.num_features, len(CLASSES.types))
+            classifier = nn.Linear(backbone.num_features, len(EXAMPLE_CLASSES.types))
             self.networks[branch] = nn.Sequential(backbone.model, classifier)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
