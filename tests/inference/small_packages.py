@@ -11,9 +11,10 @@ from aerofuse.data.labels import TASKS, ClassLists
 from aerofuse.data.photo import Fit
 from aerofuse.inference.package import PackageRecord, Preprocessing, write_package
 from aerofuse.inference.unfamiliarity import Unfamiliarity, fit_unfamiliarity
-from aerofuse.models.architecture import Architecture, baseline_architecture, hybrid_architecture
+from aerofuse.models.architecture import Architecture, hybrid_architecture
 from aerofuse.models.files import ModelRecord, load_model, save_model
 from aerofuse.models.fusion import FusionMethod
+from tests.models.architectures import baseline_architecture
 
 ARCHITECTURES: dict[str, Architecture] = {
     "single_task": baseline_architecture("convnext_thin", ("type",), 0.1, 0.0, 96),

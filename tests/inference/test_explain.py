@@ -14,10 +14,11 @@ from torch import Tensor
 from aerofuse.backbones.backbone import Features, create_backbone
 from aerofuse.data.labels import ClassLists
 from aerofuse.inference.explain import explain
-from aerofuse.models.architecture import BaselineModel, HybridModel, baseline_architecture, hybrid_architecture
+from aerofuse.models.architecture import BaselineModel, HybridModel, hybrid_architecture
 from aerofuse.models.fusion import FUSIONS
 from aerofuse.models.heads import Heads
 from tests.imports import ROOT, imported_files
+from tests.models.architectures import baseline_architecture
 
 CLASSES = ClassLists(tuple("abcdefg"), tuple("uvw"))
 # The smallest of every family of images, at a size that it takes.

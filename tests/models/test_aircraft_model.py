@@ -16,8 +16,9 @@ from aerofuse.checkpointing.choosing import attach
 from aerofuse.data.labels import TASKS, ClassLists
 from aerofuse.memory.step import count_training_step
 from aerofuse.models.aircraft_model import AircraftModel
-from aerofuse.models.architecture import Architecture, baseline_architecture, hybrid_architecture
+from aerofuse.models.architecture import Architecture, hybrid_architecture
 from aerofuse.models.fusion import FUSIONS
+from tests.models.architectures import baseline_architecture
 
 CLASSES = ClassLists(tuple("abcdefg"), tuple("uvw"))
 ARCHITECTURES: dict[str, Architecture] = {

@@ -16,13 +16,14 @@ from aerofuse.ingest.data_report import write_data_report
 from aerofuse.ingest.sources import SyntheticSource
 from aerofuse.ingest.summary import summarise
 from aerofuse.metrics.predictions import read_predictions
-from aerofuse.models.architecture import baseline_architecture, hybrid_architecture
+from aerofuse.models.architecture import hybrid_architecture
 from aerofuse.models.files import ModelRecord, save_model
 from aerofuse.synthetic.params import SyntheticParams
 from stages.compare import compare
 from stages.evaluate import evaluate
 from stages.explain import explain_mistakes
 from tests.browser import open_page
+from tests.models.architectures import baseline_architecture
 from tests.report.page_sources import EXPORT
 
 pytestmark = pytest.mark.slow

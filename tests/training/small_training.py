@@ -17,11 +17,11 @@ from aerofuse.data.dataset import PreparedSplit, TrainingLoader
 from aerofuse.data.labels import TASKS, ClassLists
 from aerofuse.data.transforms import make_augmentation
 from aerofuse.models.aircraft_model import AircraftModel
-from aerofuse.models.architecture import baseline_architecture
 from aerofuse.training.loop import Hooks, train
 from aerofuse.training.params import PhaseParams, TrainingParams
 from aerofuse.training.state import TrainingReport
 from aerofuse.training.state_folder import StateFolder
+from tests.models.architectures import baseline_architecture
 
 PARAMS = load_section(TrainingParams, "recipes.{recipe}.training")
 

@@ -24,13 +24,14 @@ from aerofuse.data.labels import TASKS, ClassLists
 from aerofuse.memory.report import MemoryReport
 from aerofuse.memory.step import count_training_step
 from aerofuse.models.aircraft_model import AircraftModel
-from aerofuse.models.architecture import BaselineModel, baseline_architecture
+from aerofuse.models.architecture import BaselineModel
 from aerofuse.models.heads import Heads
 from aerofuse.planning.clocks import LARGE_GPU
 from aerofuse.training import step_memory
 from aerofuse.training.fitting import Fit, fit_training, largest_that_fits
 from aerofuse.training.params import CheckpointingParams, PhaseParams, TrainingParams
 from aerofuse.training.step_memory import StepMemory
+from tests.models.architectures import baseline_architecture
 
 PARAMS = load_section(TrainingParams, "recipes.{recipe}.training")
 CLASSES = ClassLists(tuple("abcdefg"), tuple("uvw"))

@@ -14,7 +14,6 @@ from aerofuse.common.params import load_section
 from aerofuse.data.dataset import PreparedSplit, TrainingLoader
 from aerofuse.data.labels import TASKS, ClassLists
 from aerofuse.models.aircraft_model import AircraftModel
-from aerofuse.models.architecture import baseline_architecture
 from aerofuse.tracking.tracker import Tracker
 from aerofuse.training.fitting import Fit, fit_training
 from aerofuse.training.loop import Hooks, train
@@ -31,6 +30,7 @@ from aerofuse.training.memory_watch import (
 from aerofuse.training.params import CheckpointingParams, PhaseParams, TrainingParams
 from aerofuse.training.state import TrainingReport
 from aerofuse.training.step_memory import StepMemory
+from tests.models.architectures import baseline_architecture
 
 PARAMS = load_section(TrainingParams, "recipes.{recipe}.training")
 CHECKPOINTED = PARAMS.model_copy(update={"gradient_checkpointing": CheckpointingParams(policy="segments", segments=3)})

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from aerofuse.data.labels import TASKS, ClassLists
-from aerofuse.models.architecture import baseline_architecture, hybrid_architecture
+from aerofuse.models.architecture import hybrid_architecture
 from aerofuse.training.optimizer import make_average, make_optimizer, make_schedule
+from tests.models.architectures import baseline_architecture
 
 
 def test_only_matrices_are_decayed_and_every_learning_parameter_is_there_once() -> None:

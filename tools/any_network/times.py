@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from aerofuse.checkpointing.budget import Budget
+from aerofuse.common.hardware import seconds_of
 from aerofuse.memory.step import count_training_step
 from aerofuse.planning.planner import Planner
 from tools.any_network.findings import Finding
@@ -61,6 +62,4 @@ def _medians(networks: list[nn.Module], images: Tensor) -> list[float]:
 def _seconds_of_step(network: nn.Module, images: Tensor) -> float:
     torch.manual_seed(0)
     network.zero_grad()
-    began = time.perf_counter()
-    loss_of(network(images)).backward()
-    return time.perf_counter() - began
+    return seconds_of(lambda: loss_of(network(images)).backward(), images.device)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from aerofuse.common.hardware import synchronise
+from aerofuse.common.hardware import seconds_of
 from aerofuse.memory.optimizers import OptimizerName
 from aerofuse.memory.report import Kind, MemoryReport
 from aerofuse.memory.step import Precision, count_training_step
@@ -120,11 +119,7 @@ def time_ways(
 
 
 def _seconds_of_step(model: nn.Module, inputs: Tensor, precision: Precision) -> float:
-    synchronise(inputs.device)
-    started = time.perf_counter()
-    _loss(model, inputs, precision).backward()
-    synchronise(inputs.device)
-    elapsed = time.perf_counter() - started
+    elapsed = seconds_of(lambda: _loss(model, inputs, precision).backward(), inputs.device)
     model.zero_grad()
     return elapsed
 

@@ -8,7 +8,7 @@ from functools import partial
 
 from tools.gpu_evidence.evidence import EvidenceStep
 from tools.gpu_evidence.names import GATE, LATENCY, MONET, NETWORKS, OFFLOAD, THROUGHPUT
-from tools.gpu_evidence.plans import gate_rows, monet_rows, network_rows, offload_rows
+from tools.gpu_evidence.plans import gate_rows, monet_rows, network_rows
 from tools.gpu_evidence.sizes import EvidenceSizes
 from tools.gpu_evidence.speed import INFERENCE, TRAINING, latency_rows, throughput_rows
 
@@ -46,7 +46,9 @@ def _throughput(sizes: EvidenceSizes) -> list[EvidenceStep]:
 
 
 def _offload(sizes: EvidenceSizes) -> list[EvidenceStep]:
-    return [EvidenceStep(name, 30, partial(offload_rows, sizes, name)) for name in sizes.offloaded_networks]
+    return [
+        EvidenceStep(name, 30, partial(network_rows, sizes, name, offload=True)) for name in sizes.offloaded_networks
+    ]
 
 
 def _latency(sizes: EvidenceSizes) -> list[EvidenceStep]:

@@ -72,16 +72,10 @@ def gate_rows(sizes: EvidenceSizes) -> list[Row]:
     return plans.measure(at_switch_half_and_least, sizes)
 
 
-def network_rows(sizes: EvidenceSizes, network: str) -> list[Row]:
-    """Train one network in bf16."""
+def network_rows(sizes: EvidenceSizes, network: str, *, offload: bool = False) -> list[Row]:
+    """Train one network in bf16; with `offload` under plans that may let what is saved wait in host memory."""
     subject = backbone_subject(network, sizes.image_size_px, sizes.device)
-    return _Plans(subject, sizes.batch, "bf16").measure(at_switch_half_and_least, sizes)
-
-
-def offload_rows(sizes: EvidenceSizes, network: str) -> list[Row]:
-    """Train one network in bf16 under plans that may let what is saved wait in host memory."""
-    subject = backbone_subject(network, sizes.image_size_px, sizes.device)
-    return _Plans(subject, sizes.batch, "bf16", offload=True).measure(at_switch_half_and_least, sizes)
+    return _Plans(subject, sizes.batch, "bf16", offload=offload).measure(at_switch_half_and_least, sizes)
 
 
 def monet_rows(sizes: EvidenceSizes) -> list[Row]:

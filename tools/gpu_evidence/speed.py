@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from aerofuse.backbones.backbone import create_backbone
-from aerofuse.common.hardware import synchronise
+from aerofuse.common.hardware import seconds_of
 from aerofuse.memory.step import Precision, sum_of_outputs
 from aerofuse.metrics.latency import time_passes
 from aerofuse.models.aircraft_model import Normalise, evaluation_mode
@@ -74,7 +73,7 @@ def throughput_rows(sizes: EvidenceSizes, how: How) -> list[Row]:
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(_WARM_UP_STEPS + _STEPS_PER_ROUND * sizes.rounds):
         for name, step in steps.items():
-            elapsed = _seconds_of(step, sizes.device)
+            elapsed = seconds_of(step, sizes.device)
             if number >= _WARM_UP_STEPS:
                 seconds[name].append(elapsed)
     return [asdict(how) | _speed(name, sizes.throughput_batch, seconds[name]) for name in steps]
@@ -94,14 +93,6 @@ def _training_step(model: nn.Module, sizes: EvidenceSizes, how: How) -> Callable
         optimizer.zero_grad()
 
     return step
-
-
-def _seconds_of(step: Callable[[], None], device: torch.device) -> float:
-    synchronise(device)
-    started = time.perf_counter()
-    step()
-    synchronise(device)
-    return time.perf_counter() - started
 
 
 def _speed(network: str, batch: int, seconds: list[float]) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,15 @@ def synchronise(device: torch.device) -> None:
     """Wait until `device` has done all that it was given; a CPU always has."""
     if device.type not in ("cpu", "meta"):
         torch.accelerator.synchronize(device)
+
+
+def seconds_of(call: Callable[[], object], device: torch.device) -> float:
+    """Return the seconds that a call takes, with all that it starts on `device`."""
+    synchronise(device)
+    started = time.perf_counter()
+    call()
+    synchronise(device)
+    return time.perf_counter() - started
 
 
 def device_name(device: torch.device) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from aerofuse.common.hardware import OtherWork, device_name, synchronise
+from aerofuse.common.hardware import OtherWork, device_name, seconds_of
 from aerofuse.models.aircraft_model import evaluation_mode
 
 _WARM_UP_PASSES = 10  # the first passes allocate memory and choose kernels
@@ -45,11 +44,8 @@ def time_passes(
     times_ms = []
     other_work = OtherWork()
     for number in range(_WARM_UP_PASSES + runs):
-        synchronise(device)  # accelerators work in the background
-        start = time.perf_counter()
-        run(images)
-        synchronise(device)
+        seconds = seconds_of(lambda: run(images), device)
         if number >= _WARM_UP_PASSES:
-            times_ms.append(1000 * (time.perf_counter() - start))
+            times_ms.append(1000 * seconds)
     median_ms, p95_ms = np.percentile(times_ms, (50, 95)).tolist()
     return Latency(median_ms, p95_ms, device_name(device), other_work.share())

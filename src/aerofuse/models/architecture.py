@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -99,21 +99,8 @@ class Architecture:
         return create_backbone(name, image_size_px=self.image_size_px, drop_path=self.drop_path)
 
 
-def baseline_architecture(
-    cnn: str, tasks: Sequence[str], head_dropout: float, drop_path: float, image_size_px: int
-) -> Architecture:
-    """Return the architecture of a baseline with the heads named by `tasks`."""
-    return Architecture(cnn, None, None, tuple(tasks), head_dropout, drop_path, image_size_px)
-
-
 def hybrid_architecture(
-    cnn: str,
-    transformer: str,
-    fusion_method: str,
-    head_dropout: float,
-    drop_path: float,
-    image_size_px: int,
-    tasks: Sequence[str] = TASKS,
+    cnn: str, transformer: str, fusion_method: str, head_dropout: float, drop_path: float, image_size_px: int
 ) -> Architecture:
-    """Return the architecture of the hybrid with the heads named by `tasks`, by default all four."""
-    return Architecture(cnn, transformer, fusion_method, tuple(tasks), head_dropout, drop_path, image_size_px)
+    """Return the architecture of the hybrid with all four heads."""
+    return Architecture(cnn, transformer, fusion_method, TASKS, head_dropout, drop_path, image_size_px)

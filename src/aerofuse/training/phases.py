@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +11,7 @@ from aerofuse.common.files import load_into, load_weights
 from aerofuse.common.params import load_section, load_value
 from aerofuse.data.labels import ClassLists
 from aerofuse.models.aircraft_model import AircraftModel
-from aerofuse.models.architecture import Architecture, baseline_architecture, hybrid_architecture
+from aerofuse.models.architecture import Architecture
 from aerofuse.models.files import load_model
 from aerofuse.training.params import HeadDropoutParams, TrainingParams
 
@@ -66,20 +66,16 @@ def start_model(
         model, record = load_model(Path("models") / phase.starts_from)
         return model, record.architecture
     backbones = load_section(BackboneParams, "recipes.{recipe}.backbones")
-    dropout = load_section(HeadDropoutParams, "recipes.{recipe}.head_dropout")
-    image_size_px = load_value(int, "recipes.{recipe}.image_size")
-    if phase.model == "hybrid":
-        names, fusion_method = (backbones.cnn, backbones.transformer), load_value(str, "fusion_method")
-        architecture = hybrid_architecture(
-            *names, fusion_method, dropout.hybrid, backbones.drop_path, image_size_px, labelled_tasks
-        )
-    else:
-        tasks = labelled_tasks if phase.model == "multi_task" else ("type",)
-        architecture = baseline_architecture(
-            backbones.cnn, tasks, getattr(dropout, phase.model), backbones.drop_path, image_size_px
-        )
-    architecture = replace(
-        architecture, sees_mirrored=load_section(TrainingParams, "recipes.{recipe}.training").mirrored_evaluation
+    is_hybrid = phase.model == "hybrid"
+    architecture = Architecture(
+        cnn=backbones.cnn,
+        transformer=backbones.transformer if is_hybrid else None,
+        fusion_method=load_value(str, "fusion_method") if is_hybrid else None,
+        tasks=("type",) if phase.model == "single_task" else labelled_tasks,
+        head_dropout=getattr(load_section(HeadDropoutParams, "recipes.{recipe}.head_dropout"), phase.model),
+        drop_path=backbones.drop_path,
+        image_size_px=load_value(int, "recipes.{recipe}.image_size"),
+        sees_mirrored=load_section(TrainingParams, "recipes.{recipe}.training").mirrored_evaluation,
     )
     model = architecture.build(classes)
     for branch, backbone in model.backbones().items():
