@@ -26,8 +26,8 @@ from torch.profiler import ProfilerActivity, profile
 from aerofuse.common.markdown import markdown_table
 from aerofuse.common.torchvision_pairing import ensure_torchvision_imports
 from aerofuse.planning.checkpointed import enable_gradient_checkpointing
-from tools.benchmarks.results import COMPILED, FOLDER, write_table
-from tools.benchmarks.side_by_side import machine
+from tools.benchmarks.results import COMPILED
+from tools.benchmarks.side_by_side import write_table
 
 ensure_torchvision_imports()
 
@@ -195,8 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
     found = [measure(name, options.batch, options.image_size, options.rounds) for name in options.networks]
-    path = FOLDER / f"{machine(torch.device('cpu')).name(COMPILED)}.csv"
-    write_table(pd.DataFrame(asdict(row) for rows in found for row in rows), path)
+    write_table(pd.DataFrame(asdict(row) for rows in found for row in rows), COMPILED)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ import pandas as pd
 from aerofuse.ingest.duplicates import near_duplicates
 from aerofuse.ingest.fingerprint import NUM_BITS
 from aerofuse.ingest.near_pairs import near_pairs
-from tools.benchmarks.results import COPIES, FOLDER, write_table
+from tools.benchmarks.results import COPIES
 
 Kind = Literal["even", "uneven"]
 Bytes = npt.NDArray[np.uint8]
@@ -205,14 +205,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def write(runs: Sequence[CopiesRun]) -> None:
     """Write the table of `runs`, named by what they ran on."""
-    import torch  # the processes that are measured do without
-
-    from tools.benchmarks.side_by_side import machine
+    from tools.benchmarks.side_by_side import write_table  # the processes that are measured do without torch
 
     table = pd.DataFrame([asdict(run) for run in runs])
     table["cores"] = len(os.sched_getaffinity(0))
-    path = FOLDER / f"{machine(torch.device('cpu')).name(COPIES)}.csv"
-    write_table(table, path)
+    write_table(table, COPIES)
 
 
 if __name__ == "__main__":

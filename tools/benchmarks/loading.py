@@ -35,8 +35,8 @@ from aerofuse.data.store import write_photos
 from aerofuse.data.transforms import AugmentationParams, make_augmentation
 from aerofuse.ingest.params import DataParams
 from aerofuse.ingest.sources import SyntheticSource
-from tools.benchmarks.results import FOLDER, LOADING, write_table
-from tools.benchmarks.side_by_side import machine
+from tools.benchmarks.results import LOADING
+from tools.benchmarks.side_by_side import write_table
 
 GOAL_IMAGES_PER_SECOND = 350
 _DRAWN_PX = 256
@@ -148,8 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         }
         for name, found in speeds.items()
     ]
-    path = FOLDER / f"{machine(torch.device('cpu')).name(LOADING)}.csv"
-    write_table(pd.DataFrame(rows), path)
+    write_table(pd.DataFrame(rows), LOADING)
     reached = "reached" if rows[0]["images_per_second"] >= GOAL_IMAGES_PER_SECOND else "missed"
     logger.info("the goal of %s images/s from prepared data is %s", GOAL_IMAGES_PER_SECOND, reached)
 

@@ -20,9 +20,9 @@ from aerofuse.planning.planner import Planner
 from aerofuse.planning.seen_before import nothing_seen_before
 from tools.benchmarks.allocator import keep_freed_memory
 from tools.benchmarks.measuring import compare_times, count, time_ways
-from tools.benchmarks.results import FOLDER, MONET, write_table
+from tools.benchmarks.results import MONET
 from tools.benchmarks.rows import BASELINE, MONET_PUBLISHED, MONET_UNCHECKED_GB
-from tools.benchmarks.side_by_side import machine
+from tools.benchmarks.side_by_side import write_table
 from tools.benchmarks.subjects import Subject, backbone_subject
 from tools.benchmarks.ways import follow, plain_ways
 
@@ -89,8 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     subject = backbone_subject("resnet50", options.image_size, options.device)
     time_batch = options.batch if options.device.type == "cuda" else min(options.time_batch, options.batch)
     points = measure_line(subject, options.batch, time_batch, options.rounds)
-    path = FOLDER / f"{machine(options.device).name(MONET)}.csv"
-    write_table(pd.DataFrame(map(asdict, points)), path)
+    write_table(pd.DataFrame(map(asdict, points)), MONET, options.device)
 
 
 if __name__ == "__main__":

@@ -26,13 +26,12 @@ import numpy.typing as npt
 import pandas as pd
 import psutil
 import pyarrow as pa
-import torch
 from ruamel.yaml import YAML
 from tqdm.auto import tqdm
 
 from aerofuse.common.params import read_params_file
-from tools.benchmarks.results import FOLDER, PREPARING, write_table
-from tools.benchmarks.side_by_side import machine
+from tools.benchmarks.results import PREPARING
+from tools.benchmarks.side_by_side import write_table
 
 GOAL_BYTES = 2 * 10**9
 _TYPES, _AIRLINES = 100, 60
@@ -214,8 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table["photos"] = options.photos
     table["image_size_px"] = options.image_size
     table["cores"] = len(os.sched_getaffinity(0))
-    path = FOLDER / f"{machine(torch.device('cpu')).name(PREPARING)}.csv"
-    write_table(table, path)
+    write_table(table, PREPARING)
     peak = max(run.peak_bytes for run in runs)
     reached = "kept" if peak < GOAL_BYTES else "exceeded"
     logger.info("%.2f GB at most; the limit of %.0f GB is %s", peak / 1e9, GOAL_BYTES / 1e9, reached)

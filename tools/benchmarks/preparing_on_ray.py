@@ -20,12 +20,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from aerofuse.backbones.weights import file_sha256
 from tools.benchmarks.preparing import make_photos, run_prepare, write_params
-from tools.benchmarks.results import FOLDER, ON_RAY, write_table
-from tools.benchmarks.side_by_side import machine
+from tools.benchmarks.results import ON_RAY
+from tools.benchmarks.side_by_side import write_table
 
 GOAL = 1.6  # times the photos a second, with two nodes for one
 logger = logging.getLogger(__name__)
@@ -96,8 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         table = measure(Path(folder), options.photos, options.width, options.image_size, options.rounds)
-    path = FOLDER / f"{machine(torch.device('cpu')).name(ON_RAY)}.csv"
-    write_table(table, path)
+    write_table(table, ON_RAY)
     found = speedup(table)
     logger.info("two nodes prepare %.2f times the photos a second of one; the goal is %.1f", found, GOAL)
     sys.exit(0 if found >= GOAL and table["same_bytes"].all() else 1)

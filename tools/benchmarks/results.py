@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,8 +11,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:  # a machine that only measures may lack it
     import pandas as pd
-
-logger = logging.getLogger(__name__)
 
 # Of full runs, and of the pipeline's quick one.
 FOLDER = Path("reports/benchmarks")
@@ -149,13 +146,6 @@ class Results:
     def _made_with(self) -> dict[str, Any]:
         """All that two results must share to be compared; the date may differ."""
         return {"device": self.machine.device, "torch": self.machine.torch, **asdict(self.settings)}
-
-
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as CSV, and log it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(path, index=False, lineterminator="\n")
-    logger.info("%s\nwritten to %s", table.to_string(index=False), path)
 
 
 def newest_results(folder: Path, what: str = CHECKPOINTING, suffix: str = ".csv") -> list[Path]:

@@ -6,6 +6,7 @@ import datetime
 import logging
 import time
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from tqdm.auto import tqdm
@@ -25,10 +26,13 @@ from tools.benchmarks.measuring import (
     time_ways,
     two_steps,
 )
-from tools.benchmarks.results import BenchmarkSettings, Machine, Results
+from tools.benchmarks.results import FOLDER, BenchmarkSettings, Machine, Results
 from tools.benchmarks.rows import BASELINE, LEAST, Differences, PeakCheck, Peaks, Promise, Row, Times, as_table
 from tools.benchmarks.subjects import Subject
 from tools.benchmarks.ways import Way, plain_ways, planned_shares, planned_ways
+
+if TYPE_CHECKING:  # a machine that only measures may lack it
+    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +48,14 @@ def machine(device: torch.device) -> Machine:
     """What runs this, today."""
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     return Machine(device_name(device), torch.__version__, today)
+
+
+def write_table(table: pd.DataFrame, what: str, device: torch.device | str = "cpu") -> None:
+    """Write a table of measurements as CSV, named by what it is of and what it was made on, and log it."""
+    path = FOLDER / f"{machine(torch.device(device)).name(what)}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(path, index=False, lineterminator="\n")
+    logger.info("%s\nwritten to %s", table.to_string(index=False), path)
 
 
 def measure(subject: Subject, settings: BenchmarkSettings) -> Results:

@@ -10,7 +10,7 @@ import pytest
 
 from aerofuse.ingest.near_pairs import near_pairs
 from tests.imports import ROOT
-from tools.benchmarks import copies
+from tools.benchmarks import copies, side_by_side
 from tools.benchmarks.copies import Kind, Rows, make_fingerprints, measure
 from tools.benchmarks.results import COPIES
 
@@ -60,7 +60,7 @@ def test_a_missing_pair_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_every_measurement_is_in_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copies, "FOLDER", tmp_path)
+    monkeypatch.setattr(side_by_side, "FOLDER", tmp_path)
     monkeypatch.chdir(ROOT)
     copies.main(["--fingerprints", "1000", "--many", "2000"])
     (path,) = tmp_path.glob("*.csv")
