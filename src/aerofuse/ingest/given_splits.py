@@ -64,14 +64,14 @@ def keep_given_split(index: pd.DataFrame, split: SplitParams, leaks: Leaks) -> p
     return kept.rename("split")
 
 
-def divided_groups(index: pd.DataFrame, column: str) -> list[pd.DataFrame]:
-    """Return the photos of each group that the given split has on several sides, the largest group first.
+def divided_groups(index: pd.DataFrame, column: str, by: str = GIVEN) -> list[pd.DataFrame]:
+    """Return the photos of each group that has several values of `by`, the largest group first.
 
     `column` says what makes a group: `near_duplicates` or `registration`. A split that was made here divides none.
     """
-    if GIVEN not in index:
+    if by not in index or column not in index:
         return []
-    divided = index[index.groupby(column)[GIVEN].transform("nunique") > 1]
+    divided = index[index.groupby(column)[by].transform("nunique") > 1]
     groups = [photos for _, photos in divided.groupby(column, sort=True)]
     return sorted(groups, key=len, reverse=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,8 +73,8 @@ class DataSummary:
 
 def summarise(index: pd.DataFrame, source: Source, prepared: Path) -> DataSummary:
     """Sum up the index that `prepare_photos` returned, its source, and the prepared splits in the folder `prepared`."""
-    duplicates = _Groups(index, "near_duplicates")
-    airframes = _Groups(index, "registration")
+    near_duplicates, duplicate_examples = _shared(index, "near_duplicates")
+    shared_airframes, airframe_examples = _shared(index, "registration")
     merged = index[index["typename"] != index["source_type"]]
     given = index[GIVEN] if GIVEN in index else index["split"]
     cut = (given == TRAIN) & (index["split"] == VALIDATION)
@@ -84,15 +84,15 @@ def summarise(index: pd.DataFrame, source: Source, prepared: Path) -> DataSummar
         splits={name: _summarise_split(prepared / f"{name}.arrow") for name in SPLITS},
         merged_types={str(name): int(count) for name, count in merged["source_type"].value_counts().items()},
         left_out_types=source.left_out_types,
-        near_duplicates=duplicates.count if "near_duplicates" in index else None,
-        duplicate_examples=duplicates.largest(),
+        near_duplicates=near_duplicates if "near_duplicates" in index else None,
+        duplicate_examples=duplicate_examples,
         divided_duplicates=[_group(photos) for photos in divided_groups(index, "near_duplicates")],
         divided_airframes=[_group(photos) for photos in divided_groups(index, "registration")],
         moved=list(zip(moved["filename"], given[moved.index], moved["split"], strict=True)),
         cut_validation=int(cut.sum()),
-        contradictions=duplicates.with_several("typename"),
-        shared_airframes=airframes.count,
-        airframe_examples=airframes.largest(),
+        contradictions=[_group(photos) for photos in divided_groups(index, "near_duplicates", "typename")],
+        shared_airframes=shared_airframes,
+        airframe_examples=airframe_examples,
         remarks=dict(remarks.most_common()),
         dropped=[(str(name), str(reason)) for name, reason in source.dropped.itertuples(index=False)],
         unlisted=list(source.unlisted),
@@ -119,28 +119,13 @@ def _counts(column: pd.Series) -> dict[str, int]:
     return {str(name): int(count) for name, count in column.value_counts().sort_index().items()}
 
 
-class _Groups:
-    """The photos that share a value with others, the largest group first."""
-
-    def __init__(self, index: pd.DataFrame, column: str) -> None:
-        values = index.get(column, pd.Series(index=index.index, dtype=object))
-        shared = index[values.notna() & values.duplicated(keep=False)]
-        self._photos = shared.groupby(values[shared.index], sort=True)
-        self._sizes = self._photos.size().sort_values(ascending=False, kind="stable")
-
-    @property
-    def count(self) -> int:
-        return len(self._sizes)
-
-    def largest(self) -> list[Group]:
-        return self._of(self._sizes.index[:_EXAMPLES])
-
-    def with_several(self, column: str) -> list[Group]:
-        several = self._photos[column].nunique() > 1
-        return self._of(value for value in self._sizes.index if several[value])
-
-    def _of(self, values: Iterable[object]) -> list[Group]:
-        return [_group(self._photos.get_group(value)) for value in values]
+def _shared(index: pd.DataFrame, column: str) -> tuple[int, list[Group]]:
+    """Return how many values of a column several photos have, and the photos of the most frequent ones."""
+    if column not in index:
+        return 0, []
+    sizes = index[column].value_counts().sort_index().sort_values(ascending=False, kind="stable")
+    sizes = sizes[sizes > 1]
+    return len(sizes), [_group(index[index[column] == value]) for value in sizes.index[:_EXAMPLES]]
 
 
 def _group(photos: pd.DataFrame) -> Group:
