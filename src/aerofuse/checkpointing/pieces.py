@@ -8,63 +8,50 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 from torch import Tensor, nn
 
-# The classes of libraries say little of their attributes to a type checker.
-Block = Any
-Pieces = Mapping[str, Callable[[Tensor], Tensor]]
+Half = Callable[[nn.Module, Tensor], Tensor]
 
 
-def _vit_attention(block: Block, x: Tensor) -> Tensor:
-    output: Tensor = x + block.drop_path1(block.ls1(block.attn(block.norm1(x))))
-    return output
+def _residual(*parts: str) -> Half:
+    """Return the half of a block that runs these parts of it, one after the other, with a connection past them."""
+
+    def run(block: nn.Module, x: Tensor) -> Tensor:
+        y = x
+        for part in parts:
+            y = getattr(block, part)(y)
+        return x + y
+
+    return run
 
 
-def _vit_mlp(block: Block, x: Tensor) -> Tensor:
-    output: Tensor = x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
-    return output
+def _on_rows(half: Half) -> Half:
+    """Return the same half for `[B, H, W, C]`, run on `[B, H * W, C]`."""
+
+    def run(block: nn.Module, x: Tensor) -> Tensor:
+        batch, height, width, channels = x.shape
+        return half(block, x.reshape(batch, -1, channels)).reshape(batch, height, width, channels)
+
+    return run
 
 
-def _swin_attention(block: Block, x: Tensor) -> Tensor:
-    output: Tensor = x + block.drop_path1(block._attn(block.norm1(x)))
-    return output
-
-
-def _swin_mlp(block: Block, x: Tensor) -> Tensor:
-    batch, height, width, channels = x.shape
-    x = x.reshape(batch, -1, channels)
-    x = x + block.drop_path2(block.mlp(block.norm2(x)))
-    return x.reshape(batch, height, width, channels)
-
-
-def _swin3d_attention(block: Block, x: Tensor) -> Tensor:
-    output: Tensor = x + block.stochastic_depth(block.attn(block.norm1(x)))
-    return output
-
-
-def _swin3d_mlp(block: Block, x: Tensor) -> Tensor:
-    output: Tensor = x + block.stochastic_depth(block.mlp(block.norm2(x)))
-    return output
-
-
-def _partition_attention(block: Block, x: Tensor) -> Tensor:
-    output: Tensor = x + block.drop_path1(block.ls1(block._partition_attn(block.norm1(x))))
-    return output
-
-
+_VIT_MLP = _residual("norm2", "mlp", "ls2", "drop_path2")
+_VIDEO_SWIN = _residual("norm1", "attn", "stochastic_depth"), _residual("norm2", "mlp", "stochastic_depth")
 # By the full name of a class, so that no library is imported for it: attention, then MLP.
-_HALVES: Mapping[str, tuple[Callable[[Block, Tensor], Tensor], Callable[[Block, Tensor], Tensor]]] = {
-    "timm.models.vision_transformer.Block": (_vit_attention, _vit_mlp),
-    "timm.models.swin_transformer.SwinTransformerBlock": (_swin_attention, _swin_mlp),
-    "timm.models.maxxvit.PartitionAttentionCl": (_partition_attention, _vit_mlp),
-    "torchvision.models.swin_transformer.SwinTransformerBlock": (_swin3d_attention, _swin3d_mlp),
-    "torchvision.models.video.swin_transformer.SwinTransformerBlock": (_swin3d_attention, _swin3d_mlp),
+_HALVES: Mapping[str, tuple[Half, Half]] = {
+    "timm.models.vision_transformer.Block": (_residual("norm1", "attn", "ls1", "drop_path1"), _VIT_MLP),
+    "timm.models.swin_transformer.SwinTransformerBlock": (
+        _residual("norm1", "_attn", "drop_path1"),
+        _on_rows(_residual("norm2", "mlp", "drop_path2")),
+    ),
+    "timm.models.maxxvit.PartitionAttentionCl": (_residual("norm1", "_partition_attn", "ls1", "drop_path1"), _VIT_MLP),
+    "torchvision.models.swin_transformer.SwinTransformerBlock": _VIDEO_SWIN,
+    "torchvision.models.video.swin_transformer.SwinTransformerBlock": _VIDEO_SWIN,
 }
 
 
-def pieces_of(module: nn.Module) -> Pieces:
+def pieces_of(module: nn.Module) -> Mapping[str, Callable[[Tensor], Tensor]]:
     """Return the functions whose composition is the forward pass of a block, by name; none for other modules."""
     halves = _HALVES.get(f"{type(module).__module__}.{type(module).__qualname__}", ())
     return {name: partial(half, module) for name, half in zip(("attention", "mlp"), halves, strict=False)}
