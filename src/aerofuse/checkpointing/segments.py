@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Sized
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from operator import itemgetter
 
 from aerofuse.checkpointing.steps import ChainPlan, Recompute, SaveAll
 
@@ -37,22 +38,19 @@ def plan_segments(saved_bytes: Sequence[int], segments: int) -> ChainPlan:
 
 def split_evenly(sizes: Sequence[int], parts: int) -> list[int]:
     """Return where each of `parts` consecutive, non-empty parts starts; the largest part is as small as possible."""
-    count = len(sizes)
-    total = [0]
-    for size in sizes:
-        total.append(total[-1] + size)
-    # least[p][end]: the smallest possible largest part, when the first `end` sizes make p parts; start[p][end]: how.
-    least: list[list[float]] = [[0.0] + [float("inf")] * count]
-    starts: list[list[int]] = [[0] * (count + 1)]
-    for part in range(1, parts + 1):
-        least.append([float("inf")] * (count + 1))
-        starts.append([0] * (count + 1))
-        for end in range(part, count + 1):
-            for start in range(part - 1, end):
-                largest = max(least[part - 1][start], total[end] - total[start])
-                if largest < least[part][end]:
-                    least[part][end], starts[part][end] = largest, start
-    bounds = [count]
-    for part in range(parts, 0, -1):
-        bounds.insert(0, starts[part][bounds[0]])
-    return bounds[:-1]
+    total = [0, *accumulate(sizes)]
+    # By where the parts so far end: the largest of them, and where they start.
+    best: dict[int, tuple[int, tuple[int, ...]]] = {0: (0, ())}
+    for _ in range(parts):
+        best = {
+            end: min(
+                (
+                    (max(largest, total[end] - total[start]), (*starts, start))
+                    for start, (largest, starts) in best.items()
+                    if start < end
+                ),
+                key=itemgetter(0),
+            )
+            for end in range(min(best) + 1, len(total))
+        }
+    return list(best[len(sizes)][1])
