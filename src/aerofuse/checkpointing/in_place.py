@@ -18,38 +18,25 @@ from torch.autograd.function import once_differentiable
 from aerofuse.memory.torch_private import num_owners
 
 _aten = torch.ops.aten
-# By the name of a torch function: whether autograd saves the result or the input, and the backward kernel, which
-# takes the gradient, what was saved, the options and the tensor to write to.
-_Kernel = Callable[[Tensor, Tensor, Any, Tensor], Tensor]
-
-
-def _softmax_backward(gradient: Tensor, saved: Tensor, dim: Any, out: Tensor) -> Tensor:
-    result: Tensor = _aten._softmax_backward_data.out(gradient, saved, dim, saved.dtype, grad_input=out)
-    return result
-
-
-def _gelu_backward(gradient: Tensor, saved: Tensor, approximate: Any, out: Tensor) -> Tensor:
-    result: Tensor = _aten.gelu_backward.grad_input(gradient, saved, approximate=approximate, grad_input=out)
-    return result
-
-
-def _silu_backward(gradient: Tensor, saved: Tensor, _: Any, out: Tensor) -> Tensor:
-    result: Tensor = _aten.silu_backward.grad_input(gradient, saved, grad_input=out)
-    return result
-
-
-def _relu_backward(gradient: Tensor, saved: Tensor, _: Any, out: Tensor) -> Tensor:
-    result: Tensor = _aten.threshold_backward.grad_input(gradient, saved, 0, grad_input=out)
-    return result
-
-
-_SAVES_RESULT = {"softmax": True, "gelu": False, "silu": False, "relu": True}
-_KERNELS: Mapping[str, _Kernel] = {
-    "softmax": _softmax_backward,
-    "gelu": _gelu_backward,
-    "silu": _silu_backward,
-    "relu": _relu_backward,
+# By the name of a torch function: the kernel of its backward pass, which takes the gradient, what was saved, an option
+# and the tensor to write to; and that option, from the arguments after the input. It takes no other arguments.
+_BACKWARD: Mapping[str, Callable[[Tensor, Tensor, Any, Tensor], Any]] = {
+    "softmax": lambda gradient, saved, dim, out: _aten._softmax_backward_data.out(
+        gradient, saved, dim, saved.dtype, grad_input=out
+    ),
+    "gelu": lambda gradient, saved, approximate, out: _aten.gelu_backward.grad_input(
+        gradient, saved, approximate=approximate, grad_input=out
+    ),
+    "silu": lambda gradient, saved, _, out: _aten.silu_backward.grad_input(gradient, saved, grad_input=out),
+    "relu": lambda gradient, saved, _, out: _aten.threshold_backward.grad_input(gradient, saved, 0, grad_input=out),
 }
+_OPTION: Mapping[str, Callable[..., Any]] = {
+    "softmax": lambda dim, *, _stacklevel=3: dim,
+    "gelu": lambda *, approximate="none": approximate,
+    "silu": lambda *, inplace=False: inplace,
+    "relu": lambda *, inplace=False: inplace,
+}
+_SAVES_RESULT = ("softmax", "relu")
 
 
 class _InPlaceFunction(torch.autograd.Function):
@@ -60,7 +47,7 @@ class _InPlaceFunction(torch.autograd.Function):
             ctx.mark_dirty(inputs)
             # What was written over need not be copied: the hooks know how to compute it again.
             inputs = inputs.new_empty(()).expand(inputs.shape)
-        ctx.save_for_backward(output if _SAVES_RESULT[name] else inputs)
+        ctx.save_for_backward(output if name in _SAVES_RESULT else inputs)
         ctx.name, ctx.option = name, option
         return output
 
@@ -69,7 +56,7 @@ class _InPlaceFunction(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         (saved,) = ctx.saved_tensors
         out = saved if _may_be_overwritten(saved, gradient) else torch.empty_like(saved)
-        return _KERNELS[ctx.name](gradient, saved, ctx.option, out), None, None, None
+        return _BACKWARD[ctx.name](gradient, saved, ctx.option, out), None, None, None
 
 
 def _may_be_overwritten(saved: Tensor, gradient: Tensor) -> bool:
@@ -89,18 +76,12 @@ def run_with_in_place_backward(func: Callable[..., Any], args: Sequence[Any], ke
     An activation that is told to write over its input saves, in the place of what was there, a tensor without content.
     """
     name = getattr(func, "__name__", "")
-    if name not in _KERNELS or not args or not _is_plain(args[0]) or (keywords.get("inplace") and args[0]._is_view()):
+    if name not in _BACKWARD or not args or not _is_plain(args[0]) or (keywords.get("inplace") and args[0]._is_view()):
         return func(*args, **keywords)
-    silent = ("_stacklevel", "inplace")
-    named = {key: value for key, value in keywords.items() if key not in silent and value not in (None, False)}
-    option: Any = None
-    if name == "softmax":
-        option = named.pop("dim", args[1] if len(args) == 2 else None)
-        if option is None or len(args) > 2:
-            return func(*args, **keywords)
-    elif name == "gelu":
-        option = named.pop("approximate", "none")
-    if named or (name != "softmax" and len(args) > 1):
+    given = {name: value for name, value in keywords.items() if value is not None}
+    try:
+        option = _OPTION[name](*args[1:], **given)
+    except TypeError:  # something that the kernel cannot do
         return func(*args, **keywords)
     return _InPlaceFunction.apply(args[0], name, option, lambda: func(*args, **keywords))  # type: ignore[no-untyped-call]
 
