@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from aerofuse.checkpointing import offload
-from aerofuse.checkpointing.attached import FoundChain, attached_to
+from aerofuse.checkpointing.attached import attached_to
 from aerofuse.checkpointing.choosing import attach, trace_chains
 from aerofuse.checkpointing.find_units import names_of
-from aerofuse.checkpointing.follow import FollowedChain
+from aerofuse.checkpointing.follow import Follower
 from aerofuse.checkpointing.steps import ChainPlan, Offload, Recompute, SaveAll, SaveSome, Step
-from aerofuse.checkpointing.unit_calls import FoundUnit, UnitForward
+from aerofuse.checkpointing.unit_calls import FoundChain, FoundUnit, UnitForward
 from aerofuse.memory.counter import LiveBytes
 from tests.checkpointing.networks import NETWORKS, Row, network_and_images
 
@@ -246,4 +246,4 @@ def test_the_network_is_as_before_when_nothing_is_followed_any_more() -> None:
 
 def test_a_plan_for_another_chain_is_refused() -> None:
     with pytest.raises(ValueError, match="a plan for 6 units cannot be followed by a chain of 1"):
-        FollowedChain((FoundUnit(("0",)),), ChainPlan.selective(6), {})
+        Follower(Row(), [[FoundUnit(("conv",))]], [ChainPlan.selective(6)])

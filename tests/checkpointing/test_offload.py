@@ -13,8 +13,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from aerofuse import enable_gradient_checkpointing
 from aerofuse.checkpointing import offload
 from aerofuse.checkpointing.offload import HostCopy, run_offloaded
-from aerofuse.checkpointing.recompute_nodes import storage_key
 from aerofuse.checkpointing.steps import ChainPlan
+from aerofuse.checkpointing.tensors import storage_key
 from tests.checkpointing.networks import Plain, Row, network_and_images
 from tests.checkpointing.test_follow import activation_bytes, assert_same, follow, step
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -11,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from aerofuse.checkpointing.compiled import CompiledFunction, Frames
-from aerofuse.checkpointing.follow import FollowedChain, Follower
-from aerofuse.checkpointing.held import tensors_in
+from aerofuse.checkpointing.follow import Follower
 from aerofuse.checkpointing.steps import ChainPlan
-from aerofuse.checkpointing.unit_calls import CallTaker, FoundUnit, Function, UnitForward, module_of
+from aerofuse.checkpointing.tensors import tensors_in
+from aerofuse.checkpointing.unit_calls import FoundChain, Function, UnitForward, module_of, remove_from, stand_in_of
 from aerofuse.memory.torch_private import (
     in_function_transform,
     is_compiled,
@@ -23,12 +22,14 @@ from aerofuse.memory.torch_private import (
     tree_flatten,
 )
 
-FoundChain = tuple[FoundUnit, ...]
-
 _COMPILED_PART = (
     "gradient checkpointing sees into the units of a network, and {} is compiled alone: torch.compile the whole "
     "network instead, or disable_gradient_checkpointing() first"
 )
+
+
+# The chains of a network, and the plan of each.
+Chosen = tuple[Sequence[FoundChain], Sequence[ChainPlan]]
 
 
 class Chooser(Protocol):
@@ -36,9 +37,7 @@ class Chooser(Protocol):
 
     policy: Any
 
-    def choose(
-        self, network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, compiled: bool
-    ) -> tuple[Sequence[FoundChain], Sequence[ChainPlan]]:
+    def choose(self, network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, compiled: bool) -> Chosen:
         """Return the chains of `network`, and the plan of each: for `compiled` units, or others.
 
         Raises `ValueError` for inputs that have none.
@@ -52,35 +51,15 @@ class Attached:
     """
 
     def __init__(self, network: nn.Module) -> None:
-        self._network = network
+        self.network = network
         self.chooser: Chooser | None = None
-        self._is_paused = False
         self.chains: tuple[FoundChain, ...] = ()
         self.plans: tuple[ChainPlan, ...] = ()
+        self.is_paused = False  # run calls as they come
         self._follower: Follower | None = None
         self._compiler: Any = None  # of the forward pass under way
         self._frames = Frames()
         self._stand_in("")
-
-    @property
-    def network(self) -> nn.Module:
-        """Return the network that carries this."""
-        return self._network
-
-    @property
-    def acts(self) -> bool:
-        """Return whether a call now is one of a training step with checkpointing."""
-        is_on = (self.chooser is not None or bool(self.chains)) and not self._is_paused
-        return is_on and self.network.training and torch.is_grad_enabled()
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Run calls as they come for the length of the block."""
-        self._is_paused, before = True, self._is_paused
-        try:
-            yield
-        finally:
-            self._is_paused = before
 
     def choose_by(self, chooser: Chooser | None) -> None:
         """Let `chooser` name the chains and plans of every forward pass; `None`: save everything."""
@@ -90,11 +69,12 @@ class Attached:
 
     def follow(self, chains: Sequence[FoundChain], plans: Sequence[ChainPlan]) -> None:
         """Run the calls of these chains under these plans from now on."""
-        if (tuple(chains), tuple(plans)) == (self.chains, self.plans) and self._is_in_place():
+        is_same = (tuple(chains), tuple(plans)) == (self.chains, self.plans)
+        if is_same and all(self._takes(self.network.get_submodule(name)) for name in self._module_names()):
             return
         self.release()
         self.chains, self.plans = tuple(chains), tuple(plans)
-        for name in _module_names(self.chains):
+        for name in self._module_names():
             self._stand_in(name)
 
     def prepare(
@@ -102,19 +82,22 @@ class Attached:
     ) -> None:
         """Choose for a forward pass with these arguments, whose units will be `compiled`."""
         if self.chooser is not None:
-            check_surroundings(self.network, tensors_in((args, kwargs)))
+            check_surroundings(self.network, tensors_in((args, dict(kwargs))))
             self.follow(*self.chooser.choose(self.network, args, kwargs, compiled=compiled))
 
     def release(self) -> None:
         """Run the calls as they come."""
         for module in self.network.modules():
-            if module is not self.network and taker_of(module) is self:
+            if module is not self.network and self._takes(module):
                 remove_from(module)
         self.chains, self.plans, self._follower = (), (), None
 
     def take(self, call: str, function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Run one call. See `check_surroundings` for what is raised in a training step."""
-        return self._step(call, function, args, kwargs) if self.acts else function(*args, **kwargs)
+        is_on = (self.chooser is not None or bool(self.chains)) and not self.is_paused
+        if is_on and self.network.training and torch.is_grad_enabled():
+            return self._step(call, function, args, kwargs)
+        return function(*args, **kwargs)
 
     @outside_of_compiler
     def _step(
@@ -127,7 +110,7 @@ class Attached:
             self._follower.begin()
         self._compiler, before = compiler, self._compiler
         try:
-            if "" in _module_names(self.chains):
+            if "" in self._module_names():
                 return self._take(compiler, "", function, args, kwargs)
             return function(*args, **kwargs)
         finally:
@@ -139,26 +122,26 @@ class Attached:
         self, compiler: Any, call: str, function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         if self._follower is None:
-            modules = {name: self.network.get_submodule(name) for name in _module_names(self.chains)}
-            _check_parts(modules)
-            used = {id(part) for module in modules.values() for part in module.modules()}
-            others = [module for module in self.network.modules() if id(module) not in used]
-            chains = zip(self.chains, self.plans, strict=True)
-            self._follower = Follower([FollowedChain(*chain, modules) for chain in chains], others)
+            for name in self._module_names():
+                _check_parts(name, self.network.get_submodule(name))
+            self._follower = Follower(self.network, self.chains, self.plans)
         if compiler is not None:
             kind = kind_of(self.network.get_submodule(module_of(call)), args, kwargs)
             function = CompiledFunction(function, compiler, self._frames.frame((call.partition(":")[2], kind)))
         return self._follower.take(call, function, args, kwargs)
 
+    def _module_names(self) -> set[str]:
+        return {module_of(call) for chain in self.chains for unit in chain for call in unit.calls}
+
+    def _takes(self, module: nn.Module) -> bool:
+        stand_in = stand_in_of(module)
+        return stand_in is not None and stand_in.taker is self
+
     def _stand_in(self, name: str) -> None:
         module = self.network.get_submodule(name)
-        if taker_of(module) is not self:
+        if not self._takes(module):
             remove_from(module)
             module.forward = UnitForward(module, name, self)
-
-    def _is_in_place(self) -> bool:
-        names = _module_names(self.chains)
-        return all(taker_of(self.network.get_submodule(name)) is self for name in names)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is under way."""
@@ -194,7 +177,7 @@ def kind_of(network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     return modules, parameters, inputs
 
 
-def check_surroundings(network: nn.Module, inputs: Sequence[Tensor]) -> None:
+def check_surroundings(network: nn.Module, inputs: Iterable[Tensor]) -> None:
     """Raise `RuntimeError` or `ValueError` where checkpointing does not work."""
     if torch.compiler.is_exporting():
         raise RuntimeError(
@@ -214,34 +197,13 @@ def check_surroundings(network: nn.Module, inputs: Sequence[Tensor]) -> None:
         )
 
 
-def _check_parts(units: Mapping[str, nn.Module]) -> None:
-    for name, module in units.items():
-        for part_name, part in module.named_modules():
-            if is_compiled(part) and part is not module:
-                raise RuntimeError(_COMPILED_PART.format(f"{name}.{part_name}"))
-
-
-def _module_names(chains: Iterable[FoundChain]) -> set[str]:
-    return {module_of(call) for chain in chains for unit in chain for call in unit.calls}
-
-
-def taker_of(module: nn.Module) -> CallTaker | None:
-    """Return who takes the calls of a module, if anybody does."""
-    stand_in = vars(module).get("forward")
-    return stand_in.taker if isinstance(stand_in, UnitForward) else None
-
-
-def remove_from(module: nn.Module) -> None:
-    """Give a module its own `forward` back."""
-    stand_in = vars(module).get("forward")
-    if isinstance(stand_in, UnitForward):
-        if stand_in.override is None:
-            del module.forward
-        else:
-            module.forward = stand_in.override
+def _check_parts(name: str, module: nn.Module) -> None:
+    for part_name, part in module.named_modules():
+        if is_compiled(part) and part is not module:
+            raise RuntimeError(_COMPILED_PART.format(f"{name}.{part_name}"))
 
 
 def attached_to(network: nn.Module) -> list[Attached]:
     """Return what a network and parts of it carry, each once."""
-    takers = (taker_of(module) for module in network.modules())
+    takers = (stand_in.taker for module in network.modules() if (stand_in := stand_in_of(module)) is not None)
     return list(dict.fromkeys(taker for taker in takers if isinstance(taker, Attached)))

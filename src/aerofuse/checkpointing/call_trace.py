@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,8 +12,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
 from aerofuse.checkpointing.operations import LOOKED_THROUGH
-from aerofuse.checkpointing.pieces import pieces_of
-from aerofuse.memory.torch_private import tree_flatten, tree_map
+from aerofuse.checkpointing.tensors import storage_key, tensors_in
+from aerofuse.checkpointing.unit_calls import Function, UnitForward, module_of, remove_from
+from aerofuse.memory.torch_private import tree_map
 
 
 @dataclass(frozen=True)
@@ -27,25 +27,20 @@ class SeenTensor:
     @classmethod
     def all_in(cls, tree: Any) -> tuple[SeenTensor, ...]:
         """Return the tensors among arguments or results."""
-        return tuple(cls(leaf, leaf._version) for leaf in tree_flatten(tree)[0] if isinstance(leaf, Tensor))
+        return tuple(cls(tensor, tensor._version) for tensor in tensors_in(tree))
 
     def is_over(self, other: SeenTensor) -> bool:
         """Return whether both lie in the same memory, which nobody has written to in between."""
-        return self.version == other.version and storage_of(self.tensor) == storage_of(other.tensor)
-
-
-def storage_of(tensor: Tensor) -> int:
-    """Return what is equal for tensors over the same memory, as long as they live."""
-    return int(tensor.untyped_storage()._cdata)
+        return self.version == other.version and storage_key(self.tensor) == storage_key(other.tensor)
 
 
 @dataclass(eq=False)
 class TracedCall:
     """One call of a module, or of a piece of it.
 
-    `started` and `ended` count the operations before. `saved_bytes` are those that autograd saved inside and not
-    before, parameters and buffers left out. `read` are the tensors that the module's own code has read, and when; what
-    it returns counts as read at its end. `overwrites` says whether it has changed an input in place.
+    `started` counts the operations before. `saved_bytes` are those that autograd saved inside and not before,
+    parameters and buffers left out. `read` are the tensors that the module's own code has read, and when; what it
+    returns counts as read at its end. `overwrites` says whether it has changed an input in place.
     """
 
     name: str
@@ -56,8 +51,6 @@ class TracedCall:
     learns: bool
     inputs: tuple[SeenTensor, ...]
     outputs: tuple[SeenTensor, ...] = ()
-    result: Any = None
-    ended: int = 0
     saved_bytes: int = 0
     overwrites: bool = False
     children: list[TracedCall] = field(default_factory=list)
@@ -71,25 +64,25 @@ class TracedCall:
 
 
 class CallTrace(TorchFunctionMode):
-    """Records the calls of one forward pass of a network. All tensors live as long as the trace."""
+    """Records the calls of one forward pass of a network; see `CallTaker`. All tensors live as long as the trace."""
 
-    def __init__(self) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
+        self.network = network
+        self.calls: list[TracedCall] = []  # the first is that of the whole network
+        self.made_at: dict[int, int] = {}
         self._time = 0
         self._stack: list[TracedCall] = []
-        self.made_at: dict[int, int] = {}
         self._alive: list[Tensor] = []
-        self._saved: set[int] = set()
-        self.root: TracedCall | None = None
+        self._saved = {storage_key(tensor) for tensor in (*network.parameters(), *network.buffers())}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(func, "__name__", "") in LOOKED_THROUGH or not self._stack:
             return func(*args, **(kwargs or {}))
         self._time += 1
-        inside = self._stack[-1]
-        inside.read += [(self._time, leaf) for leaf in _tensors((args, kwargs or {}))]
+        self._stack[-1].read += [(self._time, tensor) for tensor in tensors_in((args, kwargs or {}))]
         result = func(*args, **(kwargs or {}))
-        for tensor in _tensors(result):
+        for tensor in tensors_in(result):
             if id(tensor) not in self.made_at:
                 self._alive.append(tensor)
                 self.made_at[id(tensor)] = self._time
@@ -97,94 +90,50 @@ class CallTrace(TorchFunctionMode):
 
     def note_saved(self, tensor: Tensor) -> Tensor:
         """Count what autograd saves, each storage once."""
-        if self._stack and storage_of(tensor) not in self._saved:
-            self._saved.add(storage_of(tensor))
+        if self._stack and storage_key(tensor) not in self._saved:
+            self._saved.add(storage_key(tensor))
             self._alive.append(tensor.detach())  # so that no other one takes its place
             self._stack[-1].saved_bytes += tensor.untyped_storage().nbytes()
         return tensor
 
-    def know(self, network: nn.Module) -> None:
-        """Leave the parameters and buffers of a network out of what is saved."""
-        self._saved.update(storage_of(tensor) for tensor in (*network.parameters(), *network.buffers()))
-
-    def take(self, name: str, module: nn.Module, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    def take(self, call: str, function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Run and record one call."""
         self._time += 1
         learns = torch.is_grad_enabled()
-        held_args, held_kwargs = tree_map(lambda leaf: leaf, (args, kwargs))  # lists of the network may grow
-        inputs = SeenTensor.all_in((args, kwargs))
-        call = TracedCall(name, module, held_args, held_kwargs, self._time, learns, inputs)
-        self._alive += [seen.tensor for seen in call.inputs]
+        module = self.network.get_submodule(module_of(call))
+        held_args, held_kwargs = tree_map(lambda leaf: leaf, (args, dict(kwargs)))  # lists of the network may grow
+        inputs = SeenTensor.all_in((args, dict(kwargs)))
+        traced = TracedCall(call, module, held_args, held_kwargs, self._time, learns, inputs)
+        self._alive += [seen.tensor for seen in inputs]
+        self.calls.append(traced)
         parent = self._stack[-1] if self._stack else None
-        self._stack.append(call)
+        self._stack.append(traced)
         try:
             result = function(*args, **kwargs)
         finally:
             self._stack.pop()
         self._time += 1
-        call.ended, call.result, call.outputs = self._time, result, SeenTensor.all_in(result)
-        call.overwrites = any(seen.tensor._version != seen.version for seen in call.inputs)
-        call.learns = learns and any(seen.tensor.requires_grad for seen in call.outputs)
-        call.read += [(self._time, seen.tensor) for seen in call.outputs]
-        for seen in call.outputs:
+        traced.outputs = SeenTensor.all_in(result)
+        traced.overwrites = any(seen.tensor._version != seen.version for seen in inputs)
+        traced.learns = learns and any(seen.tensor.requires_grad for seen in traced.outputs)
+        traced.read += [(self._time, seen.tensor) for seen in traced.outputs]
+        for seen in traced.outputs:
             self.made_at.setdefault(id(seen.tensor), self._time)
-        if parent is None:
-            self.root = call
-        else:
-            parent.children.append(call)
-            parent.saved_bytes += call.saved_bytes
+        if parent is not None:
+            parent.children.append(traced)
+            parent.saved_bytes += traced.saved_bytes
         return result
-
-
-class _Traced:
-    """Stands in for the `forward` of a module while a trace is made."""
-
-    def __init__(self, trace: CallTrace, name: str, module: nn.Module) -> None:
-        self._trace, self._name, self._module = trace, name, module
-        self._forward = module.forward
-        self._is_own = "forward" not in vars(module)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._trace.take(self._name, self._module, self._run, args, kwargs)
-
-    def _run(self, *args: Any, **kwargs: Any) -> Any:
-        pieces = pieces_of(self._module) if self._is_own else {}
-        if not pieces or len(args) != 1 or kwargs or not isinstance(args[0], Tensor):
-            return self._forward(*args, **kwargs)
-        (x,) = args
-        for name, piece in pieces.items():
-            x = self._trace.take(f"{self._name}:{name}", self._module, piece, (x,), {})
-        return x
-
-    def remove(self) -> None:
-        if self._is_own:
-            del self._module.forward
-        else:
-            self._module.forward = self._forward
-
-
-@contextmanager
-def _all_traced(network: nn.Module, trace: CallTrace) -> Iterator[None]:
-    stand_ins = [_Traced(trace, name, module) for name, module in network.named_modules()]
-    for stand_in in stand_ins:
-        stand_in._module.forward = stand_in
-    try:
-        with trace:
-            yield
-    finally:
-        for stand_in in stand_ins:
-            stand_in.remove()
 
 
 def trace_calls(network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> CallTrace:
     """Return the record of `network(*args, **kwargs)`. Give it a copy: state that a pass advances is advanced."""
-    trace = CallTrace()
-    trace.know(network)
-    hooks = saved_tensors_hooks(trace.note_saved, lambda tensor: tensor)
-    with torch.enable_grad(), _all_traced(network, trace), hooks:
-        network(*args, **kwargs)
+    trace = CallTrace(network)
+    for name, module in network.named_modules():
+        module.forward = UnitForward(module, name, trace)
+    try:
+        with torch.enable_grad(), saved_tensors_hooks(trace.note_saved, lambda tensor: tensor), trace:
+            network(*args, **kwargs)
+    finally:
+        for module in network.modules():
+            remove_from(module)
     return trace
-
-
-def _tensors(tree: Any) -> Iterator[Tensor]:
-    return (leaf for leaf in tree_flatten(tree)[0] if isinstance(leaf, Tensor))

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Hashable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from aerofuse.checkpointing.attached import Attached, Chooser, FoundChain, attached_to, kind_of, remove_from
+from aerofuse.checkpointing.attached import Attached, Chooser, Chosen, attached_to, kind_of
 from aerofuse.checkpointing.call_trace import trace_calls
 from aerofuse.checkpointing.find_units import IsUnit, TracedChain, find_chains, names_of
 from aerofuse.checkpointing.policy import OffloadAll, RecomputeAll, Segments, Selective
 from aerofuse.checkpointing.segments import plan_segments
 from aerofuse.checkpointing.steps import ChainPlan
+from aerofuse.checkpointing.unit_calls import FoundChain, remove_from
 from aerofuse.common.threads import in_new_thread
 from aerofuse.memory.fake import FakeCopy, without_hooks
 from aerofuse.memory.torch_private import tree_map
@@ -27,13 +27,8 @@ logger = logging.getLogger(__name__)
 
 _FEW_SAMPLES = 2  # for normalisation
 
-
-@dataclass(frozen=True)
-class _FoundChains:
-    """The chains of a network, and the bytes that each of their units saves."""
-
-    chains: tuple[FoundChain, ...]
-    saved_bytes: tuple[tuple[int, ...], ...]
+# The chains of a network, and the bytes that each unit of each saves.
+_Found = tuple[tuple[FoundChain, ...], tuple[tuple[int, ...], ...]]
 
 
 class ByPolicy:
@@ -41,44 +36,38 @@ class ByPolicy:
 
     def __init__(self, policy: RecomputeAll | Selective | OffloadAll | Segments, is_unit: IsUnit | None = None) -> None:
         self.policy, self._is_unit = policy, is_unit
-        self._found: dict[Hashable, _FoundChains] = {}
+        self._found: dict[Hashable, _Found] = {}
 
-    def choose(
-        self,
-        network: nn.Module,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        *,
-        compiled: bool,  # noqa: ARG002  # makes no difference
-    ) -> tuple[tuple[FoundChain, ...], tuple[ChainPlan, ...]]:
+    def choose(self, network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, compiled: bool) -> Chosen:  # noqa: ARG002
         """Return the chains of a network, and the plan of each."""
         key = kind_of(network, args, kwargs)
         if key not in self._found:
-            find = partial(_find, network, args, kwargs, self._is_unit)
-            self._found[key] = in_new_thread(find)
-        found = self._found[key]
+            self._found[key] = in_new_thread(partial(_find, network, args, kwargs, self._is_unit))
+        chains, saved_bytes = self._found[key]
+        return chains, tuple(map(self._plan, saved_bytes))
+
+    def _plan(self, saved_bytes: Sequence[int]) -> ChainPlan:
         match self.policy:
             case RecomputeAll():
-                return found.chains, tuple(ChainPlan.recompute_all(len(chain)) for chain in found.chains)
+                return ChainPlan.recompute_all(len(saved_bytes))
             case Selective():
-                return found.chains, tuple(ChainPlan.selective(len(chain)) for chain in found.chains)
+                return ChainPlan.selective(len(saved_bytes))
             case OffloadAll():
-                return found.chains, tuple(ChainPlan.offload_all(len(chain)) for chain in found.chains)
+                return ChainPlan.offload_all(len(saved_bytes))
             case Segments(count):
                 # A chain may be shorter, as those of which little learns are.
-                sizes = found.saved_bytes
-                return found.chains, tuple(plan_segments(saved, min(count, len(saved))) for saved in sizes)
+                return plan_segments(saved_bytes, min(count, len(saved_bytes)))
 
 
-def _find(network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], is_unit: IsUnit | None) -> _FoundChains:
+def _find(network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], is_unit: IsUnit | None) -> _Found:
     try:
         with FakeCopy(network, gathered=True).active() as fake:
-            return _summary(trace_chains(fake, _fake(args), _fake(kwargs), is_unit))
+            return _summary(trace_chains(fake, *_each_tensor(_fake, args, kwargs), is_unit))
     except ValueError as error:
         logger.info("the units of %s are found on real tensors: %s", type(network).__name__, error)
     real = copy.deepcopy(network, without_hooks(network.modules()))
     with torch.random.fork_rng():
-        return _summary(trace_chains(real, _few(args), _few(kwargs), is_unit))
+        return _summary(trace_chains(real, *_each_tensor(_few, args, kwargs), is_unit))
 
 
 def trace_chains(
@@ -90,29 +79,30 @@ def trace_chains(
     return find_chains(trace_calls(network, args, kwargs), is_unit)
 
 
-def _summary(chains: list[TracedChain]) -> _FoundChains:
+def _summary(chains: list[TracedChain]) -> _Found:
     saved = tuple(tuple(sum(call.saved_bytes for call in unit) for unit in chain) for chain in chains)
-    return _FoundChains(names_of(chains), saved)
+    return names_of(chains), saved
 
 
-def _fake(tree: Any) -> Any:
-    def make(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor):
-            return leaf
-        twin = torch.empty_strided(leaf.size(), leaf.stride(), dtype=leaf.dtype, device=leaf.device)
-        return twin.requires_grad_(leaf.requires_grad)
+def _each_tensor(
+    change: Callable[[Tensor], Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return arguments with another tensor, which requires a gradient where it did, in the place of each."""
 
-    return tree_map(make, tree)
+    def changed(leaf: Any) -> Any:
+        return change(leaf).requires_grad_(leaf.requires_grad) if isinstance(leaf, Tensor) else leaf
+
+    found: tuple[tuple[Any, ...], dict[str, Any]] = tree_map(changed, (args, dict(kwargs)))
+    return found
 
 
-def _few(tree: Any) -> Any:
-    def take(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor):
-            return leaf
-        few = leaf.detach()[:_FEW_SAMPLES] if leaf.ndim else leaf.detach()
-        return few.clone().requires_grad_(leaf.requires_grad)
+def _fake(tensor: Tensor) -> Tensor:
+    return torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device=tensor.device)
 
-    return tree_map(take, tree)
+
+def _few(tensor: Tensor) -> Tensor:
+    few = tensor.detach()
+    return (few[:_FEW_SAMPLES] if few.ndim else few).clone()
 
 
 def attach(network: nn.Module) -> Attached:
@@ -121,7 +111,7 @@ def attach(network: nn.Module) -> Attached:
     return next(found, None) or Attached(network)
 
 
-def switch(network: nn.Module, chooser: Chooser | None) -> None:
+def switch(network: nn.Module, chooser: Chooser) -> None:
     """Let `chooser` choose for the whole network from now on, in place of whatever chose for it or for parts of it."""
     for attached in attached_to(network):
         attached.choose_by(None)
@@ -131,7 +121,11 @@ def switch(network: nn.Module, chooser: Chooser | None) -> None:
 @contextmanager
 def without_checkpointing(network: nn.Module) -> Iterator[None]:
     """Switch all policies of a network and of its parts off for the length of the block."""
-    with ExitStack() as stack:
-        for attached in attached_to(network):
-            stack.enter_context(attached.paused())
+    paused = [attached for attached in attached_to(network) if not attached.is_paused]
+    for attached in paused:
+        attached.is_paused = True
+    try:
         yield
+    finally:
+        for attached in paused:
+            attached.is_paused = False

@@ -7,9 +7,7 @@ goes through the same hooks as everything else.
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from itertools import count
 from types import FunctionType
@@ -20,19 +18,11 @@ from torch.overrides import TorchFunctionMode
 from aerofuse.memory.torch_private import call_compiled, current_function_mode, current_function_mode_off
 
 
-class StepsAside(TorchFunctionMode):
-    """A mode that is not active inside of compiled calls."""
-
-    @abstractmethod
-    def before_compiled_call(self) -> None:
-        """A call begins of which the mode will see nothing."""
-
-    @abstractmethod
-    def after_compiled_call(self) -> None:
-        """It has ended."""
+class RunMode(TorchFunctionMode):
+    """A mode that sees a compiled call as one function of torch, and is not active inside of it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CompiledFunction:
     """The function of a call, compiled by `compiler` in a frame of its own."""
 
@@ -41,8 +31,11 @@ class CompiledFunction:
     frame: Callable[..., Any]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with _aside():
-            return call_compiled(self.compiler, self.frame, self.plain, args, kwargs)
+        mode = current_function_mode()
+        if isinstance(mode, RunMode):
+            with current_function_mode_off():
+                return mode.__torch_function__(self, (), args, kwargs)  # type: ignore[no-untyped-call]
+        return call_compiled(self.compiler, self.frame, self.plain, args, kwargs)
 
 
 class Frames:
@@ -66,16 +59,3 @@ class Frames:
 
 def _frame(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     return function(*args, **kwargs)
-
-
-@contextmanager
-def _aside() -> Iterator[None]:
-    """Take the modes of checkpointing off, the innermost first, for the length of the block."""
-    mode = current_function_mode()
-    if not isinstance(mode, StepsAside):
-        yield
-        return
-    mode.before_compiled_call()
-    with current_function_mode_off(), _aside():
-        yield
-    mode.after_compiled_call()

@@ -14,8 +14,9 @@ from itertools import pairwise
 
 from torch import nn
 
-from aerofuse.checkpointing.call_trace import CallTrace, SeenTensor, TracedCall, storage_of
-from aerofuse.checkpointing.unit_calls import FoundUnit
+from aerofuse.checkpointing.call_trace import CallTrace, SeenTensor, TracedCall
+from aerofuse.checkpointing.tensors import storage_key
+from aerofuse.checkpointing.unit_calls import FoundChain, FoundUnit, module_of
 
 # A row of so many layers with weights is taken apart, though it holds no block: VGG's is an example.
 _LONG_ROW = 6
@@ -34,9 +35,8 @@ def find_chains(trace: CallTrace, is_unit: IsUnit | None = None) -> list[TracedC
 
     `is_unit` may say of a module, by its name, that it is one unit whatever it holds.
     """
-    assert trace.root is not None
     finder = _Finder(trace, is_unit)
-    calls = [call for call in finder.frontier(trace.root) if call.learns and not call.does_nothing]
+    calls = [call for call in finder.frontier(trace.calls[0]) if call.learns and not call.does_nothing]
     chains: list[list[list[TracedCall]]] = []
     before: TracedCall | None = None
     for call in calls:
@@ -54,7 +54,7 @@ def find_chains(trace: CallTrace, is_unit: IsUnit | None = None) -> list[TracedC
     return [tuple(tuple(unit) for unit in chain) for chain in chains]
 
 
-def names_of(chains: Sequence[TracedChain]) -> tuple[tuple[FoundUnit, ...], ...]:
+def names_of(chains: Sequence[TracedChain]) -> tuple[FoundChain, ...]:
     """Return the units of chains by the names of their calls."""
     return tuple(tuple(FoundUnit(tuple(call.name for call in unit)) for unit in chain) for chain in chains)
 
@@ -67,22 +67,18 @@ def flowing(before: TracedCall, call: TracedCall) -> SeenTensor | None:
 class _Finder:
     def __init__(self, trace: CallTrace, is_unit: IsUnit | None) -> None:
         self._made_at, self._is_unit = trace.made_at, is_unit
-        assert trace.root is not None
-        everything = list(_walk(trace.root))
-        counts = Counter(type(module) for module in {call.module: None for call in everything})
+        counts = Counter(type(module) for module in {call.module for call in trace.calls})
         self._repeated = {kind for kind, count in counts.items() if count > 1}
-        self._blocks = {type(call.module) for call in everything if self._is_block(call)}
-        self._matrices = {id(call): _num_matrices(call) for call in everything}
+        self._blocks = {type(call.module) for call in trace.calls if self._is_block(call)}
+        self._matrices = {id(call): _num_matrices(call) for call in trace.calls}
 
     def frontier(self, call: TracedCall) -> Iterator[TracedCall]:
         """Yield the calls that are to be units, in order."""
-        if self._is_named(call):
+        if self._is_named(call) or not self._is_taken_apart(call):
             yield call
-        elif self._is_taken_apart(call):
+        else:
             for child in call.children:
                 yield from self.frontier(child)
-        else:
-            yield call
 
     def may_join(self, before: TracedCall, call: TracedCall) -> bool:
         """Return whether two calls make one unit: the second has no matrix of weights, and neither is a block.
@@ -96,7 +92,7 @@ class _Finder:
         return ":" in call.name or type(call.module) in self._blocks or self._is_named(call)
 
     def _is_named(self, call: TracedCall) -> bool:
-        return self._is_unit is not None and self._is_unit(call.name, call.module)
+        return self._is_unit is not None and self._is_unit(module_of(call.name), call.module)
 
     def _is_taken_apart(self, call: TracedCall) -> bool:
         if any(":" in child.name for child in call.children):
@@ -138,7 +134,7 @@ class _Finder:
             when > child.started
             and tensor.grad_fn is not None
             and self._made_at.get(id(tensor), 0) < child.started
-            and storage_of(tensor) != storage_of(handed.tensor)
+            and storage_key(tensor) != storage_key(handed.tensor)
             for when, tensor in (*call.read, *begun)
         )
 
@@ -152,12 +148,6 @@ def _longest_row(call: TracedCall) -> int:
         length = (length + 1 if continues else 1) if child.children else 0
         longest = max(longest, length)
     return longest
-
-
-def _walk(call: TracedCall) -> Iterator[TracedCall]:
-    yield call
-    for child in call.children:
-        yield from _walk(child)
 
 
 def _has_matrix(module: nn.Module) -> bool:

@@ -8,23 +8,22 @@ and never a bit.
 
 from __future__ import annotations
 
-import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from aerofuse.checkpointing.chain import Unit, run_steps
 from aerofuse.checkpointing.compiled import CompiledFunction
-from aerofuse.checkpointing.held import HeldCall, ModuleCall, Returned, tensors_in
+from aerofuse.checkpointing.held import Flow, HeldCall, ModuleCall, Returned, arguments_of
 from aerofuse.checkpointing.offload import OffloadedCall
-from aerofuse.checkpointing.recompute import Range, is_recomputing
-from aerofuse.checkpointing.recompute_nodes import Layout, layout_of
-from aerofuse.checkpointing.selective import SelectiveRun
+from aerofuse.checkpointing.recompute import Range
+from aerofuse.checkpointing.recorder import CallRecorder
+from aerofuse.checkpointing.saved_tensors import before_backward, is_recomputing
 from aerofuse.checkpointing.steps import (
     ChainPlan,
     Offload,
@@ -33,90 +32,61 @@ from aerofuse.checkpointing.steps import (
     SaveSome,
     Step,
     between,
-    selective_steps,
     units_of,
+    units_seen_into,
 )
+from aerofuse.checkpointing.tensors import layout_of, tensors_in
 from aerofuse.checkpointing.unit_calls import FoundUnit, Function, module_of
 
 
 @dataclass(frozen=True, eq=False)
-class FollowedChain:
-    """A chain of a network, the modules of its calls, and the plan to follow.
-
-    Raises `ValueError` where the plan is for another number of units.
-    """
-
-    units: tuple[FoundUnit, ...]
-    plan: ChainPlan
-    modules: Mapping[str, nn.Module]
-
-    def __post_init__(self) -> None:
-        if self.plan.num_units != len(self.units):
-            raise ValueError(
-                f"a plan for {self.plan.num_units} units cannot be followed by a chain of {len(self.units)}"
-            )
-
-    @cached_property
-    def calls(self) -> list[tuple[str, int]]:
-        """Return the calls in order, each with the index of its unit."""
-        return [(call, index) for index, unit in enumerate(self.units) for call in unit.calls]
-
-    @cached_property
-    def steps(self) -> list[tuple[Step, int, int]]:
-        """Return the steps of the plan, each with the indices of its first unit and of that after its last."""
-        found = []
-        for step in self.plan.steps:
-            units = list(units_of([step]))
-            found.append((step, units[0], units[-1] + 1))
-        return found
-
-    def seen_into(self) -> Iterator[str]:
-        """Yield the calls of which chosen results are saved, now or when they run again: they are not compiled."""
-        for step in self.plan.steps:
-            for some in selective_steps([step]):
-                if some is not step or some.save is not None:
-                    yield from (call for unit in units_of([some]) for call in self.units[unit].calls)
-
-    @cached_property
-    def offloaded(self) -> set[int]:
-        """Return the indices of the units whose saved tensors wait in host memory."""
-        return {step.unit for step in self.plan.steps if isinstance(step, Offload)}
-
-
-@dataclass(frozen=True)
 class _Place:
-    """A call of a chain, by its index there."""
+    """A call of a chain: its unit, and the step of the plan that the unit is in."""
 
-    chain: FollowedChain
+    call: str
+    module: nn.Module
+    unit: int
+    begins_unit: bool
+    step: Step
+    is_seen_into: bool
+    chain: Sequence[_Place]
     index: int
 
     @property
-    def call(self) -> str:
-        return self.chain.calls[self.index][0]
+    def following(self) -> _Place | None:
+        return self.chain[self.index + 1] if self.index + 1 < len(self.chain) else None
 
-    @property
-    def unit(self) -> int:
-        return self.chain.calls[self.index][1]
+    def rest(self) -> list[_Place]:
+        """Return the calls of the step from here on; where this is in the middle of a unit, those of the unit."""
+        later = self.chain[self.index :]
+        return [place for place in later if place.step is self.step and (self.begins_unit or place.unit == self.unit)]
 
-    @property
-    def begins_unit(self) -> bool:
-        return self.index == 0 or self.chain.calls[self.index - 1][1] != self.unit
 
-    def next(self) -> _Place:
-        return _Place(self.chain, self.index + 1)
+def _places(units: Sequence[FoundUnit], plan: ChainPlan, network: nn.Module) -> Sequence[_Place]:
+    if plan.num_units != len(units):
+        raise ValueError(f"a plan for {plan.num_units} units cannot be followed by a chain of {len(units)}")
+    steps = {unit: step for step in plan.steps for unit in units_of([step])}
+    seen_into = set(units_seen_into(plan.steps))
+    places: list[_Place] = []
+    for number, unit in enumerate(units):
+        for position, call in enumerate(unit.calls):
+            module = network.get_submodule(module_of(call))
+            is_seen_into = number in seen_into
+            places.append(_Place(call, module, number, position == 0, steps[number], is_seen_into, places, len(places)))
+    return places
 
 
 class Follower:
-    """Takes the calls of units; see `CallTaker`. `others` are modules of no unit whose tensors units may read."""
+    """Takes the calls of units; see `CallTaker`. Raises `ValueError` for a plan for another number of units."""
 
-    def __init__(self, chains: Sequence[FollowedChain], others: Sequence[nn.Module]) -> None:
-        self._others = others
+    def __init__(self, network: nn.Module, chains: Sequence[Sequence[FoundUnit]], plans: Sequence[ChainPlan]) -> None:
         self._places: dict[str, list[_Place]] = {}
-        for chain in chains:
-            for index, (call, _) in enumerate(chain.calls):
-                self._places.setdefault(call, []).append(_Place(chain, index))
-        # Of a module that is called several times, no call is compiled, or all: each writes over its statistics.
-        self._seen_into = frozenset(call for chain in chains for call in chain.seen_into())
+        for units, plan in zip(chains, plans, strict=True):
+            for place in _places(units, plan, network):
+                self._places.setdefault(place.call, []).append(place)
+        used = {part for places in self._places.values() for part in places[0].module.modules()}
+        # Modules of no unit whose tensors units may read.
+        self._others = [module for module in network.modules() if module not in used]
         self._expected: _Place | None = None
         self._under_way: _StepRun | None = None
         self._is_inside = False
@@ -136,12 +106,12 @@ class Follower:
 
     def take(self, name: str, function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Run one call. One that is made inside of another, or is computed again, is none of a unit."""
-        if self._is_inside or is_recomputing():
+        place = None if self._is_inside or is_recomputing() else self._find(name)
+        if place is None:
             return function(*args, **kwargs)
-        place = self._find(name)
         self._is_inside = True
         try:
-            return function(*args, **kwargs) if place is None else self._run(place, ModuleCall(function, args, kwargs))
+            return self._run(place, partial(function, *args, **kwargs))
         except BaseException:
             self.end()
             raise
@@ -152,125 +122,85 @@ class Follower:
         """Return the place of a call of that name: the expected one, or else the next one in the network."""
         places = self._places.get(name, [])
         expected = self._expected
-        if expected is None or not places or expected in places:
-            return expected if expected in places else next(iter(places), None)
+        if expected is None or expected in places:
+            return expected or next(iter(places), None)
         later = (one for one in places if one.chain is expected.chain and one.index > expected.index)
-        return next(later, places[0])
+        return next(later, next(iter(places), None))
 
     def _run(self, place: _Place, call: ModuleCall) -> Any:
-        if isinstance(call.function, CompiledFunction) and place.call in self._seen_into:
-            call = replace(call, function=call.function.plain)
-        inputs = call.tensors()
-        flow = None if self._under_way is None or place != self._expected else self._under_way.flow_into(inputs)
-        if flow is None:
+        # Of a module that is called several times, no call is compiled, or all: each writes over its statistics.
+        is_seen_into = any(one.is_seen_into for one in self._places[place.call])
+        if isinstance(call.func, CompiledFunction) and is_seen_into:
+            call = partial(call.func.plain, *call.args, **call.keywords)
+        found = self._under_way.find_flow(call) if self._under_way and place is self._expected else None
+        x, flow = found or (_main_input(arguments_of(call)), Flow())
+        if found is None:
             self.end()
-            self._under_way = self._begin(place, call)
-        self._expected = place.next()
+            self._under_way = self._begin(place, call, x)
+        self._expected = place.following
         before, self._offloaded = self._offloaded, None
-        if self._under_way is not None:
-            results = self._add(self._under_way, place, flow, call)
-        elif place.unit in place.chain.offloaded:
-            results = self._offload(place, call, before)
+        if self._under_way is not None and x is not None:
+            results = self._under_way.run(place, call, x, flow)
+            if place is self._under_way.last:
+                self.end()
+        elif isinstance(place.step, Offload):
+            self._offloaded = OffloadedCall([place.module], arguments_of(call), before)
+            with self._offloaded.saving():
+                results = call()
         else:
-            results = call.run()
+            results = call()
         if before is not None:
             before.leave(tensors_in(results))
         return results
 
-    def _offload(self, place: _Place, call: ModuleCall, before: OffloadedCall | None) -> Any:
-        module = place.chain.modules[module_of(place.chain.calls[place.index][0])]
-        self._offloaded = OffloadedCall([module], call.tensors(), before)
-        with self._offloaded.saving():
-            return call.run()
-
-    def _add(self, step: _StepRun, place: _Place, flow: _HandedOver | None, call: ModuleCall) -> Any:
-        """Run a call as one of a step."""
-        x = step.take_first_input() if flow is None else flow.tensor
-        source = None if flow is None else (flow.number, flow.layout)
-        if place.begins_unit and flow is not None:
-            step.begin_unit(x)
-        held = HeldCall(place.call, call, x, source)
-        with step.taking(place.unit, held):
-            results = call.run()
-        held.offer()
-        outputs = tensors_in(results)
-        step.note(outputs)
-        if place.index + 1 == step.end_index:
-            self.end()
-        else:
-            step.end_before_its_backward(outputs)
-        return results
-
-    def _begin(self, place: _Place, call: ModuleCall) -> _StepRun | None:
-        """Return the row that begins with a call, none where all of it is saved, or the compiler chooses."""
-        chain = place.chain
-        step, _, end = next(found for found in chain.steps if found[1] <= place.unit < found[2])
-        x = _main_input(call.tensors())
+    def _begin(self, place: _Place, call: ModuleCall, x: Tensor | None) -> _StepRun | None:
+        """Return the run that begins with a call, none where all of it is saved, or the compiler chooses."""
+        step = place.step
         if isinstance(step, (SaveAll, Offload)) or x is None:
             return None
-        if isinstance(step, SaveSome) and step.save is None and isinstance(call.function, CompiledFunction):
+        if isinstance(step, SaveSome) and step.save is None and isinstance(call.func, CompiledFunction):
             return None  # a compiler saves what is expensive, too
-        end_index = sum(len(unit.calls) for unit in chain.units[:end])
         if isinstance(step, SaveSome) and place.begins_unit:
-            return _SelectiveStepRun(end_index, x, step)
-        if isinstance(step, SaveSome):  # it was begun in the middle, and the calls to save are named from its start
-            end_index = sum(len(unit.calls) for unit in chain.units[: place.unit + 1])
-            step = Recompute((SaveAll(place.unit),))
-        return _RecomputedStepRun(end_index, x, step, place, self._others)
+            return _SelectiveStepRun(place.rest(), step, x)
+        return _RecomputedStepRun(place.rest(), self._others, x)
 
 
 def _main_input(inputs: Sequence[Tensor]) -> Tensor | None:
-    """Return the tensor that a row saves as its input: the largest that requires a gradient, or the largest."""
+    """Return the tensor that a step saves as its input: the largest that requires a gradient, or the largest."""
     return max(inputs, key=lambda tensor: (tensor.requires_grad, tensor.nbytes), default=None)
 
 
-@dataclass(frozen=True)
-class _HandedOver:
-    """An input that is an output of the call before: the how manieth, and as what view."""
-
-    tensor: Tensor
-    number: int
-    layout: Layout | None
-
-
 class _StepRun(ABC):
-    """The calls of one step of a plan, as they come. `end_index` is that after the last in the chain."""
+    """The calls of one step of a plan, as they come."""
 
-    def __init__(self, end_index: int, x: Tensor) -> None:
-        self.end_index = end_index
-        self._first_input: list[Tensor] = [x]
+    def __init__(self, places: Sequence[_Place]) -> None:
+        self.last = places[-1]
         self._returned: list[Returned] = []
 
-    def take_first_input(self) -> Tensor:
-        """Return the input of the first call, which is not held any longer."""
-        return self._first_input.pop()
-
-    def note(self, outputs: Sequence[Tensor]) -> None:
-        """Remember what a call has returned."""
-        self._returned = [Returned.of(tensor) for tensor in outputs]
-
-    def flow_into(self, inputs: Sequence[Tensor]) -> _HandedOver | None:
-        """Return what flows from the last call into one with these inputs."""
-        for tensor in inputs:
+    def find_flow(self, call: ModuleCall) -> tuple[Tensor, Flow] | None:
+        """Return what flows from the last call into another one."""
+        for tensor in arguments_of(call):
             for number, returned in enumerate(self._returned):
                 if returned.flows_into(tensor):
-                    return _HandedOver(tensor, number, None if returned.tensor() is tensor else layout_of(tensor))
+                    return tensor, Flow(number, None if returned.tensor() is tensor else layout_of(tensor))
         return None
 
-    def end_before_its_backward(self, outputs: Sequence[Tensor]) -> None:
-        """End the row at the latest when the backward pass comes to these tensors."""
-        alive = weakref.ref(self)
-        for output in outputs:
-            if output.grad_fn is not None:
-                output.grad_fn.register_prehook(lambda _: None if (found := alive()) is None else found.end())
+    def run(self, place: _Place, call: ModuleCall, x: Tensor, flow: Flow) -> Any:
+        """Run a call, into which `x` flows."""
+        with self._running(place, call, x, flow):
+            results = call()
+        outputs = tensors_in(results)
+        self._returned = [Returned.of(tensor) for tensor in outputs]
+        self._note(outputs)
+        return results
 
     @abstractmethod
-    def begin_unit(self, x: Tensor) -> None:
-        """Another unit of the row begins, with `x`."""
+    def _running(self, place: _Place, call: ModuleCall, x: Tensor, flow: Flow) -> AbstractContextManager[None]:
+        """Return the context for a call."""
 
     @abstractmethod
-    def taking(self, unit: int, held: HeldCall) -> AbstractContextManager[None]:
-        """Return the context for a call of the row, which is one of that unit."""
+    def _note(self, outputs: Sequence[Tensor]) -> None:
+        """A call has returned these tensors."""
 
     @abstractmethod
     def end(self) -> None:
@@ -278,86 +208,68 @@ class _StepRun(ABC):
 
 
 class _SelectiveStepRun(_StepRun):
-    def __init__(self, end_index: int, x: Tensor, step: SaveSome) -> None:
-        super().__init__(end_index, x)
-        self._selective = SelectiveRun(x, step.save, step.no_cache)
+    def __init__(self, places: Sequence[_Place], step: SaveSome, x: Tensor) -> None:
+        super().__init__(places)
+        self._recorder = CallRecorder(x, step.save, step.no_cache)
 
-    def begin_unit(self, x: Tensor) -> None:
-        self._selective.link(x)
+    def _running(self, place: _Place, call: ModuleCall, x: Tensor, flow: Flow) -> AbstractContextManager[None]:  # noqa: ARG002
+        if place.begins_unit and self._returned:
+            self._recorder.link(x)
+        return self._recorder.part()
 
-    def taking(self, unit: int, held: HeldCall) -> AbstractContextManager[None]:  # noqa: ARG002
-        return self._selective.part()
+    def _note(self, outputs: Sequence[Tensor]) -> None:
+        before_backward(outputs, self, _SelectiveStepRun.end)  # at the latest
 
     def end(self) -> None:
         alive = (returned.tensor() for returned in self._returned)
-        self._selective.settle(next((tensor for tensor in alive if tensor is not None), None))
+        self._recorder.graph.settle(next((tensor for tensor in alive if tensor is not None), None))
 
 
 class _RecomputedStepRun(_StepRun):
-    def __init__(self, end_index: int, x: Tensor, step: Step, place: _Place, others: Sequence[nn.Module]) -> None:
-        super().__init__(end_index, x)
-        self._replay = _Replay(step, place, others)
-        chain = place.chain
-        calls = [chain.calls[index][0] for index in range(place.index, end_index)]
-        modules = [module for call in calls for module in chain.modules[module_of(call)].modules()]
-        self._range = Range(self._replay.run, (*modules, *others), x, FoundUnit(tuple(calls)).name)
+    def __init__(self, places: Sequence[_Place], others: Sequence[nn.Module], x: Tensor) -> None:
+        super().__init__(places)
+        self._calls: list[tuple[_Place, HeldCall]] = []
+        modules = [module for place in places for module in place.module.modules()]
+        # It must not know this run: a cycle lives long.
+        replay = partial(_replay, self._calls, others)
+        self._range = Range(replay, (*modules, *others), x, _name_of(places))
 
-    def begin_unit(self, x: Tensor) -> None:
-        """Nothing is to do."""
-
-    def taking(self, unit: int, held: HeldCall) -> AbstractContextManager[None]:
-        self._replay.held.append((unit, held))
+    def _running(self, place: _Place, call: ModuleCall, x: Tensor, flow: Flow) -> AbstractContextManager[None]:
+        self._calls.append((place, HeldCall(call, x, flow)))
         return self._range.first_run()
 
-    def note(self, outputs: Sequence[Tensor]) -> None:
-        super().note(outputs)
+    def _note(self, outputs: Sequence[Tensor]) -> None:
+        _, held = self._calls[-1]
+        held.offer()
         self._range.end(outputs)
-
-    def end_before_its_backward(self, outputs: Sequence[Tensor]) -> None:
-        """Nothing is to do."""
 
     def end(self) -> None:
         """Nothing is to do."""
 
 
-class _Replay:
-    """The calls of a range that is computed again, from the first on. It must not know its run: a cycle lives long."""
-
-    def __init__(self, step: Step, first: _Place, others: Sequence[nn.Module]) -> None:
-        self._step, self._first, self._others = step, first, others
-        self.held: list[tuple[int, HeldCall]] = []
-
-    def run(self, x: Tensor) -> Tensor:
-        first, last = self.held[0][0], self.held[-1][0]
-        units = [self._unit(unit) for unit in range(first, last + 1)]
-        step = self._step
-        steps = between(step.steps if isinstance(step, Recompute) else (step,), first, last + 1)
-        if not self._first.begins_unit:  # the calls to save are named from the unit's start
-            steps = tuple(_saving_all_of_first(steps))
-        return run_steps(units, self._others, steps, x)
-
-    def _unit(self, number: int) -> Unit:
-        calls = [held for unit, held in self.held if unit == number]
-        following = next((held for unit, held in self.held if unit > number), None)
-        modules = tuple(self._first.chain.modules[module_of(held.name)] for held in calls)
-        return Unit(self._first.chain.units[number].name, partial(_run_calls, calls, following), modules)
+def _name_of(places: Iterable[_Place]) -> str:
+    return FoundUnit(tuple(place.call for place in places)).name
 
 
-def _saving_all_of_first(steps: Sequence[Step]) -> Iterator[Step]:
-    for step in steps:
-        if isinstance(step, Recompute):
-            yield Recompute(tuple(_saving_all_of_first(step.steps)))
-        elif isinstance(step, SaveSome) and step.unit == 0:
-            yield SaveAll(0)
-            if step.count > 1:
-                yield SaveSome(1, step.save, step.no_cache, step.count - 1)
-        else:
-            yield step
+def _replay(calls: Sequence[tuple[_Place, HeldCall]], others: Sequence[nn.Module], x: Tensor) -> Tensor:
+    """Make the calls of a range again, from the first on."""
+    first, last = calls[0][0], calls[-1][0]
+    units = [_unit(calls, number) for number in range(first.unit, last.unit + 1)]
+    if not first.begins_unit or not isinstance(first.step, Recompute):
+        return run_steps(units, others, [SaveAll(0)], x)  # the calls to save are named from a unit's start
+    return run_steps(units, others, between(first.step.steps, first.unit, last.unit + 1), x)
+
+
+def _unit(calls: Sequence[tuple[_Place, HeldCall]], number: int) -> Unit:
+    places = [place for place, _ in calls if place.unit == number]
+    own = [held for place, held in calls if place.unit == number]
+    following = next((held for place, held in calls if place.unit > number), None)
+    return Unit(_name_of(places), partial(_run_calls, own, following), tuple(place.module for place in places))
 
 
 def _run_calls(calls: Sequence[HeldCall], following: HeldCall | None, x: Tensor) -> Tensor:
     """Return what flows out of a unit into the call that follows it."""
     results: Any = None
     for number, call in enumerate(calls):
-        results = call.run(x if number == 0 else call.pick(results))
-    return tensors_in(results)[0] if following is None else following.pick(results)
+        results = call.run(x if number == 0 else call.flow.pick(results))
+    return tensors_in(results)[0] if following is None else following.flow.pick(results)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from aerofuse.checkpointing.operations import LOOKED_THROUGH, REPEATABLE, written_over
 from aerofuse.checkpointing.snapshot import running_statistics
+from aerofuse.checkpointing.tensors import storage_key
 from aerofuse.memory.fake import tensors_of
 from aerofuse.memory.torch_private import is_share
 
@@ -38,70 +39,59 @@ class ModuleTensors:
             if tensor is None or not is_share(tensor)  # whoever shards them puts whole ones in their place, both times
         ]
         learning = (module for module in self._modules if module.training)
-        self._statistics = {id(statistic.buffer) for statistic in running_statistics(learning)}
-        self._by_storage: dict[int, list[Tensor]] = {}
-        self._buffers: set[int] = set()
-        for _registry, _, tensor in self._entries:
+        self._statistics = {id(buffer) for buffer in running_statistics(learning)}
+        self._watched: dict[int, list[Tensor]] = {}
+        for _registry, _name, tensor in self._entries:
             if tensor is not None and id(tensor) not in self._statistics:
-                key = _storage_key(tensor)
-                self._by_storage.setdefault(key, []).append(tensor)
-                if not isinstance(tensor, nn.Parameter):
-                    self._buffers.add(key)
+                self._watched.setdefault(storage_key(tensor), []).append(tensor)
         self._generators = [
             (value, value.get_state())
             for module in self._modules
             for value in vars(module).values()
             if isinstance(value, torch.Generator)
         ]
+        # What the run reads, and its version.
         self._read: dict[int, tuple[Tensor, int]] = {}
         # What was there before the run wrote over it, by the tensor.
         self._before: dict[int, Tensor] = {}
+        self._written: set[int] = set()
+        self._perhaps_written: list[tuple[Tensor, Tensor, int]] = []
 
-    def watch(self, func: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any]) -> Callable[[], None]:
-        """Note what a call of the first run is about to read and to write over; call the result after it."""
-        tensors = list(tensors_of((*args, *keywords.values())))
-        for tensor in tensors:
-            if (tensor.is_leaf and tensor.requires_grad) or _storage_key(tensor) in self._by_storage:
+    def watch(self, func: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any]) -> None:
+        """Note what a call of the first run is about to read and to write over."""
+        told = [id(tensor) for tensor in written_over(func, args, keywords)]
+        is_read_only = bool(told) or getattr(func, "__name__", "") in _READ_ONLY
+        for tensor in tensors_of((*args, *keywords.values())):
+            watched = self._watched.get(storage_key(tensor), [])
+            if watched or (tensor.is_leaf and tensor.requires_grad):
                 self._read.setdefault(id(tensor), (tensor, tensor._version))
-        targets = written_over(func, args, keywords)
-        if not targets and getattr(func, "__name__", "") not in _READ_ONLY:
-            targets = [tensor for tensor in tensors if _storage_key(tensor) in self._buffers]
-        versions = [(tensor, tensor._version) for tensor in targets if _storage_key(tensor) in self._by_storage]
-        added = [
-            (held, tensor, version)
-            for tensor, version in versions
-            for held in self._by_storage[_storage_key(tensor)]
-            if id(held) not in self._before
-        ]
-        for held, _, _ in added:
-            self._before[id(held)] = held.detach().clone()
-
-        def forget_unchanged() -> None:
-            for held, tensor, version in added:
-                if tensor._version == version:
-                    self._before.pop(id(held), None)
-
-        return forget_unchanged if added else _nothing
+            for held in watched:
+                if id(tensor) in told or not (is_read_only or isinstance(held, nn.Parameter)):
+                    self._perhaps_written.append((held, tensor, tensor._version))
+                    if id(held) not in self._before:
+                        self._before[id(held)] = held.detach().clone()
 
     def watch_all(self) -> None:
         """Note that a call reads whatever it may: it is compiled. One that writes over a buffer cannot run again."""
-        for _, _, tensor in self._entries:
-            if tensor is not None and id(tensor) not in self._statistics:
-                self._read.setdefault(id(tensor), (tensor, tensor._version))
+        for tensor in (held for watched in self._watched.values() for held in watched):
+            self._read.setdefault(id(tensor), (tensor, tensor._version))
+
+    def forget_unchanged(self) -> None:
+        """The run, or a part of it, has ended."""
+        self._written |= {id(held) for held, tensor, version in self._perhaps_written if tensor._version != version}
+        self._before = {held: before for held, before in self._before.items() if held in self._written}
+        self._perhaps_written.clear()
 
     def check(self, what: str) -> None:
         """Raise `RuntimeError` where something that the first run read, and did not write, has been changed since."""
         for tensor, version in self._read.values():
-            if tensor._version != version and not self._was_written(tensor):
+            watched = self._watched.get(storage_key(tensor), [])
+            if tensor._version != version and not any(id(held) in self._written for held in watched):
                 raise RuntimeError(
                     f"{self._name(tensor)} was changed in place between the forward and the backward pass, which "
                     f"computes {what} again with it: change it after the backward pass, or "
                     "disable_gradient_checkpointing() first"
                 )
-
-    def _was_written(self, tensor: Tensor) -> bool:
-        held = self._by_storage.get(_storage_key(tensor), ())
-        return any(id(one) in self._before for one in held)
 
     def _name(self, tensor: Tensor) -> str:
         prefixes: dict[nn.Module, str] = {}
@@ -110,7 +100,7 @@ class ModuleTensors:
                 if child is not None:
                     prefixes.setdefault(child, f"{prefixes.get(module, '')}{name}.")
             for name, own in (*module._parameters.items(), *module._buffers.items()):
-                if own is not None and _storage_key(own) == _storage_key(tensor):
+                if own is not None and storage_key(own) == storage_key(tensor):
                     return f"{prefixes.get(module, '')}{name} {list(own.shape)}"
         return f"a tensor {list(tensor.shape)} that learns"
 
@@ -142,11 +132,3 @@ class ModuleTensors:
             return tensor.clone()
         before = self._before.get(id(tensor))
         return tensor if before is None else before.clone().requires_grad_(tensor.requires_grad)
-
-
-def _storage_key(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
-
-
-def _nothing() -> None:
-    """Nothing was added."""

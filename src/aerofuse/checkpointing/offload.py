@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from aerofuse.checkpointing.recompute import changed_in_place, hooks_of_user
-from aerofuse.checkpointing.recompute_nodes import layout_of, storage_key
+from aerofuse.checkpointing.saved_tensors import changed_in_place, hooks_of_user
+from aerofuse.checkpointing.tensors import layout_of, storage_key
 from aerofuse.memory.torch_private import FakeTensor, all_modes_off, never_compiled
 
 # Smaller storages stay on the device: to start two copies takes longer than their bytes are worth.
@@ -92,36 +92,28 @@ def _copying_stream(device: torch.device) -> Any:
 class _Saved:
     """A tensor that autograd saves: on the device, or a view of what is in host memory."""
 
-    __slots__ = ("__weakref__", "_alias", "_copy", "_layout", "_version")
+    __slots__ = ("__weakref__", "_copy", "_layout", "_version", "alias")
 
     def __init__(self, tensor: Tensor) -> None:
-        self._alias = tensor.detach()
+        self.alias = tensor.detach()
         self._layout, self._version = layout_of(tensor), tensor._version
         self._copy: HostCopy | None = None
 
     @property
     def key(self) -> Hashable:
         """Return what is equal for tensors that one copy serves."""
-        return storage_key(self._alias), self._alias.dtype, self._version
-
-    def whole(self) -> Tensor:
-        """Return the storage as one row of elements."""
-        return self._alias.as_strided((self._alias.untyped_storage().nbytes() // self._alias.itemsize,), (1,), 0)
-
-    def is_in(self, copy: HostCopy) -> bool:
-        """Return whether `copy` has the storage."""
-        return copy.is_of(self._alias)
+        return storage_key(self.alias), self.alias.dtype, self._version
 
     def move(self, copy: HostCopy) -> None:
         """Let go of the memory, which `copy` has. The alias without it still tells when its tensor is written to."""
         self._copy = copy
-        self._alias.data = self._alias.new_empty(0)
+        self.alias.data = self.alias.new_empty(0)
 
     def get(self) -> Tensor:
         """Return the tensor on the device. Raises `RuntimeError` where it was changed in place since it was saved."""
-        if self._alias._version != self._version:
+        if self.alias._version != self._version:
             raise changed_in_place(self._layout[0])
-        return self._alias if self._copy is None else self._copy.get().as_strided(*self._layout)
+        return self.alias if self._copy is None else self._copy.get().as_strided(*self._layout)
 
 
 class OffloadedCall:
@@ -151,10 +143,11 @@ class OffloadedCall:
             yield
         for born in self._saved:
             if (saved := born()) is not None:
-                copy = self._copies.get(saved.key) or self._before.get(saved.key)
-                if copy is None or not saved.is_in(copy):
-                    copy = HostCopy(saved.whole())
-                self._copies[saved.key] = copy
+                key = saved.key
+                copy = self._copies.get(key) or self._before.get(key)
+                if copy is None or not copy.is_of(saved.alias):
+                    copy = HostCopy(_whole(saved.alias))
+                self._copies[key] = copy
                 saved.move(copy)
         self._saved.clear()
         self._before = {}
@@ -193,6 +186,11 @@ class OffloadedCall:
         lives_anyway = storage_key(tensor) in self._stay or (base.is_leaf and base.requires_grad)
         has_plain_values = not tensor.is_complex() and not tensor.is_neg()
         return not lives_anyway and has_plain_values and tensor.untyped_storage().nbytes() >= LEAST_BYTES
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """Return the storage of a tensor as one row of elements."""
+    return tensor.as_strided((tensor.untyped_storage().nbytes() // tensor.itemsize,), (1,), 0)
 
 
 def run_offloaded(run: Callable[[Tensor], Tensor], modules: Iterable[nn.Module], x: Tensor) -> Tensor:

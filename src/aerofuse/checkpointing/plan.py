@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from aerofuse.checkpointing.attached import FoundChain, kind_of
+from aerofuse.checkpointing.attached import Chosen, kind_of
 from aerofuse.checkpointing.budget import Budget, format_bytes
 from aerofuse.checkpointing.choosing import switch
-from aerofuse.checkpointing.held import tensors_in
 from aerofuse.checkpointing.policy import NamedPolicy, Scope, Structure
 from aerofuse.checkpointing.steps import (
     ChainPlan,
@@ -27,7 +26,8 @@ from aerofuse.checkpointing.steps import (
     to_json,
     units_of,
 )
-from aerofuse.checkpointing.unit_calls import FoundUnit, module_of
+from aerofuse.checkpointing.tensors import tensors_in
+from aerofuse.checkpointing.unit_calls import FoundChain, FoundUnit, module_of
 
 # Of a plan's file. Older ones are for chains that were written by hand.
 _FILE_FORMAT = 3
@@ -148,14 +148,7 @@ class _Following:
         self.policy = plan
         self._checked: set[Hashable] = set()
 
-    def choose(
-        self,
-        network: nn.Module,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        *,
-        compiled: bool,  # noqa: ARG002  # the plan is there
-    ) -> tuple[tuple[FoundChain, ...], tuple[ChainPlan, ...]]:
+    def choose(self, network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, compiled: bool) -> Chosen:  # noqa: ARG002
         """Return what the plan has. Raises `ValueError` for other inputs, or a network that has changed."""
         inputs = tensors_in((args, kwargs))[0]
         precision = "bf16" if torch.is_autocast_enabled(inputs.device.type) else "float32"

@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, UntypedStorage
 
-from aerofuse.checkpointing.recompute import Offered, hand_over, hooks_of_user
-from aerofuse.checkpointing.recompute_nodes import (
-    PackedTensor,
-    RecomputeNode,
-    SavedTensor,
-    View,
-    depends_on,
-    layout_of,
-    storage_key,
-    unpack,
-)
+from aerofuse.checkpointing.recompute_nodes import PackedTensor, RecomputeNode, View
+from aerofuse.checkpointing.saved_tensors import Packed, SavedTensor, hand_over
 from aerofuse.checkpointing.snapshot import Autocast, RandomState
+from aerofuse.checkpointing.tensors import layout_of, storage_key
 
 
 def _write_over(func: Callable[..., Tensor], target: Tensor, *args: Any, copying: bool, **keywords: Any) -> Tensor:
-    """`func` in place on `target`, or where it is `copying` on a copy, which belongs to what that takes."""
     return func(target.clone() if copying else target, *args, **keywords)
 
 
@@ -45,15 +36,30 @@ class Call:
     is_output: bool
 
 
+@dataclass(slots=True)
+class _Known:
+    """What is known of a storage while it lives.
+
+    `node` makes it. A call of the unit has made it, or one with a node has read it. What a unit writes over and has not
+    made is state of its modules: the next pass writes over it again. `casts` are copies in autocast's precision.
+    """
+
+    born: weakref.ref[UntypedStorage]
+    node: RecomputeNode | None = None
+    is_made: bool = False
+    is_read: bool = False
+    is_state: bool = False
+    casts: dict[Any, Tensor] = field(default_factory=dict)
+
+
 @dataclass
 class _Write:
-    """A call that writes over a tensor. `before` is how to compute what was there, `copy` a copy that autograd made."""
+    """A call that writes over a tensor. `before` is what was there: computed again, or a copy that autograd made."""
 
     known: set[int]
     size: torch.Size
     dtype: torch.dtype
     before: View | None
-    copy: SavedTensor | None = None
 
     def copies(self, tensor: Tensor) -> bool:
         """Return whether autograd, which saves `tensor` now, has copied for it what will be written over."""
@@ -67,23 +73,25 @@ class RecomputeGraph:
     """
 
     def __init__(self, inputs: Tensor, autocast: Autocast, no_cache: bool) -> None:
-        self._autocast = autocast
-        self._no_cache = no_cache
-        # By storage, for as long as it lives; its address may be that of another one afterwards.
-        self._alive: dict[int, weakref.ref[UntypedStorage]] = {}
-        self._nodes: dict[int, RecomputeNode] = {}
-        self._references: dict[int, list[SavedTensor]] = {}
-        self._lower: dict[int, dict[tuple[Any, ...], Tensor]] = {}
-        self._saved: set[int] = set()
+        self._autocast, self._no_cache = autocast, no_cache
+        # By storage; its address may be that of another one afterwards.
+        self._known: dict[int, _Known] = {}
+        self._know(inputs).is_made = True
+        # By what is saved: of two that save the same tensor, one does it for both.
+        self._saved: weakref.WeakValueDictionary[Any, SavedTensor] = weakref.WeakValueDictionary()
         # What was saved while the current call ran: it may have been the call's own result.
         self._just_saved: dict[int, list[PackedTensor]] = {}
         self._write: _Write | None = None
-        self._all_saved: list[weakref.ref[SavedTensor]] = []
-        self._input_key = storage_key(inputs)
-        # What a unit writes over and has not made is state of its modules: the next pass writes over it again.
-        self._state: set[int] = set()
         self._saved_nodes: dict[RecomputeNode, None] = {}
         self._called: dict[RecomputeNode, str] = {}
+
+    def _know(self, tensor: Tensor) -> _Known:
+        key = storage_key(tensor)
+        if key not in self._known:
+            forget = self._known.pop
+            born = weakref.ref(tensor.untyped_storage(), lambda _: forget(key, None))
+            self._known[key] = _Known(born)
+        return self._known[key]
 
     # ----- calls
 
@@ -92,28 +100,28 @@ class RecomputeGraph:
         self._just_saved.clear()
 
     def register(self, tensor: Tensor) -> bool:
-        """Know the storage from now on; whether it is a new one."""
-        storage = tensor.untyped_storage()
-        key = storage_key(tensor)
-        if key in self._alive or key in self._references:
-            return False
-        self._alive[key] = weakref.ref(storage, partial(self._forget, key))
-        return True
+        """Know that a call has made a tensor. Return whether its storage is a new one."""
+        known = self._know(tensor)
+        is_new = not (known.is_made or known.is_read)
+        known.is_made |= is_new
+        return is_new
 
-    def _forget(self, key: int, _reference: weakref.ref[UntypedStorage]) -> None:
-        self._alive.pop(key, None)
-        self._nodes.pop(key, None)
-        self._lower.pop(key, None)
-        self._saved.discard(key)
+    def casts_of(self, tensor: Tensor) -> dict[Any, Tensor]:
+        """Return the copies of a storage in autocast's precision, to be filled; they go with it."""
+        known = self._know(tensor)
+        known.is_read = True
+        return known.casts
 
-    def lower_precision_of(self, tensor: Tensor) -> dict[tuple[Any, ...], Tensor]:
-        """Copies of a storage in autocast's precision, to be filled; they go with it."""
-        self.register(tensor)
-        return self._lower.setdefault(storage_key(tensor), {})
+    def link(self, inputs: Tensor) -> None:
+        """The unit has ended, and the next one begins with its output."""
+        if (node := self._node(inputs)) is not None:
+            node.links_units = True
 
-    def find(self, tensor: Tensor) -> RecomputeNode | None:
-        """Return the node of a tensor's storage."""
-        return self._nodes.get(storage_key(tensor))
+    def _node(self, tensor: Tensor) -> RecomputeNode | None:
+        """Return what makes the storage of a tensor, unless it has another type."""
+        known = self._known.get(storage_key(tensor))
+        node = None if known is None else known.node
+        return node if node is not None and node.dtype == tensor.dtype else None
 
     def write(
         self,
@@ -124,28 +132,30 @@ class RecomputeGraph:
         random: RandomState | None = None,
     ) -> RecomputeNode:
         """Return the node of `output`, which `func` made of these arguments."""
-        references = [self.refer(argument) for argument in args]
-        named = {key: self.refer(argument) for key, argument in keywords.items()}
-        return RecomputeNode(func, references, named, self._autocast, output, random, caches=not self._no_cache)
+        references, named = self.refer(list(args)), {key: self.refer(argument) for key, argument in keywords.items()}
+        return RecomputeNode(func, references, named, self._autocast, output, random=random, caches=not self._no_cache)
 
     def begin_write(self, targets: Sequence[Tensor], arguments: Sequence[Tensor], *, known: bool) -> None:
         """A call that writes over `targets` begins. `known`: it saves nothing but arguments, its result and copies."""
         self.begin_call()
         self._write = None
-        nodes = [self._nodes.pop(storage_key(target), None) for target in targets]
+        before = [self._know(target).node for target in targets]
         if known and len(targets) == 1:
-            (target,), (node,) = targets, nodes
-            whole = node is not None and node.layout == layout_of(target) and node.dtype == target.dtype
-            if whole or (node is None and target.is_contiguous() and not target._is_view()):
+            (target,), (node,) = targets, before
+            is_whole = node is not None and (node.layout, node.dtype) == (layout_of(target), target.dtype)
+            if is_whole or (node is None and target.is_contiguous() and not target._is_view()):
                 keys = {storage_key(tensor) for tensor in (target, *arguments)}
-                self._write = _Write(keys, target.shape, target.dtype, View(node, target) if node else None)
-        for target, node in zip(targets, nodes, strict=True):
-            key = storage_key(target)
-            if node is None and key not in self._alive and key != self._input_key:
-                self._state.add(key)
-            self._protect_readers(target)
-            if node is not None:
-                node.value = None
+                self._write = _Write(keys, target.shape, target.dtype, None if node is None else View(node, target))
+        for target in targets:
+            entry = self._know(target)
+            entry.is_state |= not entry.is_made
+            self.forget(target)
+            # Nodes that were written down before need what was there before.
+            for what, saved in list(self._saved.items()):
+                if what[0] == storage_key(target):
+                    del self._saved[what]
+                    saved.copy()
+                    self._saved[_identity(saved.get())] = saved
 
     @property
     def knows_what_was_there(self) -> bool:
@@ -157,152 +167,91 @@ class RecomputeGraph:
     ) -> RecomputeNode | None:
         """Return the node of `target`, over which `func` wrote; its other arguments were referred to before that."""
         write, self._write = self._write, None
-        source = write and (write.before or write.copy)
-        if source is None:
+        if write is None or write.before is None:
             return None
         function = partial(_write_over, func)
-        if isinstance(source, SavedTensor):
-            named = {**named, "copying": True}
-        return RecomputeNode(
-            function,
-            [source, *references],
-            named,
-            self._autocast,
-            target,
-            in_place=isinstance(source, View),
-            caches=not self._no_cache,
-        )
+        arguments = [write.before, *references]
+        return RecomputeNode(function, arguments, named, self._autocast, target, writes=True, caches=not self._no_cache)
 
     def remember(self, name: str, output: Tensor, node: RecomputeNode) -> None:
         """`node` makes the storage of `output`, also where the call itself has saved its result."""
-        key = storage_key(output)
-        self._nodes[key] = node
+        self._know(output).node = node
         self._called[node] = name
-        for saved in self._just_saved.pop(key, ()):
-            saved.replace(node)
+        for packed in self._just_saved.pop(storage_key(output), ()):
+            packed.replace(node)
             self._saved_nodes[node] = None
-            self._saved.discard(key)
 
     def refer(self, argument: Any) -> Any:
         """Return where an argument comes from."""
         if isinstance(argument, Tensor):
-            key = storage_key(argument)
-            node = self._nodes.get(key)
-            if node is not None and node.dtype == argument.dtype:
+            if (node := self._node(argument)) is not None:
                 return View(node, argument)
-            saved = self._save(argument.clone() if key in self._state else argument)
-            self._references.setdefault(key, []).append(saved)
-            return saved
+            known = self._know(argument)
+            known.is_read = True
+            return View(self._save(argument.clone() if known.is_state else argument), argument)
         if isinstance(argument, (list, tuple)):
             return type(argument)(self.refer(item) for item in argument)
         return argument
 
     def _save(self, tensor: Tensor) -> SavedTensor:
-        saved = SavedTensor(tensor)
-        self._all_saved.append(weakref.ref(saved))
+        what = _identity(tensor)
+        saved = self._saved.get(what)
+        if saved is None:
+            saved = self._saved[what] = SavedTensor(tensor)
         return saved
 
     def forget(self, tensor: Tensor) -> None:
-        """A call has written over `tensor` unasked. Who needs what was there will find that it is not there."""
-        node = self._nodes.pop(storage_key(tensor), None)
-        if node is not None:
-            node.value = None
-
-    def _protect_readers(self, target: Tensor) -> None:
-        """Nodes that were written down before `target` is written over need what was there before."""
-        for saved in self._references.pop(storage_key(target), ()):
-            saved.copy()
+        """A call writes over `tensor`. Who needs what was there will find that it is not there."""
+        if (known := self._known.get(storage_key(tensor))) is not None:
+            known.node = None
 
     # ----- saved tensors
 
-    def pack(self, tensor: Tensor) -> Any:
+    def pack(self, tensor: Tensor) -> Packed:
         """Return what autograd saves of a tensor: how to make it, where there is a node."""
-        key = storage_key(tensor)
-        view: View | None = None
-        copied = self._write is not None and self._write.copies(tensor)
-        if copied and self._write is not None and self._write.before is not None:
-            view = self._write.before
-        elif (node := self._nodes.get(key)) is not None and node.dtype == tensor.dtype:
-            view = View(node, tensor)
-        if view is not None:
-            saved = PackedTensor(view)
+        write = self._write if self._write is not None and self._write.copies(tensor) else None
+        view = None if write is None else write.before
+        if view is None:
+            view = View((None if write else self._node(tensor)) or self._save(tensor), tensor)
+            if write is not None:
+                write.before = view
+        packed = PackedTensor(view)
+        if isinstance(view.source, RecomputeNode):
             self._saved_nodes[view.source] = None
         else:
-            content = self._save(tensor)
-            if copied and self._write is not None:
-                self._write.copy = content
-            saved = PackedTensor(content)
-            self._saved.add(key)
-            self._just_saved.setdefault(key, []).append(saved)
-        return hand_over(saved, unpack, tensor)
+            self._just_saved.setdefault(storage_key(tensor), []).append(packed)
+        return hand_over(packed, tensor)
 
     def calls(self, output: Tensor) -> list[Call]:
         """Return the calls so far whose results have nodes."""
-        last = self._nodes.get(storage_key(output))
+        last = self._node(output)
         return [
             Call(
                 name,
                 node.num_bytes,
-                tuple(self._called[source] for source in node.sources() if isinstance(source, RecomputeNode)),
+                tuple(self._called[source] for source in node.sources()),
                 node in self._saved_nodes,
                 node is last,
             )
             for node, name in self._called.items()
         ]
 
-    def settle(self, output: Tensor | None, cheap_only: bool) -> None:
-        """The unit has ended: choose what is saved, free the rest.
-
-        With `cheap_only`, nodes have their values still, and one is saved where that frees more.
-        """
-        self._lower.clear()
-        saved = {*self._saved, self._input_key}
-        if output is not None:
+    def settle(self, output: Tensor | None) -> None:
+        """The unit has ended: free what is not needed, and give the rest to the hooks of the user, each tensor once."""
+        if output is not None and (node := self._node(output)) is not None:
             # The next unit saves it, so it need not be computed again.
-            key = storage_key(output)
-            saved.add(key)
-            node = self._nodes.get(key)
-            if node is not None and node.dtype == output.dtype:
-                node.save(output)
-        if cheap_only:
-            self._save_instead_of_larger(saved)
-        for node in self._called:
-            if not node.is_saved:
-                node.value = None
+            node.save(self._save(output.detach().as_strided(*node.layout)))
         for node in self._saved_nodes:
             node.require()
-        self._alive.clear()
-        self._nodes.clear()
+        self._known.clear()
         self._called.clear()
-        self._references.clear()
         self._just_saved.clear()
-
-    def offer(self) -> None:
-        """After `settle`: give what is still saved to the hooks of the user, each tensor once."""
-        if hooks_of_user() is not None:
-            for saved_node in self._saved_nodes:
-                saved_node.offer()
         self._saved_nodes.clear()
-        offered: dict[tuple[Any, ...], Offered] = {}
-        for born in self._all_saved:
-            saved = born()
-            if saved is not None and saved.tensor is not None:
-                key = (saved.key, *layout_of(saved.tensor), saved.tensor._version)
-                if key not in offered:
-                    offered[key] = saved.offered
-                    saved.offered.offer()
-                saved.settle(offered[key])
+        for saved in list(self._saved.values()):
+            saved.offer()
+        self._saved.clear()
 
-    def _save_instead_of_larger(self, saved: set[int]) -> None:
-        """Save a tensor rather than recompute it, where that alone would save something at least as large.
 
-        An attention's softmax is an example: autograd wants its result, and nobody but its node the scores.
-        """
-        sizes = {key: storage.nbytes() for key, born in self._alive.items() if (storage := born()) is not None}
-        for root in [key for key in self._references if key in sizes and key not in saved]:
-            users = [node for node in self._saved_nodes if depends_on(node, root)]
-            if not users or users[0].value is None:
-                continue
-            first = users[0]
-            if first.num_bytes <= sizes[root] and all(not depends_on(node, root, unless=first) for node in users[1:]):
-                first.save(users[0].value)
+def _identity(tensor: Tensor) -> tuple[Any, ...]:
+    """Return what is equal for tensors that hold the same, as long as they live."""
+    return storage_key(tensor), *layout_of(tensor), tensor.dtype, tensor._version

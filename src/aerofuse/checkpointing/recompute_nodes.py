@@ -1,63 +1,43 @@
-"""The nodes of a recompute graph: a saved tensor, or how to compute one from others."""
+"""The nodes of a recompute graph: how to compute a tensor from saved ones and from those of other nodes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from aerofuse.checkpointing.recompute import Offered, refuse_second_derivatives
+from aerofuse.checkpointing.saved_tensors import SavedTensor, refuse_second_derivatives
 from aerofuse.checkpointing.snapshot import Autocast, RandomState
-
-# Size, stride and offset.
-Layout = tuple[torch.Size, tuple[int, ...], int]
-
-
-class SavedTensor:
-    """A tensor that is saved as it is."""
-
-    __slots__ = ("__weakref__", "key", "offered", "requires_grad", "tensor")
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.requires_grad = tensor.requires_grad
-        # Detached: a graph that holds its own outputs is never freed.
-        self.tensor: Tensor | None = tensor.detach()
-        self.key = storage_key(tensor)
-        self.offered = Offered(self.tensor)
-
-    def copy(self) -> None:
-        """Save a copy instead: the tensor is about to be written over."""
-        self.tensor = self.get().clone()
-        self.offered = Offered(self.tensor)
-
-    def settle(self, offered: Offered) -> None:
-        """The unit has ended; `offered` is this tensor, where it may be elsewhere by now."""
-        self.offered, self.tensor = offered, None
-
-    def get(self) -> Tensor:
-        return self.offered.get()
+from aerofuse.checkpointing.tensors import layout_of
 
 
 class RecomputeNode:
-    """How one storage is computed, and for as long as it is worth it, its value."""
+    """How one storage is computed, and for as long as it is worth it, its value.
+
+    - `writes`: the function writes over its first argument, or over a copy where it is told to be `copying`.
+    - `caches`: a value that was computed on the way to another is cached for whoever wants it later.
+    - `links_units`: it is the input of a unit that is linked to the one before. It is cached while its own unit wants
+      it, and not while those of later units are computed from it; nor do its own sources wait for it.
+    - `waiting`: saved tensors that want its value and have not been asked for yet, and nodes to be computed from it.
+    """
 
     __slots__ = (
+        "_arguments",
+        "_caches",
+        "_keywords",
+        "_random",
         "_required",
-        "arguments",
+        "_saved",
+        "_value",
+        "_writes",
         "autocast",
-        "caches",
         "dtype",
         "function",
-        "in_place",
-        "keywords",
         "layout",
         "links_units",
         "num_bytes",
-        "offered",
-        "random",
-        "value",
         "waiting",
     )
 
@@ -68,183 +48,139 @@ class RecomputeNode:
         keywords: Mapping[str, Any],
         autocast: Autocast,
         result: Tensor,
+        *,
         random: RandomState | None = None,
-        in_place: bool = False,
+        writes: bool = False,
         caches: bool = True,
     ) -> None:
         self.function = function
-        self.arguments: Sequence[Any] = arguments
-        self.keywords: Mapping[str, Any] = keywords
-        self.autocast = autocast
-        self.random = random
-        # The function writes over its first argument, or over a copy where it is told to be `copying`.
-        self.in_place = in_place
-        # Whether a value that was computed on the way to another is cached for whoever wants it later.
-        self.caches = caches
-        # The input of a unit that is linked to the one before. It is cached while its own unit wants it, and not while
-        # those of later units are computed from it; nor do its own sources wait for it.
-        self.links_units = False
-        self.value: Tensor | None = None
-        self.offered: Offered | None = None
+        self._arguments, self._keywords = arguments, keywords
+        self.autocast, self._random = autocast, random
+        self._writes, self._caches = writes, caches
         self.layout, self.dtype = layout_of(result), result.dtype
         self.num_bytes = result.untyped_storage().nbytes()
-        # Saved tensors that want this value and have not been asked for yet, and nodes to be computed from it.
+        self.links_units = False
         self.waiting = 0
         self._required = False
+        self._value: Tensor | None = None
+        self._saved: SavedTensor | None = None
 
-    def save(self, tensor: Tensor) -> None:
-        """Save the value, over whose storage `tensor` is, and forget how it was made."""
-        self.value = tensor.detach().as_strided(*self.layout)
-        self.arguments, self.keywords, self.random = (), {}, None
-
-    @property
-    def is_saved(self) -> bool:
-        return (self.value is not None or self.offered is not None) and not self.arguments
-
-    def offer(self) -> None:
-        """Give a saved value to the hooks of the user."""
-        if self.is_saved and self.value is not None:
-            self.offered, self.value = Offered(self.value), None
-            self.offered.offer()
+    def save(self, saved: SavedTensor) -> None:
+        """Save the value, with its whole layout, and forget how it was made."""
+        self._saved = saved
+        self._arguments, self._keywords, self._random = (), {}, None
 
     def get(self, *, for_autograd: bool = False, passing: bool = False) -> Tensor:
         """Return the value. `passing`: on the way to the input of a later unit, so that nothing is cached or freed."""
-        if self.value is not None:
-            return self.value
-        if self.offered is not None:
-            return self.offered.get()
-        arguments = [resolve(argument, passing=passing or self.links_units) for argument in self.arguments]
-        keywords = {
-            name: resolve(argument, passing=passing or self.links_units) for name, argument in self.keywords.items()
-        }
-        if self.in_place:
-            target = self.arguments[0].source
-            wanted = passing or self.links_units or target.is_saved or target.waiting > self._required
-            # Somebody else may read what the function is about to change.
-            keywords["copying"] = (target.value is not None or target.is_saved) and wanted
-        if self.random is None:
+        if self._saved is not None:
+            return self._saved.get()
+        if self._value is not None:
+            return self._value
+        on_the_way = passing or self.links_units
+        arguments = [_resolved(argument, passing=on_the_way) for argument in self._arguments]
+        keywords = {name: _resolved(argument, passing=on_the_way) for name, argument in self._keywords.items()}
+        if self._writes:
+            keywords["copying"] = self._must_spare(self._arguments[0], passing=on_the_way)
+        with nullcontext() if self._random is None else self._random.replayed():
             value = self.function(*arguments, **keywords)
-        else:
-            with self.random.replayed():
-                value = self.function(*arguments, **keywords)
         if passing:
             return value
         if self._required:
             self._required = False
-            for source in self.sources():
-                if isinstance(source, RecomputeNode):
-                    source.release()
-        if self.waiting and (self.caches or self.links_units or for_autograd):
-            self.value = value
+            for node in self.sources():
+                node.release()
+        if self.waiting and (self._caches or self.links_units or for_autograd):
+            self._value = value
         return value
+
+    def _must_spare(self, target: View, *, passing: bool) -> bool:
+        """Return whether somebody else may read what the function is about to change."""
+        node = target.source
+        if isinstance(node, SavedTensor) or node._saved is not None:
+            return True
+        return node._value is not None and (passing or node.waiting > self._required)
 
     def require(self) -> None:
         """Let the nodes that this one is computed from cache their values until it is."""
-        if self.is_saved or self._required or not self.caches or self.links_units:
+        if self._saved is not None or self._required or not self._caches or self.links_units:
             return
         self._required = True
-        for source in self.sources():
-            if isinstance(source, RecomputeNode) and not source.is_saved:
-                source.waiting += 1
-                source.require()
+        for node in self.sources():
+            if node._saved is None:
+                node.waiting += 1
+                node.require()
 
     def release(self) -> None:
         """One that waited for the value has had it."""
-        if self.is_saved:
-            return
         self.waiting -= 1
         if not self.waiting:
-            self.value = None
+            self._value = None
 
-    def sources(self) -> Iterator[SavedTensor | RecomputeNode]:
-        for argument in (*self.arguments, *self.keywords.values()):
+    def sources(self) -> Iterator[RecomputeNode]:
+        """Yield the nodes that it is computed from."""
+        for argument in (*self._arguments, *self._keywords.values()):
             for item in argument if isinstance(argument, (list, tuple)) else (argument,):
-                if isinstance(item, View):
+                if isinstance(item, View) and isinstance(item.source, RecomputeNode):
                     yield item.source
-                elif isinstance(item, SavedTensor):
-                    yield item
 
 
 class View:
-    """A tensor over the storage of a node."""
+    """A tensor as a call has got it: saved, or over the storage of a node."""
 
-    __slots__ = ("layout", "requires_grad", "source")
+    __slots__ = ("_layout", "_requires_grad", "source")
 
-    def __init__(self, source: RecomputeNode, tensor: Tensor) -> None:
+    def __init__(self, source: RecomputeNode | SavedTensor, tensor: Tensor) -> None:
         self.source = source
-        self.requires_grad = tensor.requires_grad
-        self.layout = layout_of(tensor)
+        self._layout, self._requires_grad = layout_of(tensor), tensor.requires_grad
 
     def get(self, *, for_autograd: bool = False, passing: bool = False) -> Tensor:
+        """Return the tensor; see `RecomputeNode.get`."""
+        if isinstance(self.source, SavedTensor):
+            return self.source.get()
         base = self.source.get(for_autograd=for_autograd, passing=passing)
-        if self.layout == layout_of(base):
-            return base
-        return base.as_strided(*self.layout)
+        return base if self._layout == layout_of(base) else base.as_strided(*self._layout)
+
+    def as_argument(self, *, passing: bool = False) -> Tensor:
+        """Return the tensor for a call. A matrix product takes another kernel for a factor that requires a gradient."""
+        tensor = self.get(passing=passing)
+        same = tensor.requires_grad == self._requires_grad
+        return tensor if same else tensor.detach().requires_grad_(self._requires_grad)
 
 
-def resolve(argument: Any, *, passing: bool) -> Any:
+def _resolved(argument: Any, *, passing: bool) -> Any:
     """Return an argument of a call that is made again."""
-    if isinstance(argument, (SavedTensor, View)):
-        tensor = argument.get() if isinstance(argument, SavedTensor) else argument.get(passing=passing)
-        # A matrix product takes another kernel, with other last bits, for a factor that requires a gradient.
-        same = tensor.requires_grad == argument.requires_grad
-        return tensor if same else tensor.detach().requires_grad_(argument.requires_grad)
+    if isinstance(argument, View):
+        return argument.as_argument(passing=passing)
     if isinstance(argument, (list, tuple)):
-        return type(argument)(resolve(item, passing=passing) for item in argument)
+        return type(argument)(_resolved(item, passing=passing) for item in argument)
     return argument
 
 
 class PackedTensor:
-    """What autograd saves in place of a tensor."""
+    """What autograd holds in the place of a tensor that a unit saves; see `Packed`."""
 
-    __slots__ = ("content", "taken")
+    __slots__ = ("_is_taken", "_view")
 
-    def __init__(self, content: SavedTensor | View) -> None:
-        self.content = content
-        self.taken = False
-        if isinstance(content, View):
-            content.source.waiting += 1
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._is_taken = False
+        if isinstance(view.source, RecomputeNode):
+            view.source.waiting += 1
 
     def replace(self, node: RecomputeNode) -> None:
         """A node has been found for what was to be saved."""
-        assert isinstance(self.content, SavedTensor)
-        assert self.content.tensor is not None
-        self.content = View(node, self.content.tensor)
+        self._view.source = node
         node.waiting += 1
 
-
-def storage_key(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
-
-
-def depends_on(node: RecomputeNode, root: int, unless: RecomputeNode | None = None) -> bool:
-    """Return whether computing `node` reads the storage `root`, other than through `unless`."""
-    if node is unless:
-        return False
-    for source in node.sources():
-        if isinstance(source, SavedTensor):
-            if source.key == root:
-                return True
-        elif depends_on(source, root, unless):
-            return True
-    return False
-
-
-def unpack(saved: PackedTensor) -> Tensor:
-    """Return the tensor that autograd saved. Raises `RuntimeError` where it has changed, or for second derivatives."""
-    refuse_second_derivatives()
-    content = saved.content
-    if isinstance(content, SavedTensor):
-        return content.get()
-    node = content.source
-    with node.autocast.restored(cache=False):
-        tensor = content.get(for_autograd=True)
-    if not saved.taken:
-        saved.taken = True
-        node.release()
-    return tensor
-
-
-def layout_of(tensor: Tensor) -> Layout:
-    """Return where in its storage the tensor is."""
-    return tensor.size(), tensor.stride(), int(tensor.storage_offset())
+    def unpack(self) -> Tensor:
+        """Return the tensor. Raises `RuntimeError` where it has changed, or for second derivatives."""
+        refuse_second_derivatives()
+        node = self._view.source
+        if isinstance(node, SavedTensor):
+            return node.get()
+        with node.autocast.restored(cache=False):
+            tensor = self._view.get(for_autograd=True)
+        if not self._is_taken:
+            self._is_taken = True
+            node.release()
+        return tensor

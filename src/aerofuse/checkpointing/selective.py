@@ -11,45 +11,12 @@ What a mode cannot see into (custom autograd functions, scripted code) is simply
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 
 from aerofuse.checkpointing.recompute_graph import Call
-from aerofuse.checkpointing.recompute_nodes import unpack
 from aerofuse.checkpointing.recorder import CallRecorder, Watch
-
-
-class SelectiveRun:
-    """One run of a unit, or of linked ones, of which some results are saved.
-
-    The run may come in parts, each within `part`. `settle` ends it.
-    """
-
-    def __init__(
-        self, inputs: Tensor, save: Collection[str] | None, no_cache: bool = False, watch: Watch | None = None
-    ) -> None:
-        self._recorder = CallRecorder(inputs, save, no_cache, watch)
-
-    @contextmanager
-    def part(self) -> Iterator[None]:
-        """What autograd saves in the block is saved, or how to compute it."""
-        with self._recorder, saved_tensors_hooks(self._recorder.graph.pack, unpack):
-            yield
-
-    def link(self, inputs: Tensor) -> None:
-        """The unit has ended, and the next one begins with `inputs`."""
-        self._recorder.link(inputs)
-
-    def calls(self, output: Tensor) -> list[Call]:
-        """Return the calls so far that could be made again, in order."""
-        return self._recorder.graph.calls(output)
-
-    def settle(self, output: Tensor | None) -> None:
-        """The last unit has ended, or was stopped half way, without an output."""
-        self._recorder.settle(output)
 
 
 def run_selective(
@@ -69,25 +36,25 @@ def run_selective(
     The units in `linked` follow, treated alike; their inputs are computed again from `inputs` and from what the units
     between save. `watch` may replace the function that makes a call's result again, to see it, in the first unit.
     """
-    current = SelectiveRun(inputs, save, no_cache, watch)
+    recorder = CallRecorder(inputs, save, no_cache, watch)
     output: Tensor | None = None
     try:
-        with current.part():
+        with recorder.part():
             output = run(inputs)
             for following in linked:
-                current.link(output)
+                recorder.link(output)
                 output = following(output)
     finally:
         # Also when a second run is stopped half way: what it saved so far is used.
-        current.settle(output)
+        recorder.graph.settle(output)
     return output
 
 
 def list_calls(run: Callable[[Tensor], Tensor], inputs: Tensor) -> list[Call]:
     """Return the calls that `run(inputs)` makes and that could be made again, in order."""
-    current = SelectiveRun(inputs, save=())
-    with current.part():
+    recorder = CallRecorder(inputs, save=())
+    with recorder.part():
         output = run(inputs)
-    calls = current.calls(output)
-    current.settle(output)
+    calls = recorder.graph.calls(output)
+    recorder.graph.settle(output)
     return calls

@@ -79,19 +79,10 @@ class RandomState:
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
-@dataclass(frozen=True)
-class RunningStatistic:
-    """One buffer that a normalisation layer updates in training mode."""
-
-    module: nn.Module
-    name: str
-    buffer: Tensor
-
-
-def running_statistics(modules: Iterable[nn.Module]) -> list[RunningStatistic]:
-    """Return those of the given modules, each once."""
+def running_statistics(modules: Iterable[nn.Module]) -> list[Tensor]:
+    """Return the buffers that normalisation layers among the given modules update in training mode, each once."""
     return [
-        RunningStatistic(module, name, buffer)
+        buffer
         for module in dict.fromkeys(modules)
         if getattr(module, "track_running_stats", False)
         for name in _STATISTICS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 
@@ -95,34 +95,34 @@ class ChainPlan:
 
 def to_json(steps: Sequence[Step]) -> list[Any]:
     """Return steps as JSON: an index, `{offload}`, `{unit, save, no_cache, count}`, or `{recompute: [...]}`."""
-    content: list[Any] = []
-    for step in steps:
-        if isinstance(step, Recompute):
-            content.append({"recompute": to_json(step.steps)})
-        elif isinstance(step, SaveAll):
-            content.append(step.unit)
-        elif isinstance(step, Offload):
-            content.append({"offload": step.unit})
-        else:
-            save = None if step.save is None else list(step.save)
-            content.append({"unit": step.unit, "save": save, "no_cache": step.no_cache, "count": step.count})
-    return content
+
+    def content(step: Step) -> Any:
+        match step:
+            case SaveAll(unit):
+                return unit
+            case Offload(unit):
+                return {"offload": unit}
+            case Recompute(inner):
+                return {"recompute": to_json(inner)}
+            case SaveSome():
+                return asdict(step)
+
+    return [content(step) for step in steps]
 
 
 def from_json(content: Sequence[Any]) -> tuple[Step, ...]:
     """Return the steps that `to_json` wrote. Raises `KeyError` or `TypeError` for anything else."""
-    steps: list[Step] = []
-    for item in content:
+
+    def step(item: Any) -> Step:
         if isinstance(item, int):
-            steps.append(SaveAll(item))
-        elif "recompute" in item:
-            steps.append(Recompute(from_json(item["recompute"])))
-        elif "offload" in item:
-            steps.append(Offload(item["offload"]))
-        else:
-            save = None if item["save"] is None else tuple(item["save"])
-            steps.append(SaveSome(item["unit"], save, item["no_cache"], item["count"]))
-    return tuple(steps)
+            return SaveAll(item)
+        if "recompute" in item:
+            return Recompute(from_json(item["recompute"]))
+        if "offload" in item:
+            return Offload(item["offload"])
+        return SaveSome(**item | {"save": None if item["save"] is None else tuple(item["save"])})
+
+    return tuple(step(item) for item in content)
 
 
 def shifted(steps: Sequence[Step], by: int) -> tuple[Step, ...]:
@@ -145,7 +145,7 @@ def between(steps: Sequence[Step], start: int, end: int) -> tuple[Step, ...]:
         elif isinstance(step, SaveSome):
             found.append(replace(step, unit=units[0] - start, count=len(units)))
         else:
-            found.append(SaveAll(step.unit - start))
+            found.append(replace(step, unit=units[0] - start))
     return tuple(found)
 
 
@@ -160,10 +160,10 @@ def units_of(steps: Sequence[Step]) -> Iterator[int]:
             yield step.unit
 
 
-def selective_steps(steps: Sequence[Step]) -> Iterator[SaveSome]:
-    """Yield the steps that save some of their units, those inside of ranges too."""
+def units_seen_into(steps: Sequence[Step], *, again: bool = False) -> Iterator[int]:
+    """Yield the units of which chosen results are saved, now or when they run `again`: they are not compiled."""
     for step in steps:
         if isinstance(step, Recompute):
-            yield from selective_steps(step.steps)
-        elif isinstance(step, SaveSome):
-            yield step
+            yield from units_seen_into(step.steps, again=True)
+        elif isinstance(step, SaveSome) and (again or step.save is not None):
+            yield from units_of([step])

@@ -32,29 +32,21 @@ class FoundUnit:
         return self.calls[0] if len(self.calls) == 1 else f"{self.calls[0]} to {self.calls[-1]}"
 
 
+FoundChain = tuple[FoundUnit, ...]
+
+
 def module_of(call: str) -> str:
     """Return the name of the module that is called."""
     return call.partition(":")[0]
 
 
 class CallTaker(Protocol):
-    """Runs calls of units of a network in its own way."""
+    """Runs calls of a network in its own way."""
 
-    @property
-    def network(self) -> nn.Module | None:
-        """Return the network, or `None` where it follows nothing."""
+    network: nn.Module
 
     def take(self, call: str, function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Return `function(*args, **kwargs)`."""
-
-
-class _Nobody:
-    @property
-    def network(self) -> None:
-        return None
-
-    def take(self, _: str, function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        return function(*args, **kwargs)
 
 
 class UnitForward:
@@ -64,11 +56,14 @@ class UnitForward:
     """
 
     def __init__(self, module: nn.Module, name: str, taker: CallTaker) -> None:
-        self._module, self._name, self.taker = module, name, taker
+        self._module, self._name = module, name
+        self.taker: CallTaker | None = taker
         # Where somebody has given the module a `forward` of its own, that one runs.
         self.override: Function | None = vars(module).get("forward")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.taker is None:
+            return self.original(*args, **kwargs)
         pieces = pieces_of(self._module) if self.override is None else {}
         if pieces and len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
             (x,) = args
@@ -87,8 +82,8 @@ class UnitForward:
         """A copy of a part of a network alone is followed by nobody."""
         twin = copy.copy(self)
         memo[id(self)] = twin
-        if id(self.taker.network) not in memo:
-            twin.taker = _Nobody()
+        if self.taker is not None and id(self.taker.network) not in memo:
+            twin.taker = None
         vars(twin).update({name: copy.deepcopy(value, memo) for name, value in vars(twin).items()})
         return twin
 
@@ -98,7 +93,22 @@ class UnitForward:
         return inspect.signature(self.original)
 
 
+def stand_in_of(module: nn.Module) -> UnitForward | None:
+    """Return what stands in for the `forward` of a module, if anything does."""
+    found = vars(module).get("forward")
+    return found if isinstance(found, UnitForward) else None
+
+
+def remove_from(module: nn.Module) -> None:
+    """Give a module its own `forward` back."""
+    stand_in = stand_in_of(module)
+    if stand_in is not None and stand_in.override is not None:
+        module.forward = stand_in.override
+    elif stand_in is not None:
+        del module.forward
+
+
 def forward_of(module: nn.Module) -> Function:
     """Return the `forward` of a module that nobody stands in for."""
-    stand_in = module.forward
-    return stand_in.original if isinstance(stand_in, UnitForward) else stand_in
+    stand_in = stand_in_of(module)
+    return module.forward if stand_in is None else stand_in.original

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from aerofuse.checkpointing.choosing import without_checkpointing
-from aerofuse.checkpointing.held import tensors_in
+from aerofuse.checkpointing.tensors import tensors_in
 from aerofuse.memory.step import put_back, sum_of_outputs
 
 

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from aerofuse.checkpointing.call_trace import TracedCall
 from aerofuse.checkpointing.chain import Unit
 from aerofuse.checkpointing.find_units import TracedChain, TracedUnit, flowing
-from aerofuse.checkpointing.held import tensors_in
 from aerofuse.checkpointing.pieces import pieces_of
-from aerofuse.checkpointing.recompute_nodes import layout_of, storage_key
+from aerofuse.checkpointing.tensors import layout_of, storage_key, tensors_in
 from aerofuse.checkpointing.unit_calls import FoundUnit, forward_of, module_of
 from aerofuse.memory.torch_private import tree_flatten, tree_map
 from aerofuse.planning.unit_bytes import TensorLike

@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from aerofuse.checkpointing.attached import FoundChain, attached_to, kind_of
+from aerofuse.checkpointing.attached import attached_to, kind_of
 from aerofuse.checkpointing.budget import Budget
 from aerofuse.checkpointing.choosing import ByPolicy, attach, switch
 from aerofuse.checkpointing.find_units import IsUnit
@@ -18,6 +18,7 @@ from aerofuse.checkpointing.plan import CheckpointingPlan, Policy
 from aerofuse.checkpointing.policy import Segments, choose_policy
 from aerofuse.checkpointing.segments import check_segments, check_segments_of_chains
 from aerofuse.checkpointing.steps import ChainPlan
+from aerofuse.checkpointing.unit_calls import FoundChain
 from aerofuse.checkpointing.verification import verify_checkpointing
 from aerofuse.common.threads import in_new_thread
 from aerofuse.memory.optimizers import OptimizerChoice, choose_optimizer

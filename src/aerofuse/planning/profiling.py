@@ -258,7 +258,7 @@ def _profile_unit(
         output_bytes=whole.output_bytes,
         passing_bytes=dropped.forward_bytes,
         gradient_bytes=sum(parameter.nbytes for parameter in parameters if parameter.requires_grad),
-        statistics_bytes=sum(found.buffer.nbytes for found in running_statistics(modules_of([unit]))),
+        statistics_bytes=sum(buffer.nbytes for buffer in running_statistics(modules_of([unit]))),
         forward_seconds=seconds.forward,
         backward_seconds=seconds.backward,
         rerun_seconds=seconds.rerun + seconds.rerunning.seconds,

@@ -272,7 +272,7 @@ class _UpdateSnapshot:
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         self._random = RandomState.capture(device)
-        self._statistics = [(found.buffer, found.buffer.clone()) for found in running_statistics(model.modules())]
+        self._statistics = [(buffer, buffer.clone()) for buffer in running_statistics(model.modules())]
 
     def restore(self) -> None:
         self._random.restore()
