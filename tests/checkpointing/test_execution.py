@@ -331,6 +331,19 @@ def test_a_product_whose_kernel_depends_on_what_learns() -> None:
         assert all(map(torch.equal, found, outcomes[0]))
 
 
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d, nn.InstanceNorm2d])
+@pytest.mark.parametrize("save", [None, ()])
+def test_running_statistics_are_updated_once(norm: Callable[..., nn.Module], save: tuple[str, ...] | None) -> None:
+    module = nn.Sequential(nn.Conv2d(2, 2, 1), norm(2, affine=True, track_running_stats=True), nn.GELU())
+    twin, x = copy.deepcopy(module), torch.randn(3, 2, 4, 4, requires_grad=True)
+    module(x).square().sum().backward()
+    run_selective(twin, x, save).square().sum().backward()
+    assert all(map(torch.equal, module.buffers(), twin.buffers()))
+    assert all(
+        torch.equal(one.grad, other.grad) for one, other in zip(module.parameters(), twin.parameters(), strict=True)
+    )  # type: ignore[arg-type]
+
+
 def test_a_unit_that_catches_exceptions_does_not_catch_the_end_of_its_second_run() -> None:
     def careful(x: Tensor) -> Tensor:
         try:

@@ -7,8 +7,7 @@ import inspect
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -110,8 +109,7 @@ def dropout_noise(size: torch.Size, stride: Sequence[int], dtype: torch.dtype, p
     return torch.empty_strided(size, stride, dtype=dtype).bernoulli_(1 - probability).div_(1 - probability)
 
 
-@dataclass(frozen=True)
-class BatchNormCall:
+class BatchNormCall(NamedTuple):
     """The arguments of one batch normalisation, named as torch names them."""
 
     input: Tensor
@@ -123,11 +121,9 @@ class BatchNormCall:
     momentum: float = 0.1
     eps: float = 1e-5
 
-    def without_running_statistics(self) -> Sequence[Any]:
+    def without_running_statistics(self) -> BatchNormCall:
         """Return the arguments that give the same result and update nothing."""
-        if not self.training:
-            return (self.input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
-        return (self.input, None, None, self.weight, self.bias, True, 0.0, self.eps)
+        return self._replace(running_mean=None, running_var=None) if self.training else self
 
     def can_be_replayed(self) -> bool:
         """Return whether `replay_batch_norm` gives the bits of torch's own kernel: known of float32 on CPUs only."""

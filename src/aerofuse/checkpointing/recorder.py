@@ -86,7 +86,8 @@ class CallRecorder(TorchFunctionMode):
             keywords = {key: self._cast(argument) for key, argument in keywords.items()}
         if function == "matmul" and (factors := stacked_factors(args, keywords)):
             return self._product_of_stacks(name, factors)
-        if not self._may_be_repeated(name, function):
+        updates = function == "instance_norm" and keywords.get("running_mean") is not None  # as F.instance_norm has it
+        if updates or not self._may_be_repeated(name, function):
             return self._other(func, args, keywords)
         if function == "batch_norm":
             return self._batch_norm(name, func, args, keywords)
