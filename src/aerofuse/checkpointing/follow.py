@@ -35,7 +35,7 @@ from aerofuse.checkpointing.steps import (
     units_of,
     units_seen_into,
 )
-from aerofuse.checkpointing.tensors import layout_of, tensors_in
+from aerofuse.checkpointing.tensors import tensors_in
 from aerofuse.checkpointing.unit_calls import FoundUnit, Function, module_of
 
 
@@ -179,18 +179,15 @@ class _StepRun(ABC):
 
     def find_flow(self, call: ModuleCall) -> tuple[Tensor, Flow] | None:
         """Return what flows from the last call into another one."""
-        for tensor in arguments_of(call):
-            for number, returned in enumerate(self._returned):
-                if returned.flows_into(tensor):
-                    return tensor, Flow(number, None if returned.tensor() is tensor else layout_of(tensor))
-        return None
+        found = ((x, flow) for x in arguments_of(call) for one in self._returned if (flow := one.flow_into(x)))
+        return next(found, None)
 
     def run(self, place: _Place, call: ModuleCall, x: Tensor, flow: Flow) -> Any:
         """Run a call, into which `x` flows."""
         with self._running(place, call, x, flow):
             results = call()
         outputs = tensors_in(results)
-        self._returned = [Returned.of(tensor) for tensor in outputs]
+        self._returned = [Returned(number, tensor) for number, tensor in enumerate(outputs)]
         self._note(outputs)
         return results
 

@@ -25,29 +25,6 @@ def arguments_of(call: ModuleCall) -> list[Tensor]:
 
 
 @dataclass(frozen=True)
-class Returned:
-    """A tensor that a call has returned, without keeping it alive, as it was then."""
-
-    tensor: weakref.ref[Tensor]
-    storage: weakref.ref[Any]
-    dtype: Any
-    version: int
-
-    @classmethod
-    def of(cls, tensor: Tensor) -> Returned:
-        """Return what is remembered of `tensor`."""
-        return cls(weakref.ref(tensor), weakref.ref(tensor.untyped_storage()), tensor.dtype, tensor._version)
-
-    def flows_into(self, tensor: Tensor) -> bool:
-        """Return whether `tensor` is this one or another view of it, and nobody has written to it in between."""
-        return (
-            self.storage() is tensor.untyped_storage()
-            and self.dtype == tensor.dtype
-            and self.version == tensor._version
-        )
-
-
-@dataclass(frozen=True)
 class Flow:
     """What flows into a call: the how manieth result of the call before, and as what view where it is another one."""
 
@@ -58,6 +35,22 @@ class Flow:
         """Return it from the results of the call before."""
         tensor = tensors_in(results)[self.number]
         return tensor if self.layout is None else tensor.as_strided(*self.layout)
+
+
+class Returned:
+    """A result of a call, without keeping it alive, as it was then."""
+
+    def __init__(self, number: int, tensor: Tensor) -> None:
+        self.tensor = weakref.ref(tensor)
+        self._storage = weakref.ref(tensor.untyped_storage())
+        self._number, self._dtype, self._version = number, tensor.dtype, tensor._version
+
+    def flow_into(self, tensor: Tensor) -> Flow | None:
+        """Return what flows where `tensor` is this one or another view of it, unless somebody has written to it."""
+        is_over = self._storage() is tensor.untyped_storage()
+        if not is_over or (self._dtype, self._version) != (tensor.dtype, tensor._version):
+            return None
+        return Flow(self._number, None if self.tensor() is tensor else layout_of(tensor))
 
 
 class HeldCall:
