@@ -5,7 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,8 @@ def test_fake_tensors_give_the_same_bytes(name: str, precision: Any, optimizer: 
     fake = count_training_step(model, shape, optimizer=optimizer, precision=precision, fake=True)
     on_meta, _ = small_backbone(name, device="meta")
     unbuilt = count_training_step(on_meta, shape, optimizer=optimizer, precision=precision, fake=True)
-    assert fake.source == "counted on fake tensors"
     assert fake == unbuilt
-    assert replace(real, source=fake.source) == fake
+    assert real == fake
 
 
 def test_a_steady_step_has_optimizer_state() -> None:
@@ -45,7 +44,6 @@ def test_a_steady_step_has_optimizer_state() -> None:
 def test_no_optimizer_has_no_state() -> None:
     report = count_training_step(small_net(), (16, 4), optimizer=None)
     assert report.at_peak[Kind.OPTIMIZER_STATE] == 0
-    assert report.where == "backward of 1"
 
 
 def test_frozen_parts_hold_nothing_for_the_backward() -> None:
@@ -211,7 +209,6 @@ def test_the_peak_on_cuda_is_the_allocators() -> None:
     net = nn.Sequential(*[layer for _ in range(4) for layer in (nn.Linear(1024, 1024), nn.Tanh())]).cuda()
     foreign = torch.zeros(10_000_000, device="cuda")
     report = count_training_step(net, (4096, 1024))
-    assert report.source.startswith("allocator of ")
     counted_bytes = sum(report.at_peak.values())
     # What libraries reserve as their work space is on top.
     assert counted_bytes <= report.peak_bytes < 1.1 * counted_bytes + 100_000_000

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,9 +14,10 @@ import torch
 from torch import Tensor, UntypedStorage, nn
 from torch.optim import Optimizer
 
-from aerofuse.memory.location import Location, StepPhase
 from aerofuse.memory.report import Kind, MemoryReport
-from aerofuse.memory.torch_private import LightDispatchMode
+from aerofuse.memory.torch_private import LightDispatchMode, in_backward
+
+_SUM = torch.ops.aten.add.Tensor
 
 
 @dataclass(slots=True)
@@ -27,7 +27,7 @@ class _LiveStorage:
     num_bytes: int
 
 
-class LiveStorages:
+class _LiveStorages:
     """The storages of the tensors that were noted and still live, each once and at its full size.
 
     Storages are held weakly: they leave when their last tensor does, wherever it was held.
@@ -35,22 +35,7 @@ class LiveStorages:
 
     def __init__(self) -> None:
         self._entries: dict[int, _LiveStorage] = {}
-        self._bytes = dict.fromkeys(Kind, 0)
-
-    @property
-    def bytes_by_kind(self) -> Mapping[Kind, int]:
-        """Return bytes alive now, a copy."""
-        return dict(self._bytes)
-
-    @property
-    def total_bytes(self) -> int:
-        """Return bytes alive now, of all kinds."""
-        return sum(self._bytes.values())
-
-    @property
-    def activation_bytes(self) -> int:
-        """Return bytes of activations and temporaries alive now."""
-        return self._bytes[Kind.ACTIVATIONS] + self._bytes[Kind.TEMPORARIES]
+        self.bytes_by_kind = dict.fromkeys(Kind, 0)
 
     def note(self, tensor: Tensor, kind: Kind) -> bool:
         """Count the storage of `tensor` under `kind` if it is new, or has grown; whether there are more bytes now."""
@@ -60,10 +45,10 @@ class LiveStorages:
         if entry is None:
             key = id(storage)
             self._entries[key] = _LiveStorage(weakref.ref(storage, partial(self._forget, key)), kind, num_bytes)
-            self._bytes[kind] += num_bytes
+            self.bytes_by_kind[kind] += num_bytes
             return num_bytes > 0
         growth = num_bytes - entry.num_bytes
-        self._bytes[entry.kind] += growth
+        self.bytes_by_kind[entry.kind] += growth
         entry.num_bytes = num_bytes
         return growth > 0
 
@@ -71,8 +56,8 @@ class LiveStorages:
         """Count the storage of `tensor` under `kind` from now on, whether it was known or not."""
         self.note(tensor, kind)
         entry = self._entries[id(tensor.untyped_storage())]
-        self._bytes[entry.kind] -= entry.num_bytes
-        self._bytes[kind] += entry.num_bytes
+        self.bytes_by_kind[entry.kind] -= entry.num_bytes
+        self.bytes_by_kind[kind] += entry.num_bytes
         entry.kind = kind
 
     def stop(self) -> None:
@@ -81,50 +66,10 @@ class LiveStorages:
 
     def _forget(self, key: int, _reference: weakref.ref[UntypedStorage]) -> None:
         entry = self._entries.pop(key)
-        self._bytes[entry.kind] -= entry.num_bytes
+        self.bytes_by_kind[entry.kind] -= entry.num_bytes
 
 
-_SUM = torch.ops.aten.add.Tensor
-
-
-class StorageCounter(LightDispatchMode):
-    """A mode that follows the storages of what operations return, and notes when there is more than before.
-
-    Subclasses say which kind new storages are of, and which peaks they are after.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._storages = LiveStorages()
-
-    @abstractmethod
-    def _kind_of_new(self) -> Kind:
-        """Return what a storage is that appears now."""
-
-    @abstractmethod
-    def _is_backward(self) -> bool:
-        """Return whether autograd walks the graph now, without recording."""
-
-    @abstractmethod
-    def _note_peaks(self) -> None:
-        """Compare the sums, which have just grown, with the peaks so far."""
-
-    def run(self, func: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
-        """Run an operation and count what it returns."""
-        results = self.hand_on(func, args, keywords)
-        kind = self._kind_of_new()
-        grown = False
-        for result in results if isinstance(results, tuple | list) else (results,):
-            if isinstance(result, Tensor):
-                grown |= self._storages.note(result, kind)
-        # autograd sums the gradients of a tensor that was used twice in place, but not under a dispatch mode:
-        # here the operands die right after, and no moment with all three is real.
-        if grown and not (func is _SUM and self._is_backward()):
-            self._note_peaks()
-        return results
-
-
-class LiveBytes(StorageCounter):
+class LiveBytes(LightDispatchMode):
     """A context manager that counts the bytes of the tensors alive, now and at most, by kind.
 
     It sees every operation's results, on the CPU, on CUDA or under a `FakeTensorMode` that was entered before it.
@@ -138,41 +83,62 @@ class LiveBytes(StorageCounter):
     """
 
     def __init__(self, model: nn.Module, optimizer: Optimizer | None = None, inputs: Iterable[Tensor] = ()) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._model = model
         self._optimizer = optimizer
         self._inputs = list(inputs)
-        self._location = Location(model, optimizer)
+        self._storages = _LiveStorages()
         self._undo = ExitStack()
+        self._in_optimizer = False
         self.reset_peak()
 
     @property
     def bytes_by_kind(self) -> Mapping[Kind, int]:
-        """Return bytes alive now, or when the context ended."""
-        return self._storages.bytes_by_kind
+        """Return bytes alive now, or when the context ended, a copy."""
+        return dict(self._storages.bytes_by_kind)
+
+    @property
+    def activation_bytes(self) -> int:
+        """Return bytes of activations and temporaries alive now."""
+        by_kind = self._storages.bytes_by_kind
+        return by_kind[Kind.ACTIVATIONS] + by_kind[Kind.TEMPORARIES]
 
     def reset_peak(self) -> None:
         """Forget the peaks so far: they start again from what is alive now."""
-        self._peak_bytes = self._storages.total_bytes
-        self._at_peak = self._storages.bytes_by_kind
-        self._where = "start of the counting"
-        self._peak_activation_bytes = self._storages.activation_bytes
+        self._peak_bytes = self._peak_activation_bytes = -1
+        self._note_peaks()
 
-    def report(self, source: str = "counted") -> MemoryReport:
+    def report(self) -> MemoryReport:
         """Return the peaks since the context began, or since `reset_peak`."""
-        return MemoryReport(self._peak_bytes, self._at_peak, self._where, self._peak_activation_bytes, source)
+        return MemoryReport(self._peak_bytes, self._at_peak, self._peak_activation_bytes)
+
+    def run(self, func: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+        """Run an operation and count what it returns."""
+        results = self.hand_on(func, args, keywords)
+        # A recomputation inside the backward pass records gradients; the rest of the backward pass does not.
+        is_backward = in_backward() and not torch.is_grad_enabled()
+        kind = Kind.TEMPORARIES if is_backward or self._in_optimizer else Kind.ACTIVATIONS
+        grown = False
+        for result in results if isinstance(results, tuple | list) else (results,):
+            if isinstance(result, Tensor):
+                grown |= self._storages.note(result, kind)
+        # autograd sums the gradients of a tensor that was used twice in place, but not under a dispatch mode:
+        # here the operands die right after, and no moment with all three is real.
+        if grown and not (func is _SUM and is_backward):
+            self._note_peaks()
+        return results
 
     def __enter__(self) -> Self:
-        self._storages = LiveStorages()
+        self._storages = _LiveStorages()
         self._note_what_exists()
         self.reset_peak()
         with ExitStack() as undo:
-            undo.enter_context(self._location)
             for parameter in self._model.parameters():
                 if parameter.requires_grad:
                     undo.enter_context(parameter.register_post_accumulate_grad_hook(self._note_gradient))
             if self._optimizer is not None:
-                undo.enter_context(self._optimizer.register_step_post_hook(self._note_optimizer_state))
+                undo.enter_context(self._optimizer.register_step_pre_hook(self._begin_optimizer_step))
+                undo.enter_context(self._optimizer.register_step_post_hook(self._end_optimizer_step))
             super().__enter__()
             self._undo = undo.pop_all()
         return self
@@ -182,20 +148,11 @@ class LiveBytes(StorageCounter):
         self._undo.close()
         self._storages.stop()
 
-    def _kind_of_new(self) -> Kind:
-        phase = self._location.phase
-        return Kind.TEMPORARIES if phase in (StepPhase.BACKWARD, StepPhase.OPTIMIZER) else Kind.ACTIVATIONS
-
-    def _is_backward(self) -> bool:
-        return self._location.phase is StepPhase.BACKWARD
-
     def _note_peaks(self) -> None:
-        total_bytes = self._storages.total_bytes
+        total_bytes = sum(self._storages.bytes_by_kind.values())
         if total_bytes > self._peak_bytes:
-            self._peak_bytes = total_bytes
-            self._at_peak = self._storages.bytes_by_kind
-            self._where = self._location.describe()
-        self._peak_activation_bytes = max(self._peak_activation_bytes, self._storages.activation_bytes)
+            self._peak_bytes, self._at_peak = total_bytes, self.bytes_by_kind
+        self._peak_activation_bytes = max(self._peak_activation_bytes, self.activation_bytes)
 
     def _note_what_exists(self) -> None:
         for tensor in self._inputs:
@@ -210,7 +167,14 @@ class LiveBytes(StorageCounter):
         if tensor.grad is not None:
             self._storages.reclassify(tensor.grad, Kind.GRADIENTS)
 
-    def _note_optimizer_state(self, optimizer: Optimizer, *_: Any) -> None:
+    def _begin_optimizer_step(self, *_: Any) -> None:
+        self._in_optimizer = True
+
+    def _end_optimizer_step(self, optimizer: Optimizer, *_: Any) -> None:
+        self._in_optimizer = False
+        self._note_optimizer_state(optimizer)
+
+    def _note_optimizer_state(self, optimizer: Optimizer) -> None:
         for state in optimizer.state.values():
             for value in state.values():
                 if isinstance(value, Tensor):

@@ -8,7 +8,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import Enum
 from functools import cache
 from itertools import chain
 from typing import Any
@@ -38,16 +37,15 @@ class FakeCopy:
     Operations then compute shapes and types alone, those that they have on real tensors. Parameters and buffers
     are on the devices of the originals; those of a model on the device `meta` are on the CPU. Tensors that are
     neither parameters nor buffers are copied as they are, and may take part. Hooks are not copied, for they are the
-    user's: in their places are some that do nothing. Without `mixed_precision` it is faster, and right where all that a
-    norm reads has one type.
+    user's: in their places are some that do nothing.
 
     Raises `ValueError` for a model whose parameters are in shares, unless it is `gathered`: then the copy has the whole
     tensors, as the model has them while it runs.
     """
 
-    def __init__(self, model: nn.Module, *, mixed_precision: bool = True, gathered: bool = False) -> None:
+    def __init__(self, model: nn.Module, *, gathered: bool = False) -> None:
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
-        self._operations = _RememberedOperations(self._mode, mixed_precision=mixed_precision)
+        self._operations = _RememberedOperations(self._mode)
         with self._mode:
             # A deep copy takes from its memo what it would otherwise copy.
             tensors = chain(model.parameters(), model.buffers())
@@ -119,13 +117,10 @@ class _Fresh:
     is_single: bool
 
 
-class _Known(Enum):
-    """What else is known of an operation on arguments of given layouts."""
-
-    IN_PLACE = "the first argument itself, its layout as it was"
-    OUT = "the last argument itself, its layout as it was"
-    NOTHING = "to be asked again each time"
-
+# What an operation gives does not depend on whose step it is in, and a plan counts many steps. By the operation and the
+# layouts of its arguments: fresh tensors; which argument it returns, its layout as it was; `None`: to be asked again.
+_KNOWN: dict[Hashable, _Fresh | int | None] = {}
+_MOST_KNOWN = 100_000  # some 50 MB
 
 _NORMS = (
     torch.ops.aten.native_batch_norm.default,
@@ -134,28 +129,18 @@ _NORMS = (
 )
 
 
-# By `mixed_precision`. What an operation gives does not depend on whose step it is in: a plan counts many steps.
-_KNOWN: dict[bool, dict[Hashable, _Fresh | _Known]] = {False: {}, True: {}}
-_MOST_KNOWN = 100_000  # some 50 MB
-
-
 class _RememberedOperations(LightDispatchMode):
     """Answers an operation on fake tensors from memory where it was seen with arguments of the same layouts.
 
     A step of a large network is ten thousands of operations, and a plan takes several steps. torch's own cache of the
     same thing takes longer to look up than everything else together.
-
-    With `mixed_precision`, norms are given the statistics in float32 that they save on real tensors where their
-    weights are float32. On fake tensors of the CPU they have the type of the input, half as many bytes under autocast.
     """
 
-    def __init__(self, mode: FakeTensorMode, *, mixed_precision: bool) -> None:
+    def __init__(self, mode: FakeTensorMode) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch's constructor
         self._maker = FakeMaker(mode)
-        self._mixed_precision = mixed_precision
-        self._known = _KNOWN[mixed_precision]
-        if len(self._known) > _MOST_KNOWN:
-            self._known.clear()
+        if len(_KNOWN) > _MOST_KNOWN:
+            _KNOWN.clear()
 
     def run(self, func: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         answer = self.answer(func, args, keywords)
@@ -163,35 +148,38 @@ class _RememberedOperations(LightDispatchMode):
             return answer
         try:
             key = _key(func, args, keywords)
-            is_new = key not in self._known
+            is_new = key not in _KNOWN
         except TypeError:  # an argument that is no layout, or cannot be hashed
-            return self._ask(func, args, keywords)
-        results = self._ask(func, args, keywords)
+            return _ask(func, args, keywords)
+        results = _ask(func, args, keywords)
         if is_new:
-            self._known[key] = _what_is_known(func, args, keywords, results, key)
+            _KNOWN[key] = _what_is_known(func, args, keywords, results, key)
         return results
 
     def answer(self, func: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         if _gives_views(func) and isinstance(args[0], FakeTensor) and args[0].constant is None:
             return self._maker.view(func, args, keywords)
         try:
-            known = self._known.get(_key(func, args, keywords))
+            known = _KNOWN.get(_key(func, args, keywords))
         except TypeError:  # as in `run`
             return None
         if isinstance(known, _Fresh):
             results = tuple(None if layout is None else self._maker.new(*layout) for layout in known.layouts)
             return results[0] if known.is_single else results
-        if known is _Known.IN_PLACE:
-            return args[0]
-        return list(keywords.values())[-1] if known is _Known.OUT else None
+        return None if known is None else [*args, *keywords.values()][known]
 
-    def _ask(self, func: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
-        results = func(*args, **keywords)
-        full = any(isinstance(argument, Tensor) and argument.dtype is torch.float32 for argument in args)
-        if self._mixed_precision and full and func in _NORMS:
-            output, *statistics = results
-            return output, *(statistic.to(torch.float32) for statistic in statistics)
-        return results
+
+def _ask(func: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+    """Return what torch makes of an operation.
+
+    Norms of lower precision whose weights are float32 save statistics in float32 on real tensors; on fake tensors of
+    the CPU these have the type of the input, half as many bytes under autocast.
+    """
+    results = func(*args, **keywords)
+    if func in _NORMS and any(isinstance(argument, Tensor) and argument.dtype is torch.float32 for argument in args):
+        output, *statistics = results
+        return output, *(statistic.to(torch.float32) for statistic in statistics)
+    return results
 
 
 @cache
@@ -217,12 +205,10 @@ def _layouts(arguments: Iterable[Any]) -> list[Hashable]:
     layouts: list[Hashable] = []
     for argument in arguments:
         kind = type(argument)
-        if kind is FakeTensor and argument.constant is None:
-            layouts.append((argument.shape, argument.stride(), argument.dtype, argument._fake_device))
+        if isinstance(argument, FakeTensor) and argument.constant is None:
+            layouts.append(_layout(argument))
         elif isinstance(argument, Tensor):
-            if not isinstance(argument, FakeTensor) or argument.constant is not None:
-                raise TypeError("a tensor with a value")
-            layouts.append((argument.shape, argument.stride(), argument.dtype, argument.fake_device))
+            raise TypeError("a tensor with a value")
         elif kind is list or kind is tuple:
             layouts.append(tuple(_layouts(argument)))
         else:
@@ -230,32 +216,31 @@ def _layouts(arguments: Iterable[Any]) -> list[Hashable]:
     return layouts
 
 
+def _layout(tensor: FakeTensor) -> _Layout:
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.fake_device
+
+
 def _what_is_known(
     func: Any, args: Sequence[Any], keywords: Mapping[str, Any], results: Any, key: Hashable
-) -> _Fresh | _Known:
+) -> _Fresh | int | None:
     """`key` is that of the operation before it ran."""
     if not isinstance(func, OpOverload):
-        return _Known.NOTHING
-    first = args[0] if args else None
+        return None
     if func._schema.is_mutable:
-        if not isinstance(results, FakeTensor) or _key(func, args, keywords) != key:
-            return _Known.NOTHING
-        if results is first:
-            return _Known.IN_PLACE
-        return _Known.OUT if keywords and results is list(keywords.values())[-1] else _Known.NOTHING
-    if not isinstance(results, (FakeTensor, tuple)):
-        return _Known.NOTHING
-    layouts: list[_Layout | None] = []
+        same = (index for index, argument in enumerate([*args, *keywords.values()]) if argument is results)
+        return next(same, None) if _key(func, args, keywords) == key else None
+    is_single = not isinstance(results, tuple)
     storages = {argument.untyped_storage()._cdata for argument in tensors_of(args)}
-    for result in results if isinstance(results, tuple) else (results,):
+    layouts: list[_Layout | None] = []
+    for result in (results,) if is_single else results:
         if result is None:
             layouts.append(None)
-            continue
-        if not isinstance(result, FakeTensor) or not _owns_its_memory(result, storages):
-            return _Known.NOTHING
-        storages.add(result.untyped_storage()._cdata)
-        layouts.append((result.shape, result.stride(), result.dtype, result.fake_device))
-    return _Fresh(tuple(layouts), not isinstance(results, tuple))
+        elif isinstance(result, FakeTensor) and _owns_its_memory(result, storages):
+            storages.add(result.untyped_storage()._cdata)
+            layouts.append(_layout(result))
+        else:
+            return None
+    return _Fresh(tuple(layouts), is_single)
 
 
 def _owns_its_memory(tensor: Tensor, others: Collection[int]) -> bool:

@@ -27,36 +27,22 @@ class Kind(StrEnum):
     TEMPORARIES = "temporaries"
 
 
-_BYTES_PER_MB = 1e6
-
-
 @dataclass(frozen=True)
 class MemoryReport:
     """The most memory that a training step took at once.
 
-    `peak_bytes` is the largest sum over all kinds, reached at `where` (such as `backward of stages.2.blocks.1`),
-    and `at_peak` how it was shared then. `peak_activation_bytes` is the largest sum of activations and
-    temporaries: what checkpointing lowers, reached at a moment of its own. `source` says how it was found:
-    `counted`, `counted on fake tensors`, or `allocator of <device>`. An allocator's peak holds the work space of
-    kernels too, so it may be above the sum of `at_peak`, which is always counted.
+    `peak_bytes` is the largest sum over all kinds, and `at_peak` how it was shared then. On CUDA it is the allocator's:
+    that holds the work space of kernels too, so it may be above the sum of `at_peak`, which is always counted.
+    `peak_activation_bytes` is the largest sum of activations and temporaries: what checkpointing lowers, reached at a
+    moment of its own.
     """
 
     peak_bytes: int
     at_peak: Mapping[Kind, int]
-    where: str
     peak_activation_bytes: int
-    source: str
 
     def larger(self, other: MemoryReport) -> MemoryReport:
         """Of this and what came before or after it: each peak from where it is higher."""
         higher = self if self.peak_bytes >= other.peak_bytes else other
         activation_bytes = max(self.peak_activation_bytes, other.peak_activation_bytes)
         return replace(higher, peak_activation_bytes=activation_bytes)
-
-    def __str__(self) -> str:
-        rows = {kind.replace("_", " "): num_bytes for kind, num_bytes in self.at_peak.items()}
-        rows |= {"peak": self.peak_bytes, "peak of activations and temporaries": self.peak_activation_bytes}
-        amounts = {name: f"{num_bytes / _BYTES_PER_MB:,.1f}" for name, num_bytes in rows.items()}
-        name_width, amount_width = max(map(len, amounts)), max(map(len, amounts.values()))
-        lines = [f"{name:<{name_width}}  {amount:>{amount_width}} MB" for name, amount in amounts.items()]
-        return "\n".join([f"{self.where}, {self.source}", *lines])

@@ -13,7 +13,6 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from aerofuse.common.hardware import device_name
 from aerofuse.memory.counter import LiveBytes
 from aerofuse.memory.fake import FakeCopy
 from aerofuse.memory.optimizers import OptimizerChoice, build_optimizer, choose_optimizer
@@ -134,12 +133,14 @@ class FakeTraining:
 
     def __init__(self, model: nn.Module, step: TrainingStep) -> None:
         _device_of(model)
-        self.copy = FakeCopy(model, mixed_precision=step.precision != "float32")
+        self.copy = FakeCopy(model)
         self._holds_gradients = step.holds_gradients
         with self.copy.active() as fake:
             self._training = _SteppedModel(fake, step)
-            self.autocast = self._training.autocast
-            self._training.give_optimizer_its_state()
+            self._training.give_zeros_as_gradients()
+            self._training.update()  # makes the optimiser's state
+            fake.zero_grad()
+        self.autocast = self._training.autocast
 
     def count_step(self) -> MemoryReport:
         """Return a whole step."""
@@ -147,20 +148,19 @@ class FakeTraining:
 
     def count_passes(self) -> MemoryReport:
         """Return the forward and backward pass, with the optimiser's state there."""
-        if self._holds_gradients:
-            return self._count(self._training.run_passes, before=self._training.give_zeros_as_gradients)
-        return self._count(self._training.run_passes)
+        return self._count(self._training.run_passes, holds_gradients=self._holds_gradients)
 
     def count_update(self) -> MemoryReport:
         """Return the optimiser's step, with all gradients there: the same however the passes came by them."""
-        return self._count(self._training.update, before=self._training.give_zeros_as_gradients)
+        return self._count(self._training.update, holds_gradients=True)
 
-    def _count(self, part: Callable[[], None], before: Callable[[], None] = lambda: None) -> MemoryReport:
-        with self.copy.active():
-            before()
+    def _count(self, part: Callable[[], None], *, holds_gradients: bool) -> MemoryReport:
+        with self.copy.active() as fake:
+            if holds_gradients:
+                self._training.give_zeros_as_gradients()
             report = self._training.count(part)
-            self._training.model.zero_grad()
-        return replace(report, source="counted on fake tensors")
+            fake.zero_grad()
+        return report
 
 
 class _SteppedModel:
@@ -170,7 +170,6 @@ class _SteppedModel:
         self.model = model.train()
         device = _device_of(model)
         self.inputs = step.make_inputs(device)
-        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._optimizer = build_optimizer(step.optimizer, model)
         self._loss = step.loss
         self.autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=step.precision == "bf16")
@@ -194,15 +193,9 @@ class _SteppedModel:
 
     def give_zeros_as_gradients(self) -> None:
         """As if the passes had been run."""
-        for parameter in self._parameters:
-            parameter.grad = torch.zeros_like(parameter)
-
-    def give_optimizer_its_state(self) -> None:
-        """As if a first step had been run."""
-        if self._optimizer is not None:
-            self.give_zeros_as_gradients()
-            self._optimizer.step()
-            self.model.zero_grad()
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:
+                parameter.grad = torch.zeros_like(parameter)
 
     def count(self, part: Callable[[], None]) -> MemoryReport:
         """Return what a part of a step takes at most."""
@@ -221,8 +214,7 @@ def _count_on_cuda(training: _SteppedModel, device: torch.device) -> MemoryRepor
     training.run()
     torch.cuda.reset_peak_memory_stats(device)
     report = training.count(training.run)
-    peak_bytes = torch.cuda.max_memory_allocated(device) - foreign_bytes
-    return replace(report, peak_bytes=peak_bytes, source=f"allocator of {device_name(device)}")
+    return replace(report, peak_bytes=torch.cuda.max_memory_allocated(device) - foreign_bytes)
 
 
 def _device_of(model: nn.Module) -> torch.device:

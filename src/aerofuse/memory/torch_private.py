@@ -23,7 +23,6 @@ from torch._subclasses.fake_tensor import (
     DynamicOutputShapeException,
     UnsupportedOperatorException,
 )
-from torch.autograd.graph import Node
 from torch.overrides import _get_current_function_mode as current_function_mode
 from torch.overrides import _pop_mode_temporarily as current_function_mode_off
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
@@ -48,11 +47,8 @@ __all__ = [
     "is_compiled_wrapper",
     "is_share",
     "never_compiled",
-    "next_node_number",
-    "node_number",
     "num_owners",
     "outside_of_compiler",
-    "running_node",
     "saved_tensor_hooks",
     "sharded_modules_copied",
     "tree_flatten",
@@ -192,24 +188,6 @@ def in_backward() -> bool:
     """Return whether this thread is inside a backward pass."""
     # Public hooks can tell it, but they would have to be attached to the model's graph.
     return torch._C._current_graph_task_id() != -1
-
-
-def running_node() -> Node | None:
-    """Return the node of the graph whose backward runs now, or `None` outside of a backward pass."""
-    # Public hooks can tell it, but they would have to be attached to every node.
-    return torch._C._current_autograd_node()
-
-
-def node_number(node: Node) -> int:
-    """Return the number that a node of the graph got when the forward made it; one thread's numbers rise."""
-    # A node's public attributes say what it computes, but not when it was made.
-    return node._sequence_nr()
-
-
-def next_node_number() -> int:
-    """Return the number that the next node made by this thread will get."""
-    # It has no public name, as the number of a node has none.
-    return torch._C._autograd._get_sequence_nr()
 
 
 def num_owners(tensor: Tensor) -> int:

@@ -222,8 +222,7 @@ def _profile_unit(
     offload: bool,
 ) -> _UnitKind:
     parameters = _parameters(unit.modules)
-    buffers = [buffer for module in unit.modules for buffer in module.buffers()]
-    count_bytes = partial(count_unit, parameters=parameters, buffers=buffers, inputs=inputs, autocast=autocast)
+    count_bytes = partial(count_unit, modules=unit.modules, inputs=inputs, autocast=autocast)
     with autocast():
         x = inputs.make().requires_grad_(inputs.requires_grad)
         calls = list_calls(unit.run, x)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
-from torch.utils.hooks import RemovableHandle
 
-from aerofuse.memory.counter import StorageCounter
-from aerofuse.memory.report import Kind
-from aerofuse.memory.torch_private import in_backward
+from aerofuse.memory.counter import LiveBytes
+
+Autocasting = Callable[[], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True)
@@ -88,22 +87,20 @@ def make_inputs(like: TensorLike, trigger: Tensor) -> Tensor:
 
 
 def count_unit(
-    run: Callable[[Tensor], Tensor],
-    parameters: Sequence[nn.Parameter],
-    buffers: Sequence[Tensor],
-    inputs: TensorLike,
-    autocast: Callable[[], AbstractContextManager[Any]],
+    run: Callable[[Tensor], Tensor], modules: Iterable[nn.Module], inputs: TensorLike, autocast: Autocasting
 ) -> UnitBytes:
-    """Run a unit forward and backward; `run` follows the policy in question."""
+    """Run a unit of these modules forward and backward; `run` follows the policy in question."""
+    unit = nn.ModuleList(modules)
     trigger = torch.zeros((), device=inputs.device, requires_grad=True)
-    with _Counter(parameters, [*buffers, trigger]) as counter:
+    with LiveBytes(unit, inputs=[trigger]) as counter:
+        outside_bytes = sum(counter.bytes_by_kind.values())
         x = make_inputs(inputs, trigger)
         input_storage = weakref.ref(x.untyped_storage())
-        before = counter.live
-        counter.reset()
+        input_bytes = counter.activation_bytes
+        counter.reset_peak()
         with autocast():
             output = run(x)
-        forward_bytes = counter.peak - before
+        forward_bytes = counter.report().peak_activation_bytes - input_bytes
         output_storage = output.untyped_storage()
         output_bytes = 0 if output_storage is x.untyped_storage() else output_storage.nbytes()
         del x, output_storage
@@ -111,72 +108,19 @@ def count_unit(
         end = _Outlet.apply(output)  # type: ignore[no-untyped-call]
         del output
         input_is_saved, output_is_saved = input_storage() is not None, output_alive() is not None
-        saved_bytes = counter.live - input_is_saved * before - output_is_saved * output_bytes
-        counter.reset()
+        saved_input_bytes = input_bytes if input_is_saved else 0
+        saved_bytes = counter.activation_bytes - saved_input_bytes - output_is_saved * output_bytes
+        counter.reset_peak()
         if end.requires_grad:  # not where nothing up to here learns
             end.backward()
-        outside = input_is_saved * before
-    for parameter in parameters:
-        parameter.grad = None
+        peaks = counter.report()
+    unit.zero_grad()
     return UnitBytes(
-        output_bytes,
-        output_is_saved,
-        input_is_saved,
-        max(saved_bytes, 0),
-        forward_bytes,
-        counter.peak - outside,
-        counter.total_peak - outside,
+        saved_bytes=max(saved_bytes, 0),
+        forward_bytes=forward_bytes,
+        backward_bytes=peaks.peak_activation_bytes - saved_input_bytes,
+        backward_total_bytes=peaks.peak_bytes - outside_bytes - saved_input_bytes,
+        output_bytes=output_bytes,
+        output_is_saved=output_is_saved,
+        input_is_saved=input_is_saved,
     )
-
-
-class _Counter(StorageCounter):
-    """Live bytes of what operations return, and their peak, with and without the gradients of parameters."""
-
-    def __init__(self, parameters: Sequence[nn.Parameter], known: Sequence[Tensor]) -> None:
-        super().__init__()
-        self._parameters = parameters
-        for tensor in (*parameters, *known):
-            self._storages.reclassify(tensor, Kind.PARAMETERS)
-        self._handles: list[RemovableHandle] = []
-        self.reset()
-
-    @property
-    def live(self) -> int:
-        return self._storages.activation_bytes
-
-    def reset(self) -> None:
-        self.peak = self.live
-        self.total_peak = self._total
-
-    @property
-    def _total(self) -> int:
-        return self._storages.activation_bytes + self._storages.bytes_by_kind[Kind.GRADIENTS]
-
-    def __enter__(self) -> Self:
-        self._handles = [
-            parameter.register_post_accumulate_grad_hook(self._note_gradient)
-            for parameter in self._parameters
-            if parameter.requires_grad
-        ]
-        super().__enter__()
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        super().__exit__(*exception)  # type: ignore[no-untyped-call]
-        for handle in self._handles:
-            handle.remove()
-        self._storages.stop()
-
-    def _kind_of_new(self) -> Kind:
-        return Kind.ACTIVATIONS
-
-    def _is_backward(self) -> bool:
-        return in_backward() and not torch.is_grad_enabled()
-
-    def _note_peaks(self) -> None:
-        self.peak = max(self.peak, self.live)
-        self.total_peak = max(self.total_peak, self._total)
-
-    def _note_gradient(self, parameter: Tensor) -> None:
-        if parameter.grad is not None:
-            self._storages.reclassify(parameter.grad, Kind.GRADIENTS)

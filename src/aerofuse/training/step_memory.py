@@ -94,7 +94,7 @@ class StepMemory:
 
     def count_evaluation(self, batch_size: int) -> int:
         """Return the peak of a pass without gradients, while the optimiser's state waits."""
-        with FakeCopy(self.model, mixed_precision=self.precision != "float32").active() as fake, torch.no_grad():
+        with FakeCopy(self.model).active() as fake, torch.no_grad():
             images = torch.zeros(self.input_shape(batch_size), dtype=self._input_dtype, device=self.device)
             autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
             with LiveBytes(fake.eval(), None, [images]) as live, autocast:
