@@ -14,7 +14,7 @@ from aerofuse.data.labels import ClassLists
 from aerofuse.ingest.params import SplitParams
 from aerofuse.ingest.prepare import prepare_photos
 from aerofuse.ingest.sources import SyntheticSource
-from aerofuse.planning.clocks import Estimated
+from aerofuse.planning.estimates import Estimated
 from aerofuse.synthetic.params import SyntheticParams
 from tests.pipeline import FinishedRun, finished_run
 

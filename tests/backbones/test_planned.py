@@ -25,7 +25,7 @@ from aerofuse.checkpointing.steps import ChainPlan, Recompute, SaveAll, SaveSome
 from aerofuse.memory.counter import LiveBytes
 from aerofuse.memory.step import count_training_step
 from aerofuse.planning.bound_units import bind, input_of
-from aerofuse.planning.clocks import Estimated
+from aerofuse.planning.estimates import Estimated
 from aerofuse.planning.planner import Planner, plan_checkpointing
 from tests.backbones.conftest import SMALLEST, shrunken_backbone, small_batch
 from tests.backbones.test_exactness import two_steps

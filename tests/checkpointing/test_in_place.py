@@ -115,4 +115,4 @@ def test_the_backward_pass_takes_two_tensors(name: str) -> None:
     like = TensorLike(SIZE, (37 * 129, 129, 1), torch.float32, torch.device("cpu"), requires_grad=True)
     counted = count_unit(partial(selective, run), [], like, nullcontext)
     # What was computed again, with the gradient written over it, and the gradient that came; and two scalars.
-    assert counted.backward_bytes == pytest.approx(2 * 4 * 5 * 37 * 129, abs=8)
+    assert counted.backward == pytest.approx(2 * 4 * 5 * 37 * 129, abs=8)

@@ -21,7 +21,7 @@ from aerofuse.planning.checkpointed import (
     enable_gradient_checkpointing,
     is_gradient_checkpointing_enabled,
 )
-from aerofuse.planning.clocks import Estimated
+from aerofuse.planning.estimates import Estimated
 from aerofuse.planning.planner import Planner
 from tests.checkpointing.networks import NETWORKS, Row, network_and_images
 

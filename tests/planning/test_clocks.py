@@ -8,11 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from aerofuse.checkpointing.chain import Unit
 from aerofuse.checkpointing.recompute import run_recomputed
 from aerofuse.checkpointing.selective import run_selective
 from aerofuse.planning import clocks
-from aerofuse.planning.clocks import Measured, Overhead, Transfer
+from aerofuse.planning.clocks import Measured, Transfer, UnitSeconds
 from aerofuse.planning.unit_bytes import TensorLike
+
+
+def time_alone(stopwatch: Measured, run: Callable[[Tensor], Tensor], samples: int, count: int = 1) -> UnitSeconds:
+    inputs = TensorLike.of(torch.rand(samples, 5, requires_grad=True))
+    return stopwatch.time_unit(Unit("unit", run, ()), inputs, nullcontext, count=count)
 
 
 @pytest.mark.parametrize(("samples", "scale"), [(2, 1), (4, 1), (8, 2)])
@@ -27,13 +33,12 @@ def test_times_of_a_unit(monkeypatch: pytest.MonkeyPatch, samples: int, scale: f
         return output.neg()
 
     monkeypatch.setattr(clocks, "_now", lambda device: now)
-    inputs = TensorLike.of(torch.rand(samples, 5, requires_grad=True))
-    seconds = Measured(rounds=2, batch=4).time_unit(run, [], inputs, nullcontext)
+    seconds = time_alone(Measured(rounds=2, batch=4), run, samples)
     assert seconds.forward == 5 * scale
     assert seconds.backward == 0
     assert seconds.rerun == 3 * scale
     assert seconds.whole_rerun == 5 * scale
-    assert seconds.rerunning == seconds.selective == Overhead(0)
+    assert seconds.rerun_fixed == seconds.selective == 0
     assert seconds.replays == {"sigmoid.0": 0, "tanh.0": 0}
 
 
@@ -54,11 +59,10 @@ def test_one_round_in_three_that_is_disturbed_changes_nothing(
         return inputs.sigmoid()
 
     monkeypatch.setattr(clocks, "_now", lambda device: now)
-    inputs = TensorLike.of(torch.rand(2, 5, requires_grad=True))
-    seconds = Measured(rounds=3, seconds=0).time_unit(run, [], inputs, nullcontext)
+    seconds = time_alone(Measured(rounds=3, seconds=0), run, 2)
     assert runs == 4 * 4
     assert (seconds.forward, seconds.rerun) == (5, 5)
-    assert seconds.rerunning == seconds.selective == Overhead(0)
+    assert seconds.rerun_fixed == seconds.selective == 0
 
 
 @pytest.mark.parametrize(("count", "seconds", "rounds"), [(1, 0, 3), (1, 60, 6), (4, 0, 6), (12, 0, 11), (4, 60, 12)])
@@ -70,8 +74,7 @@ def test_short_rounds_and_those_of_frequent_units_are_more(count: int, seconds: 
         runs += 1
         return inputs.sigmoid()
 
-    inputs = TensorLike.of(torch.rand(2, 5, requires_grad=True))
-    Measured(rounds=3, seconds=seconds).time_unit(run, [], inputs, nullcontext, count=count)
+    time_alone(Measured(rounds=3, seconds=seconds), run, 2, count)
     assert runs == 4 * (1 + rounds)
 
 
@@ -96,13 +99,12 @@ def test_what_checkpointing_takes_besides_counts(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(clocks, "_now", lambda device: now)
     monkeypatch.setattr(clocks, "run_selective", slowly(7, run_selective))
     monkeypatch.setattr(clocks, "run_recomputed", slowly(11, run_recomputed))
-    inputs = TensorLike.of(torch.rand(samples, 5, requires_grad=True))
-    seconds = Measured(rounds=1, batch=4).time_unit(sigmoid, [], inputs, nullcontext)
+    seconds = time_alone(Measured(rounds=1, batch=4), sigmoid, samples)
     # From two samples alone nobody can tell what grows.
     fixed = 0 if growing else 2 * 2
-    assert seconds.selective == Overhead(7 + fixed, growing)
-    assert seconds.rerunning == Overhead(11 + fixed, growing)
-    assert seconds.rerun == seconds.whole_rerun == samples / min(samples, 4)
+    assert (seconds.selective_fixed, seconds.selective) == (7 + fixed, 7 + fixed + growing)
+    assert seconds.rerun_fixed == 11 + fixed
+    assert seconds.rerun == seconds.whole_rerun == 11 + fixed + growing + samples / min(samples, 4)
 
 
 def test_the_copy_that_a_call_in_place_makes_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,10 +126,9 @@ def test_the_copy_that_a_call_in_place_makes_is_timed(monkeypatch: pytest.Monkey
         return double.tanh_() + other  # the sigmoid is made again from what tanh has written over
 
     monkeypatch.setattr(Tensor, "clone", slow_clone)
-    inputs = TensorLike.of(torch.rand(2, 5, requires_grad=True))
-    seconds = Measured(rounds=1).time_unit(run, [], inputs, nullcontext)
+    seconds = time_alone(Measured(rounds=1), run, 2)
     assert seconds.replays == {"mul.0": 0, "sigmoid.0": 0, "tanh_.0": 3}
-    assert seconds.selective == Overhead(0)
+    assert seconds.selective == 0
 
 
 def test_the_rate_of_a_transfer_is_the_median_after_a_first_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,20 @@ from itertools import pairwise
 import pytest
 
 from aerofuse.checkpointing.steps import ChainPlan, Offload, Recompute, SaveAll, SaveSome, Step, units_of
-from aerofuse.planning.clocks import Transfer
-from aerofuse.planning.profiling import ChainProfile, UnitPolicy, UnitProfile
-from aerofuse.planning.simulation import simulate
-from aerofuse.planning.solver import Solution
+from aerofuse.planning.clocks import Transfer, UnitSeconds
+from aerofuse.planning.simulation import PlanCost, Simulator
+from aerofuse.planning.solver import LEVELS, Solution
+from aerofuse.planning.unit_bytes import UnitBytes
+from aerofuse.planning.unit_costs import ChainProfile, UnitPolicy, UnitProfile
+
+SECONDS = UnitSeconds(1.0, 2.0, rerun=0.75, whole_rerun=1.0, rerun_fixed=0.25, selective=0.125, selective_fixed=0.125)
+
+
+def policy_of(
+    save: tuple[str, ...] | None, saved: int, forward: int, backward: int, backward_total: int, replay_seconds: float
+) -> UnitPolicy:
+    counted = UnitBytes(saved, forward, backward, backward_total, output=4, output_is_saved=True, input_is_saved=True)
+    return UnitPolicy(counted, save, replay_seconds)
 
 
 def random_profile(rng: random.Random, length: int, starts: tuple[int, ...] = (0,)) -> ChainProfile:
@@ -22,9 +32,8 @@ def random_profile(rng: random.Random, length: int, starts: tuple[int, ...] = (0
     def policy(save: tuple[str, ...] | None, saved_bytes: int, replay_seconds: float) -> UnitPolicy:
         alive = max(saved_bytes, 0)  # below 0 where the unit lets its input go
         backward_bytes = alive + rng.randint(1, 6)
-        return UnitPolicy(
-            save, saved_bytes, alive + rng.randint(1, 4), backward_bytes, backward_bytes + 1, replay_seconds
-        )
+        forward_bytes = alive + rng.randint(1, 4)
+        return policy_of(save, saved_bytes, forward_bytes, backward_bytes, backward_bytes + 1, replay_seconds)
 
     def unit(name: str) -> UnitProfile:
         forward = rng.randint(1, 9)
@@ -34,25 +43,30 @@ def random_profile(rng: random.Random, length: int, starts: tuple[int, ...] = (0
             policies.append(policy((), rng.randint(-5, 1), forward / 2))
         if rng.random() < 0.7:
             policies[1] = replace(policies[1], link_seconds=rng.randint(0, 2) / 4, link_bytes=rng.randint(0, 1))
-        return UnitProfile(
-            name,
-            rng.randint(1, 4),
-            rng.randint(1, 4),
-            1,
-            0,
-            forward,
-            2 * forward,
-            forward,
-            forward + 1,
-            0.25,
-            tuple(policies),
+        seconds = UnitSeconds(
+            forward, 2 * forward, forward, forward + 1, rerun_fixed=0.25, selective=0.125, selective_fixed=0.125
         )
+        return UnitProfile(name, rng.randint(1, 4), rng.randint(1, 4), 1, seconds, tuple(policies))
 
     units: list[UnitProfile] = []
     for number in range(length):
         again = units and rng.random() < 0.5
         units.append(replace(units[-1], name=str(number)) if again else unit(str(number)))
     return ChainProfile(tuple(units), starts)
+
+
+def simulate(profile: ChainProfile, plan: ChainPlan) -> PlanCost:
+    return Simulator(profile).cost(plan)
+
+
+def solve(profile: ChainProfile, *, count_gradients: bool = False, levels: int = LEVELS) -> Solution:
+    """Where a whole step takes what its units take."""
+
+    def count(plan: ChainPlan) -> int:
+        cost = simulate(profile, plan)
+        return cost.total_bytes if count_gradients else cost.activation_bytes
+
+    return Solution(profile, count, count_gradients=count_gradients, levels=levels)
 
 
 def every_plan(profile: ChainProfile, s: int, t: int, *, whole: bool = True) -> Iterator[tuple[Step, ...]]:
@@ -84,11 +98,11 @@ def test_no_plan_beats_the_solution(seed: int, count_gradients: bool) -> None:
     profile = random_profile(rng, length)
     costs = [simulate(profile, ChainPlan(steps)) for steps in every_plan(profile, 0, length - 1)]
     peaks = [cost.total_bytes if count_gradients else cost.activation_bytes for cost in costs]
-    solution = Solution(profile, count_gradients=count_gradients, levels=max(peaks))
-    assert solution.peak_bytes(solution.frontier[0]) == min(peaks)
+    solution = solve(profile, count_gradients=count_gradients, levels=max(peaks))
+    assert solution.frontier[0].peak_bytes == min(peaks)
     for budget in range(max(peaks) + 1):
         fitting = [cost.replay_seconds for cost, peak in zip(costs, peaks, strict=True) if peak <= budget]
-        point = next((one for one in reversed(solution.frontier) if solution.peak_bytes(one) <= budget), None)
+        point = next((one for one in reversed(solution.frontier) if one.peak_bytes <= budget), None)
         if not fitting:
             assert point is None
         else:
@@ -101,8 +115,8 @@ def test_no_plan_beats_the_solution(seed: int, count_gradients: bool) -> None:
 def test_no_range_crosses_from_one_chain_into_the_next(seed: int) -> None:
     profile = random_profile(random.Random(seed), 4, starts=(0, 2))
     costs = [simulate(profile, ChainPlan(steps)) for steps in every_plan(profile, 0, 3)]
-    solution = Solution(profile, levels=max(cost.activation_bytes for cost in costs))
-    assert solution.peak_bytes(solution.frontier[0]) == min(cost.activation_bytes for cost in costs)
+    solution = solve(profile, levels=max(cost.activation_bytes for cost in costs))
+    assert solution.frontier[0].peak_bytes == min(cost.activation_bytes for cost in costs)
     for point in solution.frontier:
         for step in point.plan.steps:
             units = list(units_of([step]))
@@ -111,9 +125,9 @@ def test_no_range_crosses_from_one_chain_into_the_next(seed: int) -> None:
 
 def test_the_frontier_falls_from_the_least_memory_to_no_checkpointing() -> None:
     profile = random_profile(random.Random(5), 12)
-    solution = Solution(profile)
-    assert solution.frontier[-1].cost == solution.baseline
-    assert solution.baseline.replay_seconds == 0
+    solution = solve(profile)
+    assert solution.frontier[-1].cost == simulate(profile, ChainPlan.save_all(12))
+    assert solution.frontier[-1].cost.replay_seconds == 0
     for one, other in pairwise(solution.frontier):
         assert one.cost.activation_bytes < other.cost.activation_bytes
         assert one.cost.replay_seconds > other.cost.replay_seconds
@@ -123,7 +137,6 @@ def test_the_frontier_falls_from_the_least_memory_to_no_checkpointing() -> None:
 def test_a_plan_is_found_by_counting_few(more: Callable[[int], int]) -> None:
     """`more` is what a whole step takes besides what was solved."""
     profile = random_profile(random.Random(5), 40)
-    solution = Solution(profile)
     tried: list[ChainPlan] = []
 
     def count(plan: ChainPlan) -> int:
@@ -131,10 +144,11 @@ def test_a_plan_is_found_by_counting_few(more: Callable[[int], int]) -> None:
         solved = simulate(profile, plan).activation_bytes
         return solved + more(solved)
 
+    solution = Solution(profile, count)
     peaks = [count(point.plan) for point in solution.frontier]
     for budget in (*peaks[:: len(peaks) // 20], max(peaks), max(peaks) + 1, min(peaks) - 1):
         tried.clear()
-        point = solution.cheapest_counted(budget, count)
+        point = solution.fastest(budget)
         fitting = [one for one, peak in zip(solution.frontier, peaks, strict=True) if peak <= budget]
         assert len(tried) <= 7
         if not fitting:
@@ -146,34 +160,29 @@ def test_a_plan_is_found_by_counting_few(more: Callable[[int], int]) -> None:
 
 
 def test_a_plan_is_simulated_by_hand() -> None:
-    save = UnitPolicy(
-        None, saved_bytes=10, forward_bytes=15, backward_bytes=20, backward_total_bytes=23, replay_seconds=0.0
-    )
-    thin = UnitPolicy(
-        ("a",), saved_bytes=2, forward_bytes=12, backward_bytes=18, backward_total_bytes=21, replay_seconds=0.5
-    )
-    thin = replace(thin, fixed_seconds=0.125)
-    unit = UnitProfile("u", 4, 8, 3, 0, 1.0, 2.0, 0.75, 1.0, 0.25, (save, thin))
+    save = policy_of(None, saved=10, forward=15, backward=20, backward_total=23, replay_seconds=0.0)
+    thin = policy_of(("a",), saved=2, forward=12, backward=18, backward_total=21, replay_seconds=0.5)
+    unit = UnitProfile("u", 4, 8, 3, SECONDS, (save, thin))
     profile = ChainProfile((unit, unit, unit), (0,))
     # All kept: the third unit's backward on top of what two units and their outputs hold.
     assert simulate(profile, ChainPlan((SaveAll(0), SaveAll(1), SaveAll(2)))).activation_bytes == 2 * (10 + 4) + 20
-    cost = simulate(profile, ChainPlan((Recompute((SaveAll(0), SaveAll(1))), SaveSome(2, ("a",)))))
+    plan = ChainPlan((Recompute((SaveAll(0), SaveAll(1))), SaveSome(2, ("a",))))
+    cost = simulate(profile, plan)
     # The second unit's backward when the range has run again: the first one held, with its output.
     assert cost.activation_bytes == (10 + 4) + 20
     # By then the third unit's parameters have their gradients; the second one's are in its own peak.
     assert cost.total_bytes == (10 + 4) + 23 + 3
     assert cost.replay_seconds == 0.5 + 1.0 + 0.75
-    assert cost.fixed_seconds == 0.125 + 0.25 + 0.25
-    # Units that update running statistics hold copies of them when they run again.
-    counting = replace(unit, statistics_bytes=7)
-    profile = ChainProfile((counting, counting, unit), (0,))
-    cost = simulate(profile, ChainPlan((Recompute((SaveAll(0), SaveAll(1))), SaveSome(2, ("a",)))))
-    assert cost.activation_bytes == (10 + 4 + 7) + (20 + 7)
+    assert Simulator(profile).fixed_seconds(plan.steps) == 0.125 + 0.25 + 0.25
+
+
+def offloaded(save_all: UnitPolicy, saved_bytes: int) -> UnitPolicy:
+    return replace(save_all, bytes=replace(save_all.bytes, saved=saved_bytes), offloads=True)
 
 
 def with_offload(profile: ChainProfile, rng: random.Random) -> ChainProfile:
     units = [
-        replace(unit, offloaded=replace(unit.policies[0], saved_bytes=rng.randint(-3, 0), offloads=True))
+        replace(unit, policies=(*unit.policies, offloaded(unit.policies[0], rng.randint(-3, 0))))
         for unit in profile.units
     ]
     transfer = Transfer(rng.random() / 9, rng.random() / 9, overlaps=rng.random() < 0.5)
@@ -185,7 +194,7 @@ def test_to_offload_makes_no_plan_worse_and_is_for_no_range(seed: int) -> None:
     rng = random.Random(seed)
     plain = random_profile(rng, 8, starts=(0, 5))
     profile = with_offload(plain, rng)
-    frontier, without = Solution(profile).frontier, Solution(plain).frontier
+    frontier, without = solve(profile).frontier, solve(plain).frontier
     for point in without:
         fitting = [one for one in frontier if one.cost.activation_bytes <= point.cost.activation_bytes]
         assert fitting[-1].cost.replay_seconds <= point.cost.replay_seconds
@@ -195,13 +204,9 @@ def test_to_offload_makes_no_plan_worse_and_is_for_no_range(seed: int) -> None:
 
 
 def test_what_is_offloaded_is_simulated_by_hand() -> None:
-    save = UnitPolicy(
-        None, saved_bytes=10, forward_bytes=15, backward_bytes=20, backward_total_bytes=23, replay_seconds=0.0
-    )
+    save = policy_of(None, saved=10, forward=15, backward=20, backward_total=23, replay_seconds=0.0)
     # Its input leaves the device, too.
-    unit = UnitProfile(
-        "u", 4, 8, 3, 0, 1.0, 2.0, 0.75, 1.0, 0.25, (save,), replace(save, saved_bytes=-4, offloads=True)
-    )
+    unit = UnitProfile("u", 4, 8, 3, SECONDS, (save, offloaded(save, -4)))
     profile = ChainProfile((unit, unit, unit), (0,)).with_transfer(Transfer(0.1, 0.1, overlaps=True))
     cost = simulate(profile, ChainPlan((Offload(0), Offload(1), SaveAll(2))))
     # One unit's 14 bytes are there while the unit after it runs, forward and backward.

@@ -26,7 +26,7 @@ from aerofuse.memory.step import count_training_step
 from aerofuse.models.aircraft_model import AircraftModel
 from aerofuse.models.architecture import BaselineModel
 from aerofuse.models.heads import Heads
-from aerofuse.planning.clocks import LARGE_GPU
+from aerofuse.planning.estimates import LARGE_GPU
 from aerofuse.training import step_memory
 from aerofuse.training.fitting import Fit, fit_training, largest_that_fits
 from aerofuse.training.params import CheckpointingParams, PhaseParams, TrainingParams

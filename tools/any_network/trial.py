@@ -18,7 +18,7 @@ from aerofuse.checkpointing.attached import attached_to
 from aerofuse.checkpointing.budget import Budget
 from aerofuse.memory.step import count_training_step, tensors_of_outputs
 from aerofuse.planning.checkpointed import enable_gradient_checkpointing
-from aerofuse.planning.clocks import Estimated
+from aerofuse.planning.estimates import Estimated
 from aerofuse.planning.planner import Planner
 from tools.any_network.findings import Finding, Served
 from tools.any_network.networks import Built, NetworkName, build

@@ -10,7 +10,7 @@ import torch
 from aerofuse.backbones.weights import BackboneParams
 from aerofuse.common.params import load_section, load_value
 from aerofuse.models.architecture import EXAMPLE_CLASSES, hybrid_architecture
-from aerofuse.planning.clocks import LARGE_GPU
+from aerofuse.planning.estimates import LARGE_GPU
 from aerofuse.planning.planner import Planner
 from aerofuse.planning.seen_before import nothing_seen_before
 from aerofuse.training.params import HeadDropoutParams

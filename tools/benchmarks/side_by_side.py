@@ -14,7 +14,8 @@ from tqdm.auto import tqdm
 from aerofuse.common.hardware import device_name
 from aerofuse.memory.report import MemoryReport
 from aerofuse.memory.step import Precision
-from aerofuse.planning.clocks import Estimated, Measured, Stopwatch
+from aerofuse.planning.clocks import Measured
+from aerofuse.planning.estimates import Estimated, Stopwatch
 from aerofuse.planning.planner import Planner
 from aerofuse.planning.seen_before import nothing_seen_before
 from tools.benchmarks.measuring import (

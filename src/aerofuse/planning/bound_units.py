@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from aerofuse.checkpointing.call_trace import TracedCall
 from aerofuse.checkpointing.chain import Unit
 from aerofuse.checkpointing.find_units import TracedChain, TracedUnit, flowing
 from aerofuse.checkpointing.pieces import pieces_of
-from aerofuse.checkpointing.tensors import layout_of, storage_key, tensors_in
+from aerofuse.checkpointing.tensors import storage_key
 from aerofuse.checkpointing.unit_calls import FoundUnit, forward_of, module_of
 from aerofuse.memory.torch_private import tree_flatten, tree_map
 from aerofuse.planning.unit_bytes import TensorLike
@@ -73,8 +72,8 @@ class _BoundCall:
         module = network.get_submodule(module_of(call.name))
         _, _, piece = call.name.partition(":")
         self._function = pieces_of(module)[piece] if piece else forward_of(module)
-        self._arguments = tree_map(partial(_place, flow=flow), (call.args, dict(call.kwargs)))
-        self.signature = piece, tuple(_signature(leaf) for leaf in tree_flatten(self._arguments)[0])
+        self._arguments = tree_map(partial(_layout, flow=flow), (call.args, dict(call.kwargs)))
+        self.signature = piece, tuple(map(repr, tree_flatten(self._arguments)[0]))
         self._samples = flow.shape[0] if flow.ndim else 0
         self._returns = next((number for number, seen in enumerate(call.outputs) if seen.tensor.requires_grad), 0)
         self._made: dict[tuple[int, int], Tensor] = {}
@@ -84,41 +83,32 @@ class _BoundCall:
         return tensors_in(self._function(*args, **kwargs))[self._returns]
 
     def _fill(self, leaf: Any, x: Tensor) -> Any:
-        if isinstance(leaf, _Flowing):
-            return leaf.get(x)
+        """Return an argument for as many samples as `x` has."""
+        key = id(leaf), len(x) if x.ndim else 0
+        if isinstance(leaf, (_Flow, TensorLike)) and x.ndim and leaf.size and leaf.size[0] == self._samples:
+            leaf = replace(leaf, size=(len(x), *leaf.size[1:]))
+        if isinstance(leaf, _Flow):
+            is_whole = (tuple(x.size()), x.stride()) == (leaf.size, leaf.stride)
+            return x if is_whole else x.as_strided(leaf.size, leaf.stride, leaf.offset)
         if not isinstance(leaf, TensorLike):
             return leaf
-        samples = len(x) if x.ndim and leaf.size and leaf.size[0] == self._samples else 0
-        key = (id(leaf), samples)
         if key not in self._made:
-            like = leaf.first_samples(samples) if samples else leaf
-            self._made[key] = like.make().requires_grad_(leaf.requires_grad)
+            self._made[key] = leaf.make().requires_grad_(leaf.requires_grad)
         return self._made[key]
 
 
-class _Flowing:
+@dataclass(frozen=True)
+class _Flow:
     """The place of the tensor that flows, or of another view of it."""
 
-    def __init__(self, tensor: Tensor, samples: int) -> None:
-        self.layout = layout_of(tensor)
-        self._samples = samples
-
-    def get(self, x: Tensor) -> Tensor:
-        size, stride, offset = self.layout
-        if size and size[0] == self._samples and x.ndim:
-            size = torch.Size((len(x), *size[1:]))
-        return x if (x.size(), x.stride()) == (size, stride) else x.as_strided(size, stride, offset)
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    offset: int
 
 
-def _signature(leaf: Any) -> Hashable:
-    if isinstance(leaf, _Flowing):
-        return tuple(leaf.layout)
-    return leaf if isinstance(leaf, TensorLike) else repr(leaf)
-
-
-def _place(leaf: Any, flow: Tensor) -> Any:
+def _layout(leaf: Any, flow: Tensor) -> Any:
     if not isinstance(leaf, Tensor):
         return leaf
     if storage_key(leaf) == storage_key(flow) and leaf.dtype == flow.dtype:
-        return _Flowing(leaf, flow.shape[0] if flow.ndim else 0)
+        return _Flow(tuple(leaf.size()), leaf.stride(), int(leaf.storage_offset()))
     return TensorLike.of(leaf)

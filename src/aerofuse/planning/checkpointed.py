@@ -21,7 +21,7 @@ from aerofuse.checkpointing.steps import ChainPlan
 from aerofuse.checkpointing.unit_calls import FoundChain
 from aerofuse.checkpointing.verification import verify_checkpointing
 from aerofuse.common.threads import in_new_thread
-from aerofuse.memory.optimizers import OptimizerChoice, choose_optimizer
+from aerofuse.memory.optimizers import choose_optimizer
 from aerofuse.planning.planner import plan_checkpointing
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,8 @@ def enable_gradient_checkpointing(
     if isinstance(chosen, CheckpointingPlan):
         chosen.apply(network)
     elif isinstance(chosen, Budget):
-        switch(network, WithinBudget(chosen, choose_optimizer(optimizer, network), holds_gradients, is_unit, offload))
+        settings = {"holds_gradients": holds_gradients, "is_unit": is_unit, "offload": offload}
+        switch(network, WithinBudget(chosen, optimizer=choose_optimizer(optimizer, network), **settings))
     else:
         if isinstance(chosen, Segments):
             check_segments(chosen.count)
@@ -105,19 +106,13 @@ def is_gradient_checkpointing_enabled(network: nn.Module) -> bool:
 
 
 class WithinBudget:
-    """Plans for a budget when a batch is seen, and again for a larger one; see `Chooser`."""
+    """Plans for a budget when a batch is seen, and again for a larger one; see `Chooser`.
 
-    def __init__(
-        self,
-        budget: Budget,
-        optimizer: OptimizerChoice,
-        holds_gradients: bool,
-        is_unit: IsUnit | None = None,
-        offload: bool = False,
-    ) -> None:
-        self.policy = budget
-        self._optimizer, self._holds_gradients, self._is_unit = optimizer, holds_gradients, is_unit
-        self._offload = offload
+    `settings` are those of `plan_checkpointing` that do not depend on the batch.
+    """
+
+    def __init__(self, budget: Budget, **settings: Any) -> None:
+        self.policy, self._settings = budget, settings
         # By all that a plan depends on but the number of samples: the plan for the largest batch so far.
         self._plans: dict[Hashable, CheckpointingPlan] = {}
 
@@ -135,13 +130,10 @@ class WithinBudget:
                 network,
                 inputs.shape,
                 self.policy,
-                optimizer=self._optimizer,
-                holds_gradients=self._holds_gradients,
                 precision="bf16" if is_bf16 else "float32",
                 input_dtype=inputs.dtype,
-                is_unit=self._is_unit,
                 compiled=compiled,
-                offload=self._offload,
+                **self._settings,
             )
             plan = self._plans[key] = in_new_thread(make)
             logger.info("gradient checkpointing %s", plan.summary())

@@ -22,17 +22,16 @@ from aerofuse.memory.optimizers import choose_optimizer
 from aerofuse.memory.report import Kind, MemoryReport
 from aerofuse.memory.step import FakeTraining, Precision, TrainingStep, sum_of_outputs
 from aerofuse.planning.bound_units import bind, glue_bytes, input_of
-from aerofuse.planning.clocks import Measured, Stopwatch
-from aerofuse.planning.profiling import ChainProfile
-from aerofuse.planning.seen_before import profile_once
-from aerofuse.planning.simulation import PlanCost, simulate
+from aerofuse.planning.clocks import Measured
+from aerofuse.planning.estimates import Stopwatch
+from aerofuse.planning.profiling import Profiler
+from aerofuse.planning.simulation import PlanCost, Simulator
 from aerofuse.planning.solver import FrontierPoint, Solution
+from aerofuse.planning.unit_costs import ChainProfile, UnitProfile
 
 # The plan of the least memory may take so many times as long as a step without checkpointing. A net of many equal units
 # has plans that take less memory and much longer: ViT-B's takes 0.065 of it and 3.2 times as long.
 MOST_TIME_RATIO = 2.0
-_LEAST_TRIALS = 8
-_NEARLY = 1.02
 
 
 def plan_checkpointing(
@@ -100,7 +99,6 @@ class Planner:
         offload: bool = False,
     ) -> None:
         chosen = choose_optimizer(optimizer, model)
-        stopwatch = stopwatch or Measured()
         step = TrainingStep(tuple(input_shape), loss, chosen, precision, input_dtype, holds_gradients)
         self._scope = Scope(step.input_shape, precision)
         self._optimizer = None if chosen is None else str(chosen)
@@ -111,27 +109,30 @@ class Planner:
         if not traced:
             raise ValueError(f"nothing in {type(model).__name__} that learns is called as a module, so none is planned")
         self._chains = names_of(traced)
+        stopwatch = stopwatch or Measured()
         with self._training.copy.active():
-            profile = self._profile_chains(model, traced, stopwatch, offload)
+            profile = _profile(traced, fake, model, Profiler(stopwatch, self._training.autocast, offload))
         if offload:
             profile = profile.with_transfer(stopwatch.time_transfer(next(model.parameters()).device))
-        self._profile = profile.of_whole_units() if compiled else profile
+        self._profile = profile.only(lambda policy: policy.save is None) if compiled else profile
+        self._solutions = {
+            everything: Solution(self._profile, partial(self._count_peak, everything), count_gradients=everything)
+            for everything in (False, True)
+        }
         self._attached = Attached(fake)
-        self._solutions: dict[bool, Solution] = {}
         self._update = self._training.count_update()
         self._counted: dict[ChainPlan, MemoryReport] = {}
-        self._baseline = self._count(ChainPlan.save_all(sum(map(len, self._chains))))
+        self._baseline = self._count(ChainPlan.save_all(len(self._profile.units)))
 
     def plan(self, budget: object) -> CheckpointingPlan:
         """Return the fastest plan within a budget. Raises `ValueError` for one below the least possible."""
         wanted = parse_budget(budget)
         everything = wanted.num_bytes is not None
         limit = wanted.num_bytes or round((wanted.share or 0) * self._baseline.peak_activation_bytes)
-        solution = self._solution(counts_everything=everything)
-        point = solution.cheapest_counted(limit, partial(self._count_peak, everything=everything))
+        point = self._solutions[everything].fastest(limit)
         if point is None:
-            point = self._lowest(math.inf, everything=everything)
-            if self._count_peak(point.plan, everything=everything) > limit:
+            point = self._solutions[everything].lowest(math.inf)
+            if self._count_peak(everything, point.plan) > limit:
                 raise ValueError(self._too_little(wanted, self._predict_counted(point)))
         return CheckpointingPlan(
             self._scope,
@@ -151,41 +152,29 @@ class Planner:
         Plans whose step takes more than `most_time_ratio` times as long as without checkpointing are left out. A budget
         that is lower still has one of them.
         """
-        return self._predict_counted(self._lowest(most_time_ratio, everything=counts_everything))
-
-    def _lowest(self, most_time_ratio: float, *, everything: bool) -> FrontierPoint:
-        """Return the plan of the lowest peak within a bound on time.
-
-        The network holds what goes into a stage while that runs, also where its units let it go, and units alone do
-        not tell. So another plan may be lower than the one that is lowest as solved.
-        """
-        solution = self._solution(counts_everything=everything)
-        count = partial(self._count_peak, everything=everything)
-        allowed = [point for point in solution.frontier if self._time_ratio(point.cost) <= most_time_ratio]
-        first = count(allowed[0].plan)
-        if first <= _NEARLY * solution.peak_bytes(allowed[0]):
-            return allowed[0]
-        candidates = [point for point in allowed if solution.peak_bytes(point) <= first]
-        some = candidates[:: -(-len(candidates) // _LEAST_TRIALS)]
-        return min(some, key=lambda point: count(point.plan))
+        most_seconds = (most_time_ratio - 1) * self._profile.seconds
+        return self._predict_counted(self._solutions[counts_everything].lowest(most_seconds))
 
     def curve(self) -> tuple[StepPrediction, ...]:
         """Memory against time, from the least memory to no checkpointing, as solved."""
-        return tuple(self._predict(point.cost) for point in self._solution(counts_everything=True).frontier)
+        costs = (point.cost for point in self._solutions[True].frontier)
+        return tuple(
+            StepPrediction(cost.total_bytes + self.fixed_bytes, cost.activation_bytes, self._time_ratio(cost))
+            for cost in costs
+        )
 
     def solved(self, plan: CheckpointingPlan) -> PlanCost:
         """Return what the dynamic program has for a plan of this planner, from units counted alone."""
-        steps: list[Step] = []
-        for chain in plan.plans:
-            steps += shifted(chain.steps, len(list(units_of(steps))))
-        return simulate(self._profile, ChainPlan(tuple(steps)))
+        return Simulator(self._profile).cost(_joined(plan.plans))
 
     def time_ratio(self, plan: CheckpointingPlan, samples: int) -> float:
         """Return the time of a step of `samples` under a plan of this planner, over that without checkpointing.
 
         For fewer samples than planned for it is higher: some of what checkpointing takes is the same for any number.
         """
-        return self._time_ratio(self.solved(plan), samples / self._scope.input_shape[0])
+        fixed_seconds = Simulator(self._profile).fixed_seconds(_joined(plan.plans).steps)
+        more = (self._scope.input_shape[0] / samples - 1) * fixed_seconds
+        return self._time_ratio(self.solved(plan)) + more / self._profile.seconds
 
     @property
     def baseline(self) -> StepPrediction:
@@ -198,12 +187,7 @@ class Planner:
         at_peak = self._baseline.at_peak
         return at_peak[Kind.PARAMETERS] + at_peak[Kind.OPTIMIZER_STATE] + at_peak[Kind.INPUTS]
 
-    def _solution(self, *, counts_everything: bool) -> Solution:
-        if counts_everything not in self._solutions:
-            self._solutions[counts_everything] = Solution(self._profile, count_gradients=counts_everything)
-        return self._solutions[counts_everything]
-
-    def _count_peak(self, plan: ChainPlan, *, everything: bool) -> int:
+    def _count_peak(self, everything: bool, plan: ChainPlan) -> int:
         report = self._count(plan)
         return report.peak_bytes if everything else report.peak_activation_bytes
 
@@ -221,19 +205,6 @@ class Planner:
             self._counted[plan] = replace(passes.larger(self._update), peak_activation_bytes=activation_bytes)
         return self._counted[plan]
 
-    def _profile_chains(
-        self, model: nn.Module, traced: Sequence[TracedChain], stopwatch: Stopwatch, offload: bool
-    ) -> ChainProfile:
-        fake = self._training.copy.model
-        profile: ChainProfile | None = None
-        for number, chain in enumerate(traced):
-            units, twins = ([bind(unit, network) for unit in chain] for network in (fake, model))
-            layouts = [input_of(unit) for unit in chain]
-            found = profile_once(units, twins, layouts, stopwatch, self._training.autocast, offload)
-            profile = found if profile is None else profile.joined(found, glue_bytes(traced[number - 1], chain))
-        assert profile is not None
-        return profile
-
     def _by_chain(self, plan: ChainPlan) -> tuple[ChainPlan, ...]:
         """Return the steps of each chain. No range crosses from one into the next."""
         plans: list[ChainPlan] = []
@@ -244,13 +215,8 @@ class Planner:
             start += len(chain)
         return tuple(plans)
 
-    def _time_ratio(self, cost: PlanCost, share: float = 1.0) -> float:
-        """`share` of the batch."""
-        growing = cost.replay_seconds - cost.fixed_seconds
-        return 1 + (share * growing + cost.fixed_seconds) / (share * self._profile.seconds)
-
-    def _predict(self, cost: PlanCost) -> StepPrediction:
-        return StepPrediction(cost.total_bytes + self.fixed_bytes, cost.activation_bytes, self._time_ratio(cost))
+    def _time_ratio(self, cost: PlanCost) -> float:
+        return 1 + cost.replay_seconds / self._profile.seconds
 
     def _too_little(self, budget: Budget, least: StepPrediction) -> str:
         if budget.share is not None:
@@ -265,3 +231,25 @@ class Planner:
             f"{self._scope.precision}: the least is {what}; "
             "a smaller batch, smaller images or bf16 would lower it"
         )
+
+
+def _joined(plans: Sequence[ChainPlan]) -> ChainPlan:
+    """Return the plan of chains in a row."""
+    steps: list[Step] = []
+    for plan in plans:
+        steps += shifted(plan.steps, len(list(units_of(steps))))
+    return ChainPlan(tuple(steps))
+
+
+def _profile(traced: Sequence[TracedChain], fake: nn.Module, real: nn.Module, profiler: Profiler) -> ChainProfile:
+    """Return the profile of all chains of a network, of which `fake` is a copy on fake tensors."""
+    units: list[UnitProfile] = []
+    starts: list[int] = []
+    for number, chain in enumerate(traced):
+        if units:  # the input of a chain may be new
+            last_bytes = units[-1].output_bytes + glue_bytes(traced[number - 1], chain)
+            units[-1] = replace(units[-1], output_bytes=last_bytes)
+        starts.append(len(units))
+        twins = [[bind(unit, network) for unit in chain] for network in (fake, real)]
+        units += profiler.profile_chain(twins[0], twins[1], [input_of(unit) for unit in chain])
+    return ChainProfile(tuple(units), tuple(starts))

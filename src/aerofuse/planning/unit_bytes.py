@@ -19,15 +19,22 @@ Autocasting = Callable[[], AbstractContextManager[Any]]
 
 @dataclass(frozen=True)
 class UnitBytes:
-    """What one run of a unit took, its input left out; see `UnitPolicy` for the terms."""
+    """What one run of a unit takes, its input left out.
 
-    output_bytes: int
+    - `saved`: alive between its forward and its backward pass, its output left out.
+    - `forward`: at most alive while it runs forward, its output included.
+    - `backward`: at most alive in its backward pass: what it saved, what it computes again, the gradient of its output
+      and that of its input.
+    - `backward_total`: the same with the gradients of its parameters.
+    """
+
+    saved: int
+    forward: int
+    backward: int
+    backward_total: int
+    output: int
     output_is_saved: bool
     input_is_saved: bool
-    saved_bytes: int
-    forward_bytes: int
-    backward_bytes: int
-    backward_total_bytes: int
 
 
 @dataclass(frozen=True)
@@ -116,11 +123,11 @@ def count_unit(
         peaks = counter.report()
     unit.zero_grad()
     return UnitBytes(
-        saved_bytes=max(saved_bytes, 0),
-        forward_bytes=forward_bytes,
-        backward_bytes=peaks.peak_activation_bytes - saved_input_bytes,
-        backward_total_bytes=peaks.peak_bytes - outside_bytes - saved_input_bytes,
-        output_bytes=output_bytes,
+        saved=max(saved_bytes, 0),
+        forward=forward_bytes,
+        backward=peaks.peak_activation_bytes - saved_input_bytes,
+        backward_total=peaks.peak_bytes - outside_bytes - saved_input_bytes,
+        output=output_bytes,
         output_is_saved=output_is_saved,
         input_is_saved=input_is_saved,
     )

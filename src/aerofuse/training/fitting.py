@@ -12,7 +12,7 @@ from pathlib import Path
 from aerofuse.checkpointing.budget import Budget, format_bytes, parse_budget
 from aerofuse.checkpointing.plan import CheckpointingPlan
 from aerofuse.common.hardware import device_name
-from aerofuse.planning.clocks import LARGE_GPU
+from aerofuse.planning.estimates import LARGE_GPU
 from aerofuse.planning.planner import MOST_TIME_RATIO
 from aerofuse.training.params import AUTO, PhaseParams, TrainingParams
 from aerofuse.training.step_memory import StepMemory, unless_out_of_memory

@@ -18,7 +18,7 @@ from aerofuse.memory.fake import FakeCopy
 from aerofuse.memory.report import MemoryReport
 from aerofuse.memory.step import Precision, count_training_step
 from aerofuse.models.aircraft_model import AircraftModel
-from aerofuse.planning.clocks import Stopwatch
+from aerofuse.planning.estimates import Stopwatch
 from aerofuse.planning.planner import Planner
 from aerofuse.training.params import TrainingParams
 

@@ -16,7 +16,7 @@ from aerofuse.checkpointing.budget import format_bytes
 from aerofuse.checkpointing.plan import CheckpointingPlan, StepPrediction
 from aerofuse.memory.step import Precision
 from aerofuse.models.architecture import EXAMPLE_CLASSES, hybrid_architecture
-from aerofuse.planning.clocks import LARGE_GPU
+from aerofuse.planning.estimates import LARGE_GPU
 from aerofuse.planning.planner import Planner
 
 

@@ -7,7 +7,7 @@ import dataclasses
 from aerofuse.backbones.backbone import Backbone
 from aerofuse.backbones.families import FAMILIES
 from aerofuse.common.torchvision_pairing import ensure_torchvision_imports
-from aerofuse.planning.clocks import Estimated
+from aerofuse.planning.estimates import Estimated
 from tools.benchmarks.results import BenchmarkSettings, Machine, Planning, Results
 from tools.benchmarks.rows import (
     AT_HALF,
