@@ -13,7 +13,7 @@ from aerofuse.checkpointing.call_trace import TracedCall
 from aerofuse.checkpointing.chain import Unit
 from aerofuse.checkpointing.find_units import TracedChain, TracedUnit, flowing
 from aerofuse.checkpointing.pieces import pieces_of
-from aerofuse.checkpointing.tensors import storage_key
+from aerofuse.checkpointing.tensors import storage_key, tensors_in
 from aerofuse.checkpointing.unit_calls import FoundUnit, forward_of, module_of
 from aerofuse.memory.torch_private import tree_flatten, tree_map
 from aerofuse.planning.unit_bytes import TensorLike
