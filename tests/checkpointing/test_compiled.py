@@ -75,6 +75,23 @@ def test_units_that_are_seen_into_are_not_compiled(name: str, plan: str) -> None
         assert_close(step(original, images), compiled_step(network, images))
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_two_forward_passes_may_wait_for_one_backward_pass(name: str) -> None:
+    """Statistics that the second one writes are no part of what the first one has saved."""
+    network, images = network_and_images(name)
+    original = copy.deepcopy(network)
+    follow(original, images, ChainPlan.save_all)
+    follow(network, images, PLANS["recompute_all"])
+    gradients = []
+    for one in (original, network):
+        torch.manual_seed(1)
+        compiled = torch.compile(one, backend="aot_eager")
+        losses = [compiled(batch.clone()).square().mean() for batch in (images, 2 * images)]
+        sum(losses).backward()  # type: ignore[union-attr]
+        gradients.append([parameter.grad for parameter in one.parameters()])
+    assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True) if pair[0] is not None)
+
+
 def test_units_are_compiled_once_for_each_kind() -> None:
     network, images = Row(num_blocks=6).train(), torch.randn(2, 3, 16, 16)
     follow(network, images, PLANS["recompute_all"])
@@ -124,6 +141,16 @@ def test_a_compiled_network_takes_any_policy(settings: dict[str, Any]) -> None:
     assert_close(step(network, images), step(compiled, images))  # type: ignore[arg-type]
     enable_gradient_checkpointing(twin, **settings)
     assert_close(step(network, images), step(compiled, images))  # type: ignore[arg-type]
+
+
+def test_a_compiler_computes_units_again_itself() -> None:
+    """Those of one call, alone in their ranges, that write no statistics."""
+    network, images = network_and_images("Permuted")
+    follow(network, images, PLANS["recompute_all"])
+    compiler = Compiler()
+    step(torch.compile(network, backend=compiler), images)  # type: ignore[arg-type]
+    targets = {node.target for graph in compiler.graphs for node in graph.graph.nodes}
+    assert torch.ops.higher_order.tag_activation_checkpoint in targets
 
 
 def test_a_network_without_checkpointing_is_one_graph() -> None:

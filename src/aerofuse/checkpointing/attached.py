@@ -127,7 +127,7 @@ class Attached:
             self._follower = Follower(self.network, self.chains, self.plans)
         if compiler is not None:
             kind = kind_of(self.network.get_submodule(module_of(call)), args, kwargs)
-            function = CompiledFunction(function, compiler, self._frames.frame((call.partition(":")[2], kind)))
+            function = CompiledFunction(function, compiler, self._frames, (call.partition(":")[2], kind))
         return self._follower.take(call, function, args, kwargs)
 
     def _module_names(self) -> set[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ from aerofuse.checkpointing.offload import OffloadedCall
 from aerofuse.checkpointing.recompute import Range
 from aerofuse.checkpointing.recorder import CallRecorder
 from aerofuse.checkpointing.saved_tensors import before_backward, is_recomputing
+from aerofuse.checkpointing.snapshot import running_statistics
 from aerofuse.checkpointing.steps import (
     ChainPlan,
     Offload,
@@ -49,6 +50,7 @@ class _Place:
     begins_unit: bool
     step: Step
     is_seen_into: bool
+    is_left_to_compiler: bool
     chain: Sequence[_Place]
     index: int
 
@@ -71,9 +73,28 @@ def _places(units: Sequence[FoundUnit], plan: ChainPlan, network: nn.Module) -> 
     for number, unit in enumerate(units):
         for position, call in enumerate(unit.calls):
             module = network.get_submodule(module_of(call))
-            is_seen_into = number in seen_into
-            places.append(_Place(call, module, number, position == 0, steps[number], is_seen_into, places, len(places)))
+            place = _Place(
+                call,
+                module,
+                number,
+                begins_unit=position == 0,
+                step=steps[number],
+                is_seen_into=number in seen_into,
+                is_left_to_compiler=_is_left_to_compiler(unit, module, steps[number]),
+                chain=places,
+                index=len(places),
+            )
+            places.append(place)
     return places
+
+
+def _is_left_to_compiler(unit: FoundUnit, module: nn.Module, step: Step) -> bool:
+    """Return whether a compiler can compute a unit again: one of one call, alone in its range, that has no statistics.
+
+    Its second run would need those of before, which the next forward pass writes over.
+    """
+    is_alone = isinstance(step, Recompute) and len(step.steps) == 1 and isinstance(step.steps[0], SaveAll)
+    return is_alone and len(unit.calls) == 1 and not running_statistics(module.modules())
 
 
 class Follower:
@@ -130,8 +151,11 @@ class Follower:
     def _run(self, place: _Place, call: ModuleCall) -> Any:
         # Of a module that is called several times, no call is compiled, or all: each writes over its statistics.
         is_seen_into = any(one.is_seen_into for one in self._places[place.call])
-        if isinstance(call.func, CompiledFunction) and is_seen_into:
-            call = partial(call.func.plain, *call.args, **call.keywords)
+        if isinstance(call.func, CompiledFunction):
+            if is_seen_into:
+                call = partial(call.func.plain, *call.args, **call.keywords)
+            elif place.is_left_to_compiler:
+                call = partial(replace(call.func, saves_inputs=True), *call.args, **call.keywords)
         found = self._under_way.find_flow(call) if self._under_way and place is self._expected else None
         x, flow = found or (_main_input(arguments_of(call)), Flow())
         if found is None:
@@ -158,11 +182,16 @@ class Follower:
         step = place.step
         if isinstance(step, (SaveAll, Offload)) or x is None:
             return None
-        if isinstance(step, SaveSome) and step.save is None and isinstance(call.func, CompiledFunction):
-            return None  # a compiler saves what is expensive, too
+        if isinstance(call.func, CompiledFunction) and (call.func.saves_inputs or _saves_expensive(step)):
+            return None
         if isinstance(step, SaveSome) and place.begins_unit:
             return _SelectiveStepRun(place.rest(), step, x)
         return _RecomputedStepRun(place.rest(), self._others, x)
+
+
+def _saves_expensive(step: Step) -> bool:
+    """Return whether a step saves what a compiler does anyway."""
+    return isinstance(step, SaveSome) and step.save is None
 
 
 def _main_input(inputs: Sequence[Tensor]) -> Tensor | None:

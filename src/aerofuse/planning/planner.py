@@ -58,8 +58,8 @@ def plan_checkpointing(
     when the batch begins, as between the batches of one accumulated step.
     Bytes are counted on fake tensors, and the chosen plan's step is counted as a whole. `stopwatch` says how long
     units take: by default one of each kind runs a few samples on the model's device. Units that `torch.compile` will
-    have `compiled` are saved or computed again as a whole, because the compiler chooses what is saved of each. It saves
-    less than is counted here.
+    have `compiled` are saved or computed again as a whole and each alone, because the compiler chooses what is saved of
+    each, and puts its second run into its backward pass. Both take less than is counted here.
     With `offload`, what is saved of a unit may wait in host memory, and how fast bytes get there is measured, too.
 
     Raises `ValueError` for a model in which nothing that learns can be planned, and for a budget below the least
@@ -114,7 +114,7 @@ class Planner:
             profile = _profile(traced, fake, model, Profiler(stopwatch, self._training.autocast, offload))
         if offload:
             profile = profile.with_transfer(stopwatch.time_transfer(next(model.parameters()).device))
-        self._profile = profile.only(lambda policy: policy.save is None) if compiled else profile
+        self._profile = profile.of_units_alone() if compiled else profile
         self._solutions = {
             everything: Solution(self._profile, partial(self._count_peak, everything), count_gradients=everything)
             for everything in (False, True)

@@ -97,6 +97,10 @@ class ChainProfile:
         units = (replace(unit, policies=tuple(filter(is_allowed, unit.policies))) for unit in self.units)
         return replace(self, units=tuple(units))
 
+    def of_units_alone(self) -> ChainProfile:
+        """Return the same for plans in which a unit is saved or computed again as a whole, and not with others."""
+        return replace(self.only(lambda policy: policy.save is None), starts=tuple(range(len(self.units))))
+
     def with_transfer(self, transfer: Transfer) -> ChainProfile:
         """Return the same with the times of offloading: what is not hidden behind the passes of the unit after."""
         units = []
