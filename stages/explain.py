@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from aerofuse.common.files import write_json
 from aerofuse.common.params import load_section
-from aerofuse.data.store import open_table, read_images
+from aerofuse.data.store import PhotoStore
 from aerofuse.inference.explain import Explanation, explain
 from aerofuse.inference.occlusion_test import occlusion_effects
 from aerofuse.metrics.params import ExplainParams
@@ -32,13 +32,13 @@ _COVERED_PHOTOS = 64  # spread evenly over the test split: enough to tell a map 
 def explain_mistakes() -> None:
     params = load_section(ExplainParams, "explain")
     model, record = load_model(Path("models") / MODEL)
-    photos = open_table(Path("data/prepared/test.arrow"))
+    photos = PhotoStore(Path("data/prepared/test.arrow"))
     predictions = read_predictions(Path("reports/predictions") / f"{MODEL}.parquet")
     mistakes: dict[str, list[dict[str, Any]]] = {}
     pictures: dict[str, Pixels] = {}
     for task, rows in worst_mistakes(predictions, params.mistakes).items():
         mistakes[task] = []
-        images = read_images(photos, [int(row) for row in rows.index])
+        images = [photos.image(int(row)) for row in rows.index]
         for number, (image, (_, row)) in enumerate(tqdm(list(zip(images, rows.iterrows(), strict=True)), desc=task)):
             explanation = explain(model, as_tensor(image), task=task)
             shown = {"photo": image} | {name: overlay(image, heat) for name, heat in explanation.maps.items()}
@@ -47,7 +47,7 @@ def explain_mistakes() -> None:
             mistakes[task].append(describe(task, row, explanation) | {"pictures": files})
     write_jpegs(pictures, FOLDER, _MAX_BYTES)
     step = max(1, len(photos) // _COVERED_PHOTOS)
-    some = [as_tensor(image) for image in read_images(photos, range(0, len(photos), step))]
+    some = [as_tensor(photos.image(row)) for row in range(0, len(photos), step)]
     content = {
         "model": MODEL,
         "fusion_method": record.architecture.fusion_method,

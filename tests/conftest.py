@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from aerofuse.data.labels import ClassLists
+from aerofuse.data.shards import ShardParams
 from aerofuse.ingest.params import SplitParams
 from aerofuse.ingest.prepare import prepare_photos
 from aerofuse.ingest.sources import SyntheticSource
@@ -72,9 +73,21 @@ def _nothing_is_timed(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
 @pytest.fixture(scope="session")
 def prepared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`train.arrow`, `validation.arrow`, `test.arrow` and class lists of 160 drawn photos."""
-    folder = tmp_path_factory.mktemp("prepared")
+    return _prepare(tmp_path_factory.mktemp("prepared"), ShardParams(size=None, url=None))
+
+
+@pytest.fixture(scope="session")
+def sharded_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same photos in shards of a store. Set `DVC_ROOT` to where they are to be kept."""
+    folder = tmp_path_factory.mktemp("sharded")
+    (folder / "store").mkdir()
+    return _prepare(folder, ShardParams(size="100 kB", url=f"file://{folder}/store"))
+
+
+def _prepare(folder: Path, shards: ShardParams) -> Path:
     source = SyntheticSource(SyntheticParams(num_images=160, num_airframes=60), seed=0)
-    prepare_photos(source, SplitParams(train=0.6, validation=0.2, test=0.2, seed=0), IMAGE_SIZE_PX, folder)
+    split = SplitParams(train=0.6, validation=0.2, test=0.2, seed=0)
+    prepare_photos(source, split, IMAGE_SIZE_PX, folder, shards=shards)
     return folder
 
 

@@ -137,7 +137,7 @@ def test_in_every_recipe_the_backbones_of_every_model_see_a_photo_equally_often(
         assert recipe.train_single_task.epochs == recipe.train_multi_task.epochs == hybrid
 
 
-PATHS = ("root", "labels", "cnn_file", "transformer_file", "plan")
+PATHS = ("root", "labels", "cnn_file", "transformer_file", "plan", "folder")
 
 
 @pytest.mark.parametrize("leaf", [leaf for leaf in LEAVES if leaf.path[-1] in PATHS], ids=str)
@@ -259,6 +259,9 @@ def test_a_misspelled_name_is_refused_with_the_right_one(path: tuple[str, ...]) 
         ("launch.processes", 0, "processes: 0 is not allowed: "),
         ("recipes.quick.train_stage_a.learning_rate", -1.0, "learning_rate: -1.0 is not allowed: "),
         ("data.split.train", 0.8, "train + validation + test must be 1, not 1.1"),
+        ("data.shards.size", "much", "data.shards.size: 'much' is not allowed: 'much' is no size; write a number"),
+        ("data.shards.url", "s3://bucket/a", "url is given, and size is null; write a size such as 256 MB"),
+        ("shard_cache.size", "12 parsecs", "shard_cache.size: '12 parsecs' is not allowed: '12 parsecs' is no size"),
         ("data.leaks", "keep", "data.leaks: 'keep' is not allowed: Input should be 'report', 'move' or 'refuse'"),
         ("data.fit", "stretch", "data.source is synthetic, whose photos are square; set data.fit to letterbox, or"),
         ("data.min_photos", -1, "data.min_photos: -1 is not allowed: "),

@@ -240,7 +240,8 @@ def test_there_are_many_kinds_of_fault() -> None:
 @pytest.fixture(scope="module")
 def prepared(on_table: Path) -> dict[str, Any]:
     """The stored picture of each photo, by file name."""
-    from aerofuse.data.store import decode_image, open_table
+    from aerofuse.data.jpeg import decode_image
+    from aerofuse.data.store import open_table
 
     found: dict[str, Any] = {}
     for split in ("train", "validation", "test"):

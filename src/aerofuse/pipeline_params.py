@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from aerofuse.backbones.weights import BackboneParams, WeightParams
 from aerofuse.common.params import Section
+from aerofuse.data.shard_cache import ShardCacheParams
 from aerofuse.ingest.params import DataParams
 from aerofuse.metrics.params import CompareParams, EvaluateParams, ExplainParams, ExportParams
 from aerofuse.models.fusion import FusionMethod
@@ -46,6 +47,7 @@ class Params(Section):
     compare: CompareParams
     tracking: TrackingParams
     launch: LaunchParams
+    shard_cache: ShardCacheParams
     training: dict[str, Any] = Field(description="of all recipes; checked as part of each")
     recipes: dict[str, Recipe] = Field(min_length=1)
 

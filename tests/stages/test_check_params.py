@@ -39,9 +39,9 @@ def test_budgets_that_can_be_read(budget: object, params: dict[str, Any]) -> Non
 @pytest.mark.parametrize(
     ("budget", "message"),
     [
-        ("automatic", "'automatic' is no size in memory; write a number and one of B, kB"),
-        ("12", "'12' is no size in memory"),
-        ("12 parsecs", "'12 parsecs' is no size in memory"),
+        ("automatic", "'automatic' is no size; write a number and one of B, kB"),
+        ("12", "'12' is no size"),
+        ("12 parsecs", "'12 parsecs' is no size"),
         (1.5, "a share from 0 to 1 such as 0.5, not 1.5"),
         (0, "not 0"),
         (-5, "not -5"),

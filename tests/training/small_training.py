@@ -50,7 +50,7 @@ class SmallTraining:
         model = baseline_architecture("convnext_thin", TASKS, 0.1, 0.1, 96).build(self.classes)
         params = TrainingParams.model_validate({**PARAMS.model_dump(), "save_state_every": 2, **self.params})
         split = PreparedSplit(self.folder / "train.arrow", self.classes, make_augmentation(params.augmentation, 0))
-        loader = _Told(split, batch_size=16, num_workers=self.num_workers, seed=0)
+        loader = _Told(split, batch_size=16, num_workers=self.num_workers, seed=0, shuffle_shards=params.shuffle_shards)
         loader.tell = self.before_update
         phase = PhaseParams(epochs=2, learning_rate=1e-3, batch_size=16, accumulation_steps=2)
         judged = iter(range(1, 100))

@@ -47,6 +47,7 @@ def _run(
     room: int = 99,
     python: str = sys.executable,
 ) -> dict[str, Any]:
+    workplace.mkdir(exist_ok=True)
     output = workplace / f"{processes}.json"
     process = _start(processes, folder, output, workplace / "states", parallelism, room, python)
     assert process.wait(timeout=300) == 0
@@ -92,6 +93,18 @@ def test_processes_give_what_one_gives(
 ) -> None:
     python = sys.executable if processes == 2 else request.getfixturevalue("quick_python")
     _assert_alike(_run(processes, prepared_folder, tmp_path, parallelism, python=python), alone)
+
+
+def test_processes_share_the_shards_of_a_store(
+    prepared_folder: Path, sharded_folder: Path, tmp_path: Path, quick_python: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And give the same bits as from one file."""
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    found, expected = (
+        _run(2, folder, tmp_path / folder.name, python=quick_python) for folder in (sharded_folder, prepared_folder)
+    )
+    assert found == expected
+    assert list((tmp_path / ".resume/shards").glob("train-*.tar"))
 
 
 def test_where_one_runs_out_of_memory_all_make_smaller_parts(

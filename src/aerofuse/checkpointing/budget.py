@@ -51,7 +51,7 @@ def parse_bytes(text: str) -> int:
     """Return the bytes of a size such as `6 GiB`, `500MB`. Raises `ValueError` for an unknown unit, or none."""
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]+)\s*", text)
     if match is None or match[2].lower() not in _UNITS:
-        raise ValueError(f"{text!r} is no size in memory; write a number and one of {_NAMES}, such as '6 GiB'")
+        raise ValueError(f"{text!r} is no size; write a number and one of {_NAMES}, such as '6 GiB'")
     num_bytes = int(float(match[1]) * _UNITS[match[2].lower()])
     if num_bytes < 1:
         raise ValueError(f"{text!r} is less than one byte")

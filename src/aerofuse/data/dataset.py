@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from aerofuse.data.labels import CLASSIFICATION_TASKS, MISSING_CLASS, REGRESSION_TASKS, TASKS, ClassLists, make_targets
 from aerofuse.data.photo import Fit
-from aerofuse.data.store import LABEL_COLUMNS, decode_image, open_table, read_fit
+from aerofuse.data.store import LABEL_COLUMNS, PhotoStore
 
 Image = npt.NDArray[np.uint8]
 Sample = tuple[Tensor, dict[str, Tensor]]
@@ -58,12 +58,12 @@ class PreparedSplit(Dataset[Sample]):
 
     def __init__(self, path: Path, classes: ClassLists, augment: Augmentation | None = None) -> None:
         self.path = path
-        self._table = open_table(path)
+        self.photos = PhotoStore(path)
         self._augment = augment
         # In memory that worker processes share: a worker that dies can no longer say what it was reading.
         self._reading = torch.full((_MOST_WORKERS,), _NOTHING).share_memory_()
         self.classes = classes
-        rows = self._table.select(list(LABEL_COLUMNS)).to_pylist()
+        rows = self.photos.labels.to_pylist()
         self.labels = pd.DataFrame(rows, columns=list(LABEL_COLUMNS))
         self._targets = [make_targets(row, classes) for row in rows]
         self._no_targets = make_targets(dict.fromkeys(LABEL_COLUMNS), classes)
@@ -74,7 +74,7 @@ class PreparedSplit(Dataset[Sample]):
     @property
     def fit(self) -> Fit:
         """How the photos became square."""
-        return read_fit(self._table)
+        return self.photos.fit
 
     @property
     def labelled_tasks(self) -> tuple[str, ...]:
@@ -106,7 +106,7 @@ class PreparedSplit(Dataset[Sample]):
 
     def image(self, index: int) -> Image:
         """Return one image as it is stored: RGB `[H, W, 3]`."""
-        return decode_image(self._table["image"][index].as_buffer())
+        return self.photos.image(index)
 
     def name(self, index: int) -> str:
         """Return the file name of one photo, as in the label table."""
@@ -133,14 +133,6 @@ class PreparedSplit(Dataset[Sample]):
         if worker is not None:
             self._reading[worker.id] = _NOTHING
         return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), targets
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A worker maps the file again instead of receiving a copy of it.
-        return {name: value for name, value in self.__dict__.items() if name != "_table"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._table = open_table(self.path)
 
 
 def make_loader(split: PreparedSplit, *, batch_size: int, num_workers: int) -> DataLoader[Sample]:
@@ -169,12 +161,19 @@ class TrainingLoader:
         rank: int = 0,
         num_processes: int = 1,
         balanced: bool = False,
+        shuffle_shards: int | None = None,
     ) -> None:
         self.batch_size = batch_size
         self.split = split
         weights = split.draw_weights() if balanced else None
         self._batches = EpochBatches(
-            len(split), batch_size, seed, rank=rank, num_processes=num_processes, weights=weights
+            len(split),
+            batch_size,
+            seed,
+            rank=rank,
+            num_processes=num_processes,
+            weights=weights,
+            shards=None if shuffle_shards is None else (split.photos.shard_lengths(), shuffle_shards),
         )
         self._loader = DataLoader(split, batch_sampler=self._batches, **_reading_with(num_workers))
 
@@ -214,7 +213,9 @@ class EpochBatches(Sampler[list[Draw]]):
     """The batches of an epoch, or one process's part of each, in an order that depends on seed and epoch.
 
     The last batch may be smaller. All parts of a batch are equally long: fillers complete them. `go_to` says where
-    the next iteration starts. With `weights` `[num_samples]` an epoch has as many photos, drawn with replacement.
+    the next iteration starts. With `weights` `[num_samples]` an epoch has as many photos, drawn with replacement. With
+    `shards`, the number of photos of each and a number of shards, the shards come in a random order, and photos are
+    shuffled within so many shards at a time.
     """
 
     def __init__(
@@ -226,9 +227,10 @@ class EpochBatches(Sampler[list[Draw]]):
         rank: int = 0,
         num_processes: int = 1,
         weights: Tensor | None = None,
+        shards: tuple[Sequence[int], int] | None = None,
     ) -> None:
         self._num_samples, self._batch_size, self._seed = num_samples, batch_size, seed
-        self._weights = weights
+        self._weights, self._shards = weights, shards
         self._rank, self._num_processes = rank, num_processes
         self.go_to(epoch=1)
 
@@ -242,16 +244,32 @@ class EpochBatches(Sampler[list[Draw]]):
 
     def __iter__(self) -> Iterator[list[Draw]]:
         epoch, first = self._epoch, self._first
-        generator = torch.Generator().manual_seed(derive_seed(self._seed, epoch))
-        if self._weights is None:
-            order = torch.randperm(self._num_samples, generator=generator).tolist()
-        else:
-            order = torch.multinomial(self._weights, self._num_samples, replacement=True, generator=generator).tolist()
+        order = self._order(torch.Generator().manual_seed(derive_seed(self._seed, epoch)))
         for number in range(first, len(self)):
             batch = order[number * self._batch_size : (number + 1) * self._batch_size]
             mine = [Draw(photo, epoch) for photo in batch[self._rank :: self._num_processes]]
             missing = math.ceil(len(batch) / self._num_processes) - len(mine)
             yield mine + [Draw(batch[0], epoch, is_filler=True)] * missing
+
+    def _order(self, generator: torch.Generator) -> list[int]:
+        order: list[int] = []
+        for photos in self._mixed(generator):
+            if self._weights is None:
+                drawn = torch.randperm(len(photos), generator=generator)
+            else:
+                drawn = torch.multinomial(self._weights[photos], len(photos), replacement=True, generator=generator)
+            order += photos[drawn].tolist()
+        return order
+
+    def _mixed(self, generator: torch.Generator) -> list[Tensor]:
+        """Return the photos that are shuffled among each other, one group after the other."""
+        photos = torch.arange(self._num_samples)
+        if self._shards is None:
+            return [photos]
+        lengths, together = self._shards
+        shards = photos.split(list(lengths))
+        order = [shards[number] for number in torch.randperm(len(shards), generator=generator).tolist()]
+        return [torch.cat(order[start : start + together]) for start in range(0, len(order), together)]
 
 
 def derive_seed(*numbers: int) -> int:

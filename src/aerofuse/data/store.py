@@ -1,26 +1,25 @@
-"""Prepared photos on disk: one Arrow file per split, images encoded, memory-mapped when read.
+"""Prepared photos: one Arrow file per split, images encoded, memory-mapped when read.
 
 DVC handles a few large files better than many small ones. A memory map lets every worker read any photo without
-loading the rest. The same photos give the same bytes.
+loading the rest. The same photos give the same bytes. Where the images are in shards, the file has what remains: see
+`aerofuse.data.shards`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import cast
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from aerofuse.checkpointing.budget import parse_bytes
+from aerofuse.data.jpeg import decode_image, encode_image
 from aerofuse.data.photo import Fit, Photo
-
-# Processes read photos side by side, so threads would not help. A worker that is forked while OpenCV has a pool of
-# threads would wait for them forever.
-cv2.setNumThreads(1)
+from aerofuse.data.shards import ShardParams, Shards, write_shards
 
 _SCHEMA = pa.schema(
     [
@@ -36,55 +35,87 @@ _SCHEMA = pa.schema(
 LABEL_COLUMNS = tuple(name for name in _SCHEMA.names if name != "image")
 _FIT = "fit"  # in the metadata of a file
 
-# Visually lossless and without chroma subsampling, so that the clarity labels stay true.
-JPEG_QUALITY = 95
-_JPEG_SETTINGS = (
-    cv2.IMWRITE_JPEG_QUALITY,
-    JPEG_QUALITY,
-    cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
-    cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
-)
 
-
-def write_photos(path: Path, photos: Iterable[Photo], fit: Fit = "letterbox") -> None:
+def write_photos(
+    path: Path, photos: Iterable[Photo], fit: Fit = "letterbox", shards: ShardParams | None = None
+) -> None:
     """Write photos to an Arrow file at `path`, a few hundred at a time, so that memory stays bounded.
 
-    `fit` says how they became square; the file records it.
+    `fit` says how they became square; the file records it. Where `shards` have a size, images go to shards. Raises
+    `ConnectionError` where an object store refuses them.
     """
     schema = _SCHEMA.with_metadata({_FIT: fit})
     rows = (
         {name: getattr(photo, name) for name in LABEL_COLUMNS} | {"image": encode_image(photo.image)}
         for photo in photos
     )
+    if shards is not None and shards.size is not None:
+        write_shards(path, rows, schema, parse_bytes(shards.size), shards.url)
+        return
     with pa.ipc.new_file(path, schema) as writer:
         while batch := list(islice(rows, 256)):
             writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
 
 
 def open_table(path: Path) -> pa.Table:
-    """Open an Arrow file as a memory-mapped table. Raises `FileNotFoundError`."""
+    """Open an Arrow file as a memory-mapped table. Raises `FileNotFoundError`, and `ValueError` where half is there."""
     if not path.is_file():
         raise FileNotFoundError(f"no prepared photos at {path}; `dvc repro prepare` makes them")
-    with pa.memory_map(str(path)) as source:
-        return pa.ipc.open_file(source).read_all()
+    try:
+        with pa.memory_map(str(path)) as source:
+            return pa.ipc.open_file(source).read_all()
+    except pa.ArrowInvalid:
+        raise ValueError(f"{path} is not whole; `dvc repro --force prepare` writes it again") from None
 
 
-def read_fit(table: pa.Table) -> Fit:
-    """Return how the photos of an opened file became square."""
-    return cast(Fit, (table.schema.metadata or {}).get(_FIT.encode(), b"letterbox").decode())  # older files lack it
+class PhotoStore:
+    """The photos of one prepared split: labels, and images in the same file or in shards.
 
+    It is pickled without what it maps: a worker maps it again.
+    """
 
-def encode_image(image: npt.NDArray[np.uint8]) -> bytes:
-    """Encode an RGB image `[H, W, 3]` as JPEG."""
-    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), _JPEG_SETTINGS)
-    return encoded.tobytes()
+    def __init__(self, path: Path) -> None:
+        """Open it, and find out whether all is there.
 
+        Raises `FileNotFoundError` where nothing is, `ValueError` where parts are missing, `ConnectionError` where an
+        object store refuses.
+        """
+        self._open(path)
+        if isinstance(self.images, Shards):
+            self.images.check()
 
-def decode_image(encoded: pa.Buffer | bytes) -> npt.NDArray[np.uint8]:
-    """Decode a JPEG as an RGB image `[H, W, 3]`."""
-    return np.asarray(cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB), dtype=np.uint8)
+    def _open(self, path: Path) -> None:
+        self.path = path
+        table = open_table(path)
+        self.labels: pa.Table = table.select(list(LABEL_COLUMNS))
+        self.images: pa.ChunkedArray | Shards = table["image"] if "image" in table.schema.names else Shards(path, table)
 
+    def __len__(self) -> int:
+        return len(self.labels)
 
-def read_images(table: pa.Table, rows: Sequence[int]) -> list[npt.NDArray[np.uint8]]:
-    """Decode the images of some rows, RGB `[H, W, 3]` each."""
-    return [decode_image(table["image"][row].as_buffer()) for row in rows]
+    @property
+    def fit(self) -> Fit:
+        """How the photos became square."""
+        return cast(Fit, (self.labels.schema.metadata or {}).get(_FIT.encode(), b"letterbox").decode())  # older: none
+
+    def encoded(self, row: int) -> pa.Buffer | bytes:
+        """Return one image as it is stored: JPEG."""
+        return self.images.read(row) if isinstance(self.images, Shards) else self.images[row].as_buffer()
+
+    def image(self, row: int) -> npt.NDArray[np.uint8]:
+        """Return one image, RGB `[H, W, 3]`."""
+        return decode_image(self.encoded(row))
+
+    def fetched_again(self, num_shuffled: int | None) -> str | None:
+        """Return what `Shards.fetched_again` does; a file with its images needs no fetching."""
+        return self.images.fetched_again(num_shuffled) if isinstance(self.images, Shards) else None
+
+    def shard_lengths(self) -> list[int]:
+        """Return the number of photos of each shard, in order; a file with its images is one."""
+        return self.images.lengths if isinstance(self.images, Shards) else [len(self)]
+
+    def __getstate__(self) -> Path:
+        return self.path
+
+    def __setstate__(self, path: Path) -> None:
+        self._open(path)

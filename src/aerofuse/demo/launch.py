@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from aerofuse.data.store import open_table
+from aerofuse.data.store import PhotoStore
 from aerofuse.demo.fragments import STYLES, PhotoAnswers
 
 _ADDRESS = "127.0.0.1"
@@ -60,13 +60,13 @@ def write_examples(prepared: Path, folder: Path) -> list[tuple[Path, str]]:
     split = prepared / "test.arrow"
     if not split.is_file():
         return []
-    table = open_table(split)
-    types = table["typename"].to_pylist()
+    photos = PhotoStore(split)
+    types = photos.labels["typename"].to_pylist()
     first = {name: number for number, name in reversed(list(enumerate(types))) if name is not None}
     examples = []
     for name, number in sorted(first.items())[:6]:
         file = folder / f"{number}.jpg"
-        file.write_bytes(table["image"][number].as_buffer())
+        file.write_bytes(photos.encoded(number))
         examples.append((file, name))
     return examples
 

@@ -16,8 +16,8 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from torch import Tensor
 
 from aerofuse.common.files import write_atomically
+from aerofuse.data.jpeg import JPEG_QUALITY, decode_image, encode_image
 from aerofuse.data.photo import JPEG_SIDES, LARGE_PIXELS, PADDING_COLOUR, REDUCED_SIDES, Fit, fit_square, open_photo
-from aerofuse.data.store import JPEG_QUALITY, decode_image, encode_image
 from aerofuse.inference.unfamiliarity import STATISTICS_FILE, Unfamiliarity, save_unfamiliarity
 from aerofuse.models.aircraft_model import IMAGENET_MEAN, IMAGENET_STD, AircraftModel
 from aerofuse.models.files import (

@@ -32,8 +32,8 @@ import psutil
 import pyarrow as pa
 from tqdm.auto import tqdm
 
+from aerofuse.data.jpeg import decode_image, encode_image
 from aerofuse.data.photo import Box, Fit, UnreadablePhotoError, crop_to_box, fit_square, open_photo
-from aerofuse.data.store import decode_image, encode_image
 from aerofuse.ingest.fingerprint import fingerprint
 from aerofuse.ingest.remote import PhotoLocation, RemoteFile
 

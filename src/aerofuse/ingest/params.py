@@ -9,7 +9,9 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from aerofuse.common.params import Section, path_text
+from aerofuse.data.object_store import is_remote
 from aerofuse.data.photo import Fit
+from aerofuse.data.shards import ShardParams
 from aerofuse.synthetic.params import SyntheticParams
 
 SPLITS = ("train", "validation", "test")
@@ -91,6 +93,7 @@ class DataParams(Section):
     fit: Fit
     crop: CropParams
     split: SplitParams
+    shards: ShardParams
     synthetic: SyntheticParams
 
     @property
@@ -146,11 +149,6 @@ class DataParams(Section):
                 "set data.fit to letterbox or stretch, or data.crop.to_box to false"
             )
         return self
-
-
-def is_remote(text: str) -> bool:
-    """Return whether a text is the address of a folder in an object store, such as `s3://bucket/photos`."""
-    return "://" in text
 
 
 def as_paths(value: str | dict[str, str]) -> Paths:

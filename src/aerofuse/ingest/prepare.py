@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from aerofuse.data.labels import ClassLists
 from aerofuse.data.photo import Photo
+from aerofuse.data.shards import ShardParams
 from aerofuse.data.store import write_photos
 from aerofuse.ingest.given_splits import GIVEN, keep_given_split
 from aerofuse.ingest.params import SPLITS, Leaks, SplitParams
@@ -32,12 +33,14 @@ def prepare_photos(
     *,
     merge_small_types: bool = False,
     leaks: Leaks = "report",
+    shards: ShardParams | None = None,
 ) -> pd.DataFrame:
     """Write `<split>.arrow` for each split, class lists and `table.parquet` to `folder`; return the index.
 
     The index has a column `split`, and `source_type` for the type before merging. A split that came with the data is
     kept, as far as `leaks` allows, and is the column `given_split`. Photos are ordered within a split as in the source.
-    Types too small to be split are merged into one, or refused. Raises `ValueError` where the photos cannot be split.
+    Types too small to be split are merged into one, or refused. Images go to `shards` where these have a size. Raises
+    `ValueError` where the photos cannot be split, `ConnectionError` where an object store refuses shards.
     """
     index = source.index()
     index["source_type"] = index["typename"]
@@ -61,7 +64,7 @@ def prepare_photos(
 
         for name in SPLITS:
             rows = np.flatnonzero(index["split"] == name).tolist()
-            write_photos(folder / f"{name}.arrow", photos_of(name, rows), source.fit)
+            write_photos(folder / f"{name}.arrow", photos_of(name, rows), source.fit, shards)
             logger.info("%s: %d photos", name, len(rows))
     known = index.drop(columns=["group", "near_duplicates", "remarks"], errors="ignore")
     table = pa.Table.from_pandas(known, preserve_index=False)

@@ -5,14 +5,13 @@ Where the store is and who may read it is said as its own tools are told: for S3
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import fsspec
 
 from aerofuse.data.image_file import UnreadablePhotoError, suffixes
+from aerofuse.data.object_store import refusals
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class RemoteFile:
         if not self.version:
             raise UnreadablePhotoError("no such file")
         try:
-            with _refusals(self.url):
+            with refusals(self.url):
                 store, path = fsspec.url_to_fs(self.url)
                 content: bytes = store.cat_file(path)
         except FileNotFoundError:
@@ -51,7 +50,7 @@ def find_remote_photos(root: str) -> dict[str, RemoteFile]:
 
     Raises `FileNotFoundError` where nothing is there, `ConnectionError` where the store does not answer or refuses.
     """
-    with _refusals(root):
+    with refusals(root):
         store, folder = fsspec.url_to_fs(root)
         found = store.find(folder, detail=True)
     names = {path[len(folder) :].lstrip("/"): facts for path, facts in found.items()}
@@ -65,20 +64,3 @@ def find_remote_photos(root: str) -> dict[str, RemoteFile]:
 def _stamp(facts: dict[str, object]) -> str:
     """What changes with the content: S3's hash, or the time of another store."""
     return str(facts.get("ETag") or facts.get("LastModified") or facts.get("mtime") or facts.get("created"))
-
-
-@contextmanager
-def _refusals(url: str) -> Iterator[None]:
-    """Turn what a store's library raises into one line, except where a file is missing."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except ImportError as error:
-        raise ConnectionError(f"{url} needs a package: {error}; for S3, pip install 'aerofuse[s3]'") from None
-    except Exception as error:  # each library has classes of its own
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ConnectionError(
-            f"{url}: the object store does not answer or refuses ({reason}); for S3, check AWS_ENDPOINT_URL, "
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, on every machine that reads photos"
-        ) from None

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from aerofuse.data.labels import REGRESSION_TASKS
-from aerofuse.data.store import LABEL_COLUMNS, open_table
+from aerofuse.data.store import PhotoStore
 from aerofuse.ingest.given_splits import GIVEN, divided_groups
 from aerofuse.ingest.params import SPLITS, TRAIN, VALIDATION
 from aerofuse.ingest.sources import Source
@@ -100,7 +100,7 @@ def summarise(index: pd.DataFrame, source: Source, prepared: Path) -> DataSummar
 
 
 def _summarise_split(split: Path) -> SplitSummary:
-    frame: pd.DataFrame = open_table(split).select(list(LABEL_COLUMNS)).to_pandas()
+    frame: pd.DataFrame = PhotoStore(split).labels.to_pandas()
     columns = {"type": "typename", "airline": "airlinename"} | {task: task for task in REGRESSION_TASKS}
     return SplitSummary(
         photos=len(frame),

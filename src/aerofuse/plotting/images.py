@@ -16,7 +16,7 @@ import pandas as pd
 from PIL import Image
 
 from aerofuse.data.labels import REGRESSION_TASKS
-from aerofuse.data.store import LABEL_COLUMNS, open_table, read_images
+from aerofuse.data.store import PhotoStore
 from aerofuse.plotting.chart import QUIET, data_uri, finish, write_picture
 
 Pixels = npt.NDArray[np.uint8]
@@ -28,12 +28,12 @@ _LARGEST_SIDE_PX = 160
 
 def draw_contact_sheet(split: Path, path: Path) -> None:
     """Write photos of a prepared split, spread evenly over its types. Raises `FileNotFoundError`."""
-    table = open_table(split)
-    labels = table.select(list(LABEL_COLUMNS)).to_pylist()
+    photos = PhotoStore(split)
+    labels = photos.labels.to_pylist()
     by_type = sorted(range(len(labels)), key=lambda row: (labels[row]["typename"] or "", row))
     shown = min(24, len(by_type))
     indices = [by_type[i * len(by_type) // shown] for i in range(shown)]
-    draw_photos(read_images(table, indices), [labels[row] for row in indices], path)
+    draw_photos([photos.image(row) for row in indices], [labels[row] for row in indices], path)
 
 
 def draw_photos(images: Sequence[Pixels], labels: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -119,10 +119,10 @@ class FeatureSplit(PreparedSplit):
         return features, self._no_targets if draw.is_filler else targets
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name != "_features"}
+        return {name: value for name, value in self.__dict__.items() if name != "_features"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        self.__dict__.update(state)
         self._features = np.load(self._features_file, mmap_mode="r")
 
 

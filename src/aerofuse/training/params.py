@@ -149,6 +149,9 @@ class TrainingParams(Section):
         default="ddp", description="of several processes each holds the whole model (DDP), or its share of it (FSDP2)"
     )
     num_workers: int = Field(ge=0)
+    shuffle_shards: int | None = Field(
+        default=None, ge=1, description="photos are shuffled within so many shards at a time; null: within all"
+    )
 
     @model_validator(mode="after")
     def _settings_go_together(self) -> Self:

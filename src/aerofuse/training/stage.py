@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import shutil
@@ -46,6 +47,7 @@ from aerofuse.training.step_memory import StepMemory
 PREPARED_FOLDER = Path("data/prepared")
 RESUME_FOLDER = Path(".resume")
 _SEEING_BATCHES = (128, LARGEST_BATCH_SEEN_BY_CPU, 8)  # images that frozen backbones see at once
+logger = logging.getLogger(__name__)
 
 
 def train_stage(stage: str) -> TrainingReport:
@@ -112,7 +114,11 @@ class _Training:
             rank=self.accelerator.process_index,
             num_processes=processes,
             balanced=params.class_balance == "sampling",
+            shuffle_shards=params.shuffle_shards,
         )
+        again = None if isinstance(split, FeatureSplit) else split.photos.fetched_again(params.shuffle_shards)
+        if again is not None and self.accelerator.is_main_process:
+            logger.warning(again)
         validation = make_loader(validation_split, batch_size=fit.validation_batch_size, num_workers=workers)
         self.validation: DataLoader[Sample] = self.accelerator.prepare(validation)
         # A batch size that was found on another device makes another training, and so do other parts of a batch.
