@@ -69,3 +69,26 @@ def _beside_all_pairs(row: pd.Series) -> list[str]:
     if pd.isna(slow):
         return [NONE, f"{fast:.1f} s", NONE, NONE]
     return [f"{slow:.1f} s", f"{fast:.1f} s", f"{slow / fast:.0f}", "yes" if row["same_pairs"] else "**no**"]
+
+
+def shards_table(path: Path) -> str:
+    """Return how fast photos are loaded and trained on, from one file and from shards in several ways."""
+    table = pd.read_csv(path)
+    first = table.iloc[0]
+    header = ["way", "loaded per second", "of one file", "trained per second", "of one file"]
+    rows = [
+        [
+            row["way"],
+            f"{row['loaded_per_second']:.0f}",
+            f"{row['loaded_share']:.2f}",
+            f"{row['trained_per_second']:.1f}",
+            f"{row['trained_share']:.2f}",
+        ]
+        for _, row in table.iterrows()
+    ]
+    source = (
+        f"{first['photos']} drawn photos at {first['image_size_px']} px in {first['shards']} shards, the store is "
+        f"`{first['store']}://`, {first['workers']} worker processes on {first['cores']} cores. "
+        f"From `{path.as_posix()}`."
+    )
+    return "\n\n".join([markdown_table(header, rows, "l" + "r" * 4), source])

@@ -26,13 +26,14 @@ from tools.benchmarks.results import (
     MONET,
     PREPARING,
     QUICK_FOLDER,
+    SHARDS,
     Results,
     newest_results,
 )
 from tools.benchmarks.tables import checkpointing_table, exactness_table, goals_table, monet_table, planned_table
 from tools.chinese import chinese_headings, chinese_tables
 from tools.gpu_tables import gpu_tables
-from tools.photo_tables import copies_table, loading_table, preparing_table
+from tools.photo_tables import copies_table, loading_table, preparing_table, shards_table
 from tools.saving_table import saving_table
 
 REPORTS = Path("reports")
@@ -105,7 +106,7 @@ def page_blocks() -> dict[str, dict[str, str]]:
 
 def photo_blocks() -> dict[str, str]:
     """Return the blocks of the page on photos, one device after the other."""
-    tables = {LOADING: loading_table, PREPARING: preparing_table, COPIES: copies_table}
+    tables = {LOADING: loading_table, PREPARING: preparing_table, COPIES: copies_table, SHARDS: shards_table}
     measured = {name: [write(path) for path in newest_results(FOLDER, name)] for name, write in tables.items()}
     return {name: "\n\n".join(parts) for name, parts in measured.items() if parts}
 

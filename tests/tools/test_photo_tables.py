@@ -7,8 +7,8 @@ import pytest
 
 from tests.imports import ROOT
 from tests.report.test_tables import cells
-from tools.benchmarks.results import COPIES, FOLDER, LOADING, PREPARING, Machine
-from tools.photo_tables import copies_table, loading_table, preparing_table
+from tools.benchmarks.results import COPIES, FOLDER, LOADING, PREPARING, SHARDS, Machine
+from tools.photo_tables import copies_table, loading_table, preparing_table, shards_table
 from tools.readme import photo_blocks, replace_blocks
 
 _MACHINE = Machine("Imagined CPU, 2 threads", "2.13.0", "2026-11-22")
@@ -67,6 +67,24 @@ def test_a_search_stands_beside_comparing_all_where_that_was_done(tmp_path: Path
     assert cells(table, "1,000,000")[3:] == ["-", "30.0 s", "-", "-", "1.23 GB"]
 
 
+def _shards(path: Path) -> None:
+    common = {"photos": 96, "image_size_px": 224, "shards": 8, "workers": 2, "cores": 2, "store": "s3"}
+    rows = [
+        {"way": "one file", "loaded_per_second": 700.4, "trained_per_second": 61.24, "loaded_share": 1.0},
+        {"way": "shards here", "loaded_per_second": 690.0, "trained_per_second": 60.0, "loaded_share": 0.987},
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame([row | common | {"trained_share": 0.991} for row in rows]).to_csv(path, index=False)
+
+
+def test_shards_stand_beside_one_file(tmp_path: Path) -> None:
+    _shards(tmp_path / "a.csv")
+    table = shards_table(tmp_path / "a.csv")
+    assert cells(table, "one file")[1:] == ["700", "1.00", "61.2", "0.99"]
+    assert cells(table, "shards here")[1:] == ["690", "0.99", "60.0", "0.99"]
+    assert "96 drawn photos at 224 px in 8 shards, the store is `s3://`, 2 worker processes on 2 cores." in table
+
+
 def test_the_page_shows_the_newest_of_each_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert photo_blocks() == {}
@@ -74,8 +92,10 @@ def test_the_page_shows_the_newest_of_each_device(tmp_path: Path, monkeypatch: p
     _loading(FOLDER / f"{_MACHINE.name(LOADING)}.csv", 777)
     _preparing(FOLDER / f"{_MACHINE.name(PREPARING)}.csv")
     _copies(FOLDER / f"{_MACHINE.name(COPIES)}.csv")
+    _shards(FOLDER / f"{_MACHINE.name(SHARDS)}.csv")
     text = replace_blocks((ROOT / "docs/data.md").read_text(encoding="utf-8"), photo_blocks())
     assert cells(text, "fast") == ["fast", "777"]
     assert f"From `reports/benchmarks/{_MACHINE.name(PREPARING)}.csv`." in text
     assert cells(text, "1,000,000")[4] == "30.0 s"
+    assert cells(text, "shards here")[1] == "690"
     assert "2026-11-01" not in text

@@ -16,9 +16,9 @@ if TYPE_CHECKING:  # a machine that only measures may lack it
 FOLDER = Path("reports/benchmarks")
 QUICK_FOLDER = FOLDER / "quick"
 # What tables are of: all families, the hybrid of recipe `base`, MONeT's line, compiled steps; photos loaded, prepared,
-# on Ray, their copies.
+# on Ray, their copies, from shards.
 CHECKPOINTING, HYBRID, MONET, COMPILED = "checkpointing", "hybrid-base", "monet", "compiled"
-LOADING, PREPARING, ON_RAY, COPIES = "loading", "preparing", "ray-prepare", "copies"
+LOADING, PREPARING, ON_RAY, COPIES, SHARDS = "loading", "preparing", "ray-prepare", "copies", "shards"
 
 
 @dataclass(frozen=True)

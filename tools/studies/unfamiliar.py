@@ -27,7 +27,7 @@ import aerofuse
 from aerofuse.common.markdown import markdown_table
 from aerofuse.data.dataset import PreparedSplit, make_loader
 from aerofuse.data.image_file import find_photos
-from aerofuse.data.store import LABEL_COLUMNS, open_table
+from aerofuse.data.store import PhotoStore
 from aerofuse.inference.predictor import Prediction, Predictor
 from aerofuse.inference.unfamiliarity import UNFAMILIAR_ABOVE
 from aerofuse.plotting.wording import write_value
@@ -80,11 +80,11 @@ def write_photo_table(prepared: Path, folder: Path) -> Path:
     """Write the photos of all prepared splits to a folder with a label table, and return the table's path."""
     labels = []
     for split in ("train", "validation", "test"):
-        table = open_table(prepared / f"{split}.arrow")
-        rows = table.select(list(LABEL_COLUMNS)).to_pandas()
+        photos = PhotoStore(prepared / f"{split}.arrow")
+        rows = photos.labels.to_pandas()
         rows["filename"] = [f"{split}-{Path(name).stem}.jpg" for name in rows["filename"]]
-        for name, image in zip(rows["filename"], table["image"], strict=True):
-            (folder / name).write_bytes(image.as_buffer())
+        for row, name in enumerate(rows["filename"]):
+            (folder / name).write_bytes(photos.encoded(row))
         labels.append(rows)
     path = folder / "labels.csv"
     pd.concat(labels).to_csv(path, index=False)
