@@ -71,6 +71,30 @@ def _beside_all_pairs(row: pd.Series) -> list[str]:
     return [f"{slow:.1f} s", f"{fast:.1f} s", f"{slow / fast:.0f}", "yes" if row["same_pairs"] else "**no**"]
 
 
+def nodes_table(path: Path) -> str:
+    """Return how fast clusters of Ray prepare photos, beside `prepare` without Ray: the median of all rounds."""
+    table = pd.read_csv(path)
+    speeds = table.groupby(["engine", "nodes"])["photos_per_second"].median()
+    same = table.groupby(["engine", "nodes"])["same_bytes"].all()
+    first = table.iloc[0]
+    rows = [
+        [
+            f"{count} of Ray" if engine == "ray" else "none",
+            f"{first['cores'] if engine == 'local' else count}",
+            f"{speed:.0f}",
+            NONE if engine == "local" else f"{speed / speeds['ray', 1]:.2f}",
+            "yes" if same[engine, count] else "**no**",
+        ]
+        for (engine, count), speed in speeds.items()
+    ]
+    header = ["nodes", "cores", "photos per second", "times one node", "the same bytes"]
+    source = (
+        f"{first['photos']} photos of {first['photo_width_px']} px, at {first['image_size_px']} px. "
+        f"From `{path.as_posix()}`."
+    )
+    return "\n\n".join([markdown_table(header, rows, "l" + "r" * 4), source])
+
+
 def shards_table(path: Path) -> str:
     """Return how fast photos are loaded and trained on, from one file and from shards in several ways."""
     table = pd.read_csv(path)

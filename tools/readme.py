@@ -24,6 +24,7 @@ from tools.benchmarks.results import (
     HYBRID,
     LOADING,
     MONET,
+    ON_RAY,
     PREPARING,
     QUICK_FOLDER,
     SHARDS,
@@ -33,7 +34,7 @@ from tools.benchmarks.results import (
 from tools.benchmarks.tables import checkpointing_table, exactness_table, goals_table, monet_table, planned_table
 from tools.chinese import chinese_headings, chinese_tables
 from tools.gpu_tables import gpu_tables
-from tools.photo_tables import copies_table, loading_table, preparing_table, shards_table
+from tools.photo_tables import copies_table, loading_table, nodes_table, preparing_table, shards_table
 from tools.saving_table import saving_table
 
 REPORTS = Path("reports")
@@ -106,7 +107,13 @@ def page_blocks() -> dict[str, dict[str, str]]:
 
 def photo_blocks() -> dict[str, str]:
     """Return the blocks of the page on photos, one device after the other."""
-    tables = {LOADING: loading_table, PREPARING: preparing_table, COPIES: copies_table, SHARDS: shards_table}
+    tables = {
+        LOADING: loading_table,
+        PREPARING: preparing_table,
+        ON_RAY: nodes_table,
+        COPIES: copies_table,
+        SHARDS: shards_table,
+    }
     measured = {name: [write(path) for path in newest_results(FOLDER, name)] for name, write in tables.items()}
     return {name: "\n\n".join(parts) for name, parts in measured.items() if parts}
 

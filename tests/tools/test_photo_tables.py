@@ -8,7 +8,7 @@ import pytest
 from tests.imports import ROOT
 from tests.report.test_tables import cells
 from tools.benchmarks.results import COPIES, FOLDER, LOADING, PREPARING, SHARDS, Machine
-from tools.photo_tables import copies_table, loading_table, preparing_table, shards_table
+from tools.photo_tables import copies_table, loading_table, nodes_table, preparing_table, shards_table
 from tools.readme import photo_blocks, replace_blocks
 
 _MACHINE = Machine("Imagined CPU, 2 threads", "2.13.0", "2026-11-22")
@@ -65,6 +65,19 @@ def test_a_search_stands_beside_comparing_all_where_that_was_done(tmp_path: Path
     assert cells(table, "100,000")[1:] == ["even", "32", "81.0 s", "1.5 s", "54", "yes", "0.23 GB"]
     assert cells(table, "200,000")[6] == "**no**"
     assert cells(table, "1,000,000")[3:] == ["-", "30.0 s", "-", "-", "1.23 GB"]
+
+
+def test_clusters_stand_beside_one_machine(tmp_path: Path) -> None:
+    common = {"photos": 4000, "photo_width_px": 2400, "image_size_px": 224, "cores": 2}
+    rounds = [("local", 1, 90.0, True), ("ray", 1, 50.0, True), ("ray", 2, 70.0, True), ("ray", 2, 90.0, False)]
+    names = ("engine", "nodes", "photos_per_second", "same_bytes")
+    pd.DataFrame([dict(zip(names, one, strict=True)) | common for one in rounds]).to_csv(
+        tmp_path / "a.csv", index=False
+    )
+    table = nodes_table(tmp_path / "a.csv")
+    assert cells(table, "none")[1:] == ["2", "90", "-", "yes"]
+    assert cells(table, "1 of Ray")[1:] == ["1", "50", "1.00", "yes"]
+    assert cells(table, "2 of Ray")[1:] == ["2", "80", "1.60", "**no**"]
 
 
 def _shards(path: Path) -> None:
