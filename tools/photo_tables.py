@@ -74,18 +74,20 @@ def _beside_all_pairs(row: pd.Series) -> list[str]:
 def nodes_table(path: Path) -> str:
     """Return how fast clusters of Ray prepare photos, beside `prepare` without Ray: the median of all rounds."""
     table = pd.read_csv(path)
-    speeds = table.groupby(["engine", "nodes"])["photos_per_second"].median()
-    same = table.groupby(["engine", "nodes"])["same_bytes"].all()
     first = table.iloc[0]
+    found = table.groupby(["engine", "nodes"], as_index=False).agg(
+        speed=("photos_per_second", "median"), same=("same_bytes", "all")
+    )
+    one_node = float(found[(found["engine"] == "ray") & (found["nodes"] == 1)]["speed"].iloc[0])
     rows = [
         [
-            f"{count} of Ray" if engine == "ray" else "none",
-            f"{first['cores'] if engine == 'local' else count}",
-            f"{speed:.0f}",
-            NONE if engine == "local" else f"{speed / speeds['ray', 1]:.2f}",
-            "yes" if same[engine, count] else "**no**",
+            f"{row['nodes']} of Ray" if row["engine"] == "ray" else "none",
+            str(row["nodes"] if row["engine"] == "ray" else row["cores"]),
+            f"{row['speed']:.0f}",
+            f"{row['speed'] / one_node:.2f}" if row["engine"] == "ray" else NONE,
+            "yes" if row["same"] else "**no**",
         ]
-        for (engine, count), speed in speeds.items()
+        for _, row in found.assign(cores=first["cores"]).iterrows()
     ]
     header = ["nodes", "cores", "photos per second", "times one node", "the same bytes"]
     source = (

@@ -87,7 +87,7 @@ def test_two_forward_passes_may_wait_for_one_backward_pass(name: str) -> None:
         torch.manual_seed(1)
         compiled = torch.compile(one, backend="aot_eager")
         losses = [compiled(batch.clone()).square().mean() for batch in (images, 2 * images)]
-        sum(losses).backward()  # type: ignore[union-attr]
+        sum(losses).backward()
         gradients.append([parameter.grad for parameter in one.parameters()])
     assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True) if pair[0] is not None)
 

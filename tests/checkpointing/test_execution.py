@@ -339,9 +339,8 @@ def test_running_statistics_are_updated_once(norm: Callable[..., nn.Module], sav
     module(x).square().sum().backward()
     run_selective(twin, x, save).square().sum().backward()
     assert all(map(torch.equal, module.buffers(), twin.buffers()))
-    assert all(
-        torch.equal(one.grad, other.grad) for one, other in zip(module.parameters(), twin.parameters(), strict=True)
-    )  # type: ignore[arg-type]
+    for one, other in zip(module.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(one.grad, other.grad)  # type: ignore[arg-type]
 
 
 def test_a_unit_that_catches_exceptions_does_not_catch_the_end_of_its_second_run() -> None:

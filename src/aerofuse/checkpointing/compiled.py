@@ -57,7 +57,7 @@ class Frames:
     def __init__(self) -> None:
         self._frames: dict[Hashable, Callable[..., Any]] = {}
 
-    def frame(self, way: FunctionType, kind: Hashable) -> Callable[..., Any]:
+    def frame(self, way: Callable[..., Any], kind: Hashable) -> Callable[..., Any]:
         """Return the frame for calls of a kind. It is called with a function and its arguments, as `way` is."""
         if (way, kind) not in self._frames:
             code = way.__code__.replace(co_name=f"unit_{next(self._numbers)}")  # a compiler knows it by its name

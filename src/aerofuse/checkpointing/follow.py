@@ -151,11 +151,11 @@ class Follower:
     def _run(self, place: _Place, call: ModuleCall) -> Any:
         # Of a module that is called several times, no call is compiled, or all: each writes over its statistics.
         is_seen_into = any(one.is_seen_into for one in self._places[place.call])
-        if isinstance(call.func, CompiledFunction):
+        if isinstance(function := call.func, CompiledFunction):
             if is_seen_into:
-                call = partial(call.func.plain, *call.args, **call.keywords)
+                call = partial(function.plain, *call.args, **call.keywords)
             elif place.is_left_to_compiler:
-                call = partial(replace(call.func, saves_inputs=True), *call.args, **call.keywords)
+                call = partial(replace(function, saves_inputs=True), *call.args, **call.keywords)
         found = self._under_way.find_flow(call) if self._under_way and place is self._expected else None
         x, flow = found or (_main_input(arguments_of(call)), Flow())
         if found is None:
