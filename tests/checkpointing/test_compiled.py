@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn import functional
 
 from aerofuse import disable_gradient_checkpointing, enable_gradient_checkpointing
+from aerofuse.checkpointing import follow as follow_module
 from aerofuse.checkpointing import offload
 from aerofuse.checkpointing.attached import attached_to
 from aerofuse.checkpointing.choosing import attach
@@ -143,14 +145,43 @@ def test_a_compiled_network_takes_any_policy(settings: dict[str, Any]) -> None:
     assert_close(step(network, images), step(compiled, images))  # type: ignore[arg-type]
 
 
-def test_a_compiler_computes_units_again_itself() -> None:
-    """Those of one call, alone in their ranges, that write no statistics."""
-    network, images = network_and_images("Permuted")
-    follow(network, images, PLANS["recompute_all"])
-    compiler = Compiler()
-    step(torch.compile(network, backend=compiler), images)  # type: ignore[arg-type]
-    targets = {node.target for graph in compiler.graphs for node in graph.graph.nodes}
-    assert torch.ops.higher_order.tag_activation_checkpoint in targets
+class Dropped(nn.Module):
+    """Blocks that draw random numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*(DroppedBlock() for _ in range(3)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.blocks(x)
+        return output
+
+
+class DroppedBlock(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.wide, self.narrow = nn.LayerNorm(16), nn.Linear(16, 64), nn.Linear(64, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = functional.dropout(functional.gelu(self.wide(self.norm(x))), 0.3, self.training)
+        return x + functional.dropout(self.narrow(hidden), 0.2, self.training)
+
+
+@pytest.mark.slow
+def test_inductor_computes_units_again_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And bit for bit: in the second run it draws the random numbers of the first."""
+    network, x = Dropped().train(), torch.randn(8, 16)
+    original = copy.deepcopy(network)
+    follow(original, x, ChainPlan.save_all)
+    follow(network, x, PLANS["recompute_all"])
+    ranges: list[object] = []
+    monkeypatch.setattr(follow_module, "_RecomputedStepRun", ranges.append)
+    outcomes = []
+    for one in (original, network):
+        compiled = torch.compile(one)
+        outcomes.append([found for _ in range(2) for found in step(compiled, x)])  # type: ignore[arg-type]
+    assert all(torch.equal(*pair) for pair in zip(*outcomes, strict=True))
+    assert not ranges
 
 
 def test_a_network_without_checkpointing_is_one_graph() -> None:

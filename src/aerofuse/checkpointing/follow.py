@@ -38,6 +38,7 @@ from aerofuse.checkpointing.steps import (
 )
 from aerofuse.checkpointing.tensors import tensors_in
 from aerofuse.checkpointing.unit_calls import FoundUnit, Function, module_of
+from aerofuse.memory.torch_private import is_inductor
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,9 +90,10 @@ def _places(units: Sequence[FoundUnit], plan: ChainPlan, network: nn.Module) -> 
 
 
 def _is_left_to_compiler(unit: FoundUnit, module: nn.Module, step: Step) -> bool:
-    """Return whether a compiler can compute a unit again: one of one call, alone in its range, that has no statistics.
+    """Return whether Inductor can compute a unit again: one of one call, alone in its range, that has no statistics.
 
-    Its second run would need those of before, which the next forward pass writes over.
+    Its second run would need those of before, which the next forward pass writes over. Other compilers may draw other
+    random numbers in the second run.
     """
     is_alone = isinstance(step, Recompute) and len(step.steps) == 1 and isinstance(step.steps[0], SaveAll)
     return is_alone and len(unit.calls) == 1 and not running_statistics(module.modules())
@@ -154,7 +156,7 @@ class Follower:
         if isinstance(function := call.func, CompiledFunction):
             if is_seen_into:
                 call = partial(function.plain, *call.args, **call.keywords)
-            elif place.is_left_to_compiler:
+            elif place.is_left_to_compiler and is_inductor(function.compiler):
                 call = partial(replace(function, saves_inputs=True), *call.args, **call.keywords)
         found = self._under_way.find_flow(call) if self._under_way and place is self._expected else None
         x, flow = found or (_main_input(arguments_of(call)), Flow())

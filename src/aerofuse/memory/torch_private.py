@@ -45,6 +45,7 @@ __all__ = [
     "in_function_transform",
     "is_compiled",
     "is_compiled_wrapper",
+    "is_inductor",
     "is_share",
     "never_compiled",
     "num_owners",
@@ -243,6 +244,13 @@ def call_compiled(compiler: Any, function: Callable[..., Any], *args: Any) -> An
         return function(*args)
     finally:
         set_eval_frame(before)
+
+
+def is_inductor(compiler: Any) -> bool:
+    """Return whether what `outside_of_compiler` has given is torch's own compiler."""
+    while (inner := getattr(compiler, "_torchdynamo_orig_backend", None)) is not None:
+        compiler = inner
+    return getattr(compiler, "compiler_name", None) == "inductor"
 
 
 def saved_tensor_hooks() -> tuple[Callable[[Tensor], Any], Callable[[Any], Tensor]] | None:
