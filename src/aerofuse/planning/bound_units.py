@@ -85,9 +85,9 @@ class _BoundCall:
     def _fill(self, leaf: Any, x: Tensor) -> Any:
         """Return an argument for as many samples as `x` has."""
         key = id(leaf), len(x) if x.ndim else 0
-        if isinstance(leaf, (_Flow, TensorLike)) and x.ndim and leaf.size and leaf.size[0] == self._samples:
+        if isinstance(leaf, (_FlowPlace, TensorLike)) and x.ndim and leaf.size and leaf.size[0] == self._samples:
             leaf = replace(leaf, size=(len(x), *leaf.size[1:]))
-        if isinstance(leaf, _Flow):
+        if isinstance(leaf, _FlowPlace):
             is_whole = (tuple(x.size()), x.stride()) == (leaf.size, leaf.stride)
             return x if is_whole else x.as_strided(leaf.size, leaf.stride, leaf.offset)
         if not isinstance(leaf, TensorLike):
@@ -98,7 +98,7 @@ class _BoundCall:
 
 
 @dataclass(frozen=True)
-class _Flow:
+class _FlowPlace:
     """The place of the tensor that flows, or of another view of it."""
 
     size: tuple[int, ...]
@@ -110,5 +110,5 @@ def _layout(leaf: Any, flow: Tensor) -> Any:
     if not isinstance(leaf, Tensor):
         return leaf
     if storage_key(leaf) == storage_key(flow) and leaf.dtype == flow.dtype:
-        return _Flow(tuple(leaf.size()), leaf.stride(), int(leaf.storage_offset()))
+        return _FlowPlace(tuple(leaf.size()), leaf.stride(), int(leaf.storage_offset()))
     return TensorLike.of(leaf)

@@ -45,7 +45,7 @@ class _Choice:
 
 
 @dataclass(frozen=True)
-class _Row:
+class _LeastTimes:
     """Of the units that begin at s, by the last one and by level: the least time, and what comes first.
 
     That is the number of a choice, or below 0 the length of a range.
@@ -55,7 +55,7 @@ class _Row:
     first: NDArray[np.int16]
 
     @classmethod
-    def empty(cls, ends: int, levels: int) -> _Row:
+    def empty(cls, ends: int, levels: int) -> _LeastTimes:
         """Return a row in which nothing is possible."""
         return cls(np.full((ends, levels), np.inf, np.float32), np.zeros((ends, levels), np.int16))
 
@@ -88,7 +88,7 @@ class CostTable:
         self._choices = [list(self._choices_of(s)) for s in range(count)]
         self._read: dict[tuple[int, int, int], tuple[Step, ...]] = {}
         # Of s there are times for each t up to the end of the chain, and for the end of all where that is another.
-        self._least: list[_Row] = [_Row.empty(0, 0)] * count
+        self._least: list[_LeastTimes] = [_LeastTimes.empty(0, 0)] * count
         # The same times with the bytes of the input of s taken off.
         self._after: list[Times] = [np.empty(0, np.float32)] * (count + 1)
         for s in reversed(range(count)):
@@ -106,7 +106,7 @@ class CostTable:
         # What waits while the units up to t run forward: the gradient of t's output, and those of later parameters.
         ends = [*range(s, end), *([self._count - 1] if end < self._count else [])]
         waiting = [self._units[t].output_bytes + self._later[t + 1] if t + 1 < self._count else 0 for t in ends]
-        row = self._least[s] = _Row.empty(len(ends), self._levels)
+        row = self._least[s] = _LeastTimes.empty(len(ends), self._levels)
         self._add_choices(s, row, np.asarray(waiting))
         self._add_ranges(s, row, np.asarray(waiting))
         if s:
@@ -141,7 +141,7 @@ class CostTable:
                         np.float32(backward.replay_seconds),
                     )
 
-    def _add_choices(self, s: int, row: _Row, waiting: NDArray[np.int64]) -> None:
+    def _add_choices(self, s: int, row: _LeastTimes, waiting: NDArray[np.int64]) -> None:
         """The unit s, or a row that it begins, under one of its policies, the rest after it."""
         for number, choice in enumerate(self._choices[s]):
             count = choice.end - s
@@ -165,7 +165,7 @@ class CostTable:
                 times = rest[start:stop, first - taken : self._levels - taken] + choice.seconds
                 row.offer((slice(skipped + start, skipped + stop), slice(first, None)), times, number)
 
-    def _add_ranges(self, s: int, row: _Row, waiting: NDArray[np.int64]) -> None:
+    def _add_ranges(self, s: int, row: _LeastTimes, waiting: NDArray[np.int64]) -> None:
         """The units s to j-1 computed again, for every j, what follows them before that."""
         level = np.arange(self._levels)
         incoming, peak_bytes, before = 0, -1, 0.0
