@@ -250,7 +250,7 @@ class _SelectiveStepRun(_StepRun):
 
     def end(self) -> None:
         alive = (returned.tensor() for returned in self._returned)
-        self._recorder.graph.settle(next((tensor for tensor in alive if tensor is not None), None))
+        self._recorder.settle(next((tensor for tensor in alive if tensor is not None), None))
 
 
 class _RecomputedStepRun(_StepRun):

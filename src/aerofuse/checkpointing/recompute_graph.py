@@ -83,6 +83,8 @@ class RecomputeGraph:
         self._just_saved: dict[int, list[PackedTensor]] = {}
         self._write: _Write | None = None
         self._saved_nodes: dict[RecomputeNode, None] = {}
+        # The storages that autograd saves itself.
+        self._wanted = {storage_key(inputs)}
         self._called: dict[RecomputeNode, str] = {}
 
     def _know(self, tensor: Tensor) -> _Known:
@@ -180,6 +182,7 @@ class RecomputeGraph:
         for packed in self._just_saved.pop(storage_key(output), ()):
             packed.replace(node)
             self._saved_nodes[node] = None
+            self._wanted.discard(storage_key(output))
 
     def refer(self, argument: Any) -> Any:
         """Return where an argument comes from."""
@@ -202,8 +205,10 @@ class RecomputeGraph:
 
     def forget(self, tensor: Tensor) -> None:
         """A call writes over `tensor`. Who needs what was there will find that it is not there."""
-        if (known := self._known.get(storage_key(tensor))) is not None:
-            known.node = None
+        known = self._know(tensor)
+        if known.node is not None:
+            known.node.value = None
+        known.node = None
 
     # ----- saved tensors
 
@@ -219,6 +224,7 @@ class RecomputeGraph:
         if isinstance(view.source, RecomputeNode):
             self._saved_nodes[view.source] = None
         else:
+            self._wanted.add(storage_key(tensor))
             self._just_saved.setdefault(storage_key(tensor), []).append(packed)
         return hand_over(packed, tensor)
 
@@ -229,18 +235,27 @@ class RecomputeGraph:
             Call(
                 name,
                 node.num_bytes,
-                tuple(self._called[source] for source in node.sources()),
+                tuple(self._called[source] for source in node.nodes()),
                 node in self._saved_nodes,
                 node is last,
             )
             for node, name in self._called.items()
         ]
 
-    def settle(self, output: Tensor | None) -> None:
-        """The unit has ended: free what is not needed, and give the rest to the hooks of the user, each tensor once."""
-        if output is not None and (node := self._node(output)) is not None:
+    def settle(self, output: Tensor | None, *, cheap_only: bool) -> None:
+        """The unit has ended: free what is not needed, and give the rest to the hooks of the user, each tensor once.
+
+        With `cheap_only`, nodes have their values still, and one is saved where that frees more.
+        """
+        if output is not None:
             # The next unit saves it, so it need not be computed again.
-            node.save(self._save(output.detach().as_strided(*node.layout)))
+            self._wanted.add(storage_key(output))
+            if (node := self._node(output)) is not None:
+                node.save(self._save(output.detach().as_strided(*node.layout)))
+        if cheap_only:
+            self._save_instead_of_larger()
+        for node in self._called:
+            node.value = None
         for node in self._saved_nodes:
             node.require()
         self._known.clear()
@@ -250,6 +265,24 @@ class RecomputeGraph:
         for saved in list(self._saved.values()):
             saved.offer()
         self._saved.clear()
+
+    def _save_instead_of_larger(self) -> None:
+        """Save a tensor rather than recompute it, where that alone would save something at least as large.
+
+        An attention's softmax is an example: autograd wants its result, and nobody but its node the scores.
+        """
+        for key in dict.fromkeys(what[0] for what in list(self._saved)):
+            known = self._known.get(key)
+            storage = known.born() if known is not None and known.is_made and key not in self._wanted else None
+            if storage is None:
+                continue
+            saved = [one for what, one in self._saved.items() if what[0] == key]
+            users = [node for node in self._saved_nodes if node.depends_on(saved)]
+            if not users or users[0].value is None:
+                continue
+            first, *others = users
+            if first.num_bytes <= storage.nbytes() and not any(node.depends_on(saved, unless=first) for node in others):
+                first.save(self._save(first.value))
 
 
 def _identity(tensor: Tensor) -> tuple[Any, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -30,7 +30,6 @@ class RecomputeNode:
         "_random",
         "_required",
         "_saved",
-        "_value",
         "_writes",
         "autocast",
         "dtype",
@@ -38,6 +37,7 @@ class RecomputeNode:
         "layout",
         "links_units",
         "num_bytes",
+        "value",
         "waiting",
     )
 
@@ -62,7 +62,7 @@ class RecomputeNode:
         self.links_units = False
         self.waiting = 0
         self._required = False
-        self._value: Tensor | None = None
+        self.value: Tensor | None = None
         self._saved: SavedTensor | None = None
 
     def save(self, saved: SavedTensor) -> None:
@@ -74,8 +74,8 @@ class RecomputeNode:
         """Return the value. `passing`: on the way to the input of a later unit, so that nothing is cached or freed."""
         if self._saved is not None:
             return self._saved.get()
-        if self._value is not None:
-            return self._value
+        if self.value is not None:
+            return self.value
         on_the_way = passing or self.links_units
         arguments = [_resolved(argument, passing=on_the_way) for argument in self._arguments]
         keywords = {name: _resolved(argument, passing=on_the_way) for name, argument in self._keywords.items()}
@@ -87,10 +87,10 @@ class RecomputeNode:
             return value
         if self._required:
             self._required = False
-            for node in self.sources():
+            for node in self.nodes():
                 node.release()
         if self.waiting and (self._caches or self.links_units or for_autograd):
-            self._value = value
+            self.value = value
         return value
 
     def _must_spare(self, target: View, *, passing: bool) -> bool:
@@ -98,29 +98,41 @@ class RecomputeNode:
         node = target.source
         if isinstance(node, SavedTensor) or node._saved is not None:
             return True
-        return node._value is not None and (passing or node.waiting > self._required)
+        return node.value is not None and (passing or node.waiting > self._required)
 
     def require(self) -> None:
         """Let the nodes that this one is computed from cache their values until it is."""
         if self._saved is not None or self._required or not self._caches or self.links_units:
             return
         self._required = True
-        for node in self.sources():
+        for node in self.nodes():
             if node._saved is None:
                 node.waiting += 1
                 node.require()
+
+    def depends_on(self, storage: Collection[SavedTensor], *, unless: RecomputeNode | None = None) -> bool:
+        """Return whether it is computed from one of these, other than through another node."""
+        if self is unless or self._saved is not None:
+            return False
+        return any(
+            source in storage if isinstance(source, SavedTensor) else source.depends_on(storage, unless=unless)
+            for source in self._sources()
+        )
 
     def release(self) -> None:
         """One that waited for the value has had it."""
         self.waiting -= 1
         if not self.waiting:
-            self._value = None
+            self.value = None
 
-    def sources(self) -> Iterator[RecomputeNode]:
+    def nodes(self) -> Iterator[RecomputeNode]:
         """Yield the nodes that it is computed from."""
+        return (source for source in self._sources() if isinstance(source, RecomputeNode))
+
+    def _sources(self) -> Iterator[RecomputeNode | SavedTensor]:
         for argument in (*self._arguments, *self._keywords.values()):
             for item in argument if isinstance(argument, (list, tuple)) else (argument,):
-                if isinstance(item, View) and isinstance(item.source, RecomputeNode):
+                if isinstance(item, View):
                     yield item.source
 
 

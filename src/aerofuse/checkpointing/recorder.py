@@ -51,6 +51,7 @@ class CallRecorder(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self._save: Collection[str] = save or ()
+        self._is_cheap_only = save is None
         self._repeatable = CHEAP if save is None else REPEATABLE
         self._watch = watch
         self._names = CallNames()
@@ -69,6 +70,10 @@ class CallRecorder(TorchFunctionMode):
         self._names = CallNames()
         self._watch = None
         self.graph.link(inputs)
+
+    def settle(self, output: Tensor | None) -> None:
+        """The last unit has ended, or was stopped half way, without an output."""
+        self.graph.settle(output, cheap_only=self._is_cheap_only)
 
     def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         function = getattr(func, "__name__", "")
@@ -125,6 +130,8 @@ class CallRecorder(TorchFunctionMode):
     def _remember(self, name: str, output: Tensor, node: RecomputeNode) -> None:
         if self._watch is not None:
             node.function = self._watch(name, node.function)
+        if self._is_cheap_only:
+            node.value = output.detach()  # whether it is worth its bytes is known at the end
         self.graph.remember(name, output, node)
 
     def _product_of_stacks(self, name: str, factors: Mapping[str, Tensor]) -> Tensor:

@@ -46,7 +46,7 @@ def run_selective(
                 output = following(output)
     finally:
         # Also when a second run is stopped half way: what it saved so far is used.
-        recorder.graph.settle(output)
+        recorder.settle(output)
     return output
 
 
@@ -56,5 +56,5 @@ def list_calls(run: Callable[[Tensor], Tensor], inputs: Tensor) -> list[Call]:
     with recorder.part():
         output = run(inputs)
     calls = recorder.graph.calls(output)
-    recorder.graph.settle(output)
+    recorder.settle(output)
     return calls
