@@ -278,11 +278,11 @@ class RecomputeGraph:
                 continue
             saved = [one for what, one in self._saved.items() if what[0] == key]
             users = [node for node in self._saved_nodes if node.depends_on(saved)]
-            if not users or users[0].value is None:
+            if not users or (value := users[0].value) is None:
                 continue
             first, *others = users
             if first.num_bytes <= storage.nbytes() and not any(node.depends_on(saved, unless=first) for node in others):
-                first.save(self._save(first.value))
+                first.save(self._save(value))
 
 
 def _identity(tensor: Tensor) -> tuple[Any, ...]:
