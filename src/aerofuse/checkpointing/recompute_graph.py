@@ -37,7 +37,7 @@ class Call:
 
 
 @dataclass(slots=True)
-class _Known:
+class _KnownStorage:
     """What is known of a storage while it lives.
 
     `node` makes it. A call of the unit has made it, or one with a node has read it. What a unit writes over and has not
@@ -75,7 +75,7 @@ class RecomputeGraph:
     def __init__(self, inputs: Tensor, autocast: Autocast, no_cache: bool) -> None:
         self._autocast, self._no_cache = autocast, no_cache
         # By storage; its address may be that of another one afterwards.
-        self._known: dict[int, _Known] = {}
+        self._known: dict[int, _KnownStorage] = {}
         self._know(inputs).is_made = True
         # By what is saved: of two that save the same tensor, one does it for both.
         self._saved: weakref.WeakValueDictionary[Any, SavedTensor] = weakref.WeakValueDictionary()
@@ -87,12 +87,12 @@ class RecomputeGraph:
         self._wanted = {storage_key(inputs)}
         self._called: dict[RecomputeNode, str] = {}
 
-    def _know(self, tensor: Tensor) -> _Known:
+    def _know(self, tensor: Tensor) -> _KnownStorage:
         key = storage_key(tensor)
         if key not in self._known:
             forget = self._known.pop
             born = weakref.ref(tensor.untyped_storage(), lambda _: forget(key, None))
-            self._known[key] = _Known(born)
+            self._known[key] = _KnownStorage(born)
         return self._known[key]
 
     # ----- calls
