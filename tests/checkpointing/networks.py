@@ -121,18 +121,29 @@ class Biased(nn.Module):
         return x + self.proj(attention @ v), attention
 
 
+class PositionTable(nn.Module):
+    """A table that is made from a number of tokens alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(16, 16) / 4)
+
+    def forward(self, num_tokens: int) -> Tensor:
+        return self.weight[:num_tokens, :num_tokens].tanh()
+
+
 class SideInputs(nn.Module):
-    """Blocks with side inputs that need gradients, and several results."""
+    """Blocks with side inputs that need gradients, one from a part that takes no tensor, and several results."""
 
     def __init__(self) -> None:
         super().__init__()
         self.embed = nn.Conv2d(3, WIDTH, 4, stride=4)
-        self.table = nn.Parameter(torch.randn(16, 16) / 4)
+        self.table = PositionTable()
         self.blocks = nn.ModuleList(Biased() for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.embed(x).flatten(2).transpose(1, 2)
-        table, total = self.table.tanh(), torch.zeros(())
+        table, total = self.table(x.shape[1]), torch.zeros(())
         for block in self.blocks:
             x, attention = block(x, table, size=(4, 4))
             total = total + attention.square().mean()

@@ -141,6 +141,15 @@ def test_old_files_go(profiled: list[str], monkeypatch: pytest.MonkeyPatch, tmp_
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_another_process_may_remove_a_file_meanwhile(
+    profiled: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "gone.json").symlink_to(tmp_path / "removed")
+    plan(shrunken_backbone("convnext"))
+    assert profiled
+    assert not caplog.messages
+
+
 def test_the_default_folder_is_below_the_users_caches(
     profiled: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

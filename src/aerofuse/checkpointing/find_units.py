@@ -36,7 +36,9 @@ def find_chains(trace: CallTrace, is_unit: IsUnit | None = None) -> list[TracedC
     `is_unit` may say of a module, by its name, that it is one unit whatever it holds.
     """
     finder = _Finder(trace, is_unit)
-    calls = [call for call in finder.frontier(trace.calls[0]) if call.learns and not call.does_nothing]
+    frontier = finder.frontier(trace.calls[0])
+    # A call that takes no tensor, such as one that makes a position table, has nothing to be computed again from.
+    calls = [call for call in frontier if call.learns and call.inputs and not call.does_nothing]
     chains: list[list[list[TracedCall]]] = []
     before: TracedCall | None = None
     for call in calls:

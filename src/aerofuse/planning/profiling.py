@@ -44,12 +44,12 @@ class Profiler:
         linked = {one for one, other in pairwise(kinds) if one == other}
         counts = Counter(kinds)
         with self.autocast():
-            surroundings = Autocast.capture(layouts[0].device), device_name(layouts[0].device)
+            autocast_and_device = Autocast.capture(layouts[0].device), device_name(layouts[0].device)
         units: list[UnitProfile] = []
         input_bytes = freed_bytes = 0  # those of the unit's input, and where the unit before does not save it
         for unit, twin, kind, inputs in zip(fake, real, kinds, layouts, strict=True):
             is_linked, count = kind in linked, counts[kind]
-            key = (kind, surroundings, self.stopwatch, self.offload, is_linked, count)
+            key = (kind, autocast_and_device, self.stopwatch, self.offload, is_linked, count)
             timed = unit if isinstance(self.stopwatch, Estimated) else twin
             found = seen_before(key, unit, partial(self._profile, unit, timed, inputs, is_linked, count))
             # What is offloaded also where the unit before saves its output, for it is most often offloaded, too.

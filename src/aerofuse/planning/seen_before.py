@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -117,8 +117,16 @@ def _policy(content: dict[str, Any]) -> UnitPolicy:
 def _write(path: Path, profile: UnitProfile) -> None:
     try:
         write_atomically(path, json.dumps(asdict(profile)).encode())
-        files = sorted(path.parent.glob("*.json"), key=lambda file: file.stat().st_mtime)
-        for file in files[:-_MOST_FILES]:
-            file.unlink(missing_ok=True)
+        _remove_oldest(path.parent)
     except OSError as error:
         logger.warning("profiles of units are not kept: %s", error)
+
+
+def _remove_oldest(folder: Path) -> None:
+    """Keep the newest files, while other processes may do the same."""
+    ages: list[tuple[int, Path]] = []
+    for file in folder.glob("*.json"):
+        with suppress(FileNotFoundError):  # another process has removed it meanwhile
+            ages.append((file.stat().st_mtime_ns, file))
+    for _, file in sorted(ages)[:-_MOST_FILES]:
+        file.unlink(missing_ok=True)
