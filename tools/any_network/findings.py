@@ -28,7 +28,7 @@ class Finding:
 
     `reason` says what is missing to the best, `differs` which tensors differ under which policy. Bytes are those of
     activations at their peak. `plan_` is the plan at the peak of the library's own switch; ratios are to a step
-    without checkpointing.
+    without checkpointing, and `time_error` is the standard error of the difference of the two that were measured.
     """
 
     library: str
@@ -51,6 +51,7 @@ class Finding:
     plan_time_predicted: float | str = ""
     plan_time: float | str = ""
     switch_time: float | str = ""
+    time_error: float | str = ""
     seconds: float | str = ""
 
 

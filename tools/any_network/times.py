@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 import statistics
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -21,7 +23,8 @@ from tools.any_network.trial import loss_of, switched
 # So large that a step is arithmetic, and not Python's calls.
 _LEAST_PX = 160
 _BATCH = 4
-_LEAST_ROUNDS, _TIMING_S = 5, 30.0
+_LEAST_ROUNDS, _TIMING_S = 5, 15.0
+_ERROR_OF_MEDIAN = 0.93  # that of a normal distribution, over the distance of its quarters
 
 
 def time_network(finding: Finding) -> Finding:
@@ -36,18 +39,19 @@ def time_network(finding: Finding) -> Finding:
     plan = planner.plan(Budget(share=share))
     planned = copy.deepcopy(built.network)
     plan.apply(planned)
-    baseline, switch_s, plan_s = _medians([built.network, under_switch, planned], torch.rand(shape))
+    rounds = _rounds([built.network, under_switch, planned], torch.rand(shape))
     return replace(
         finding,
         timed_px=shape[-1],
         plan_time_predicted=round(plan.predicted.time_ratio, 4),
-        plan_time=round(plan_s / baseline, 4),
-        switch_time=round(switch_s / baseline, 4),
+        plan_time=_median(plan_s / baseline for baseline, _, plan_s in rounds),
+        switch_time=_median(switch_s / baseline for baseline, switch_s, _ in rounds),
+        time_error=_error([(plan_s - switch_s) / baseline for baseline, switch_s, plan_s in rounds]),
     )
 
 
-def _medians(networks: list[nn.Module], images: Tensor) -> list[float]:
-    """Return the median seconds of a step of each, in turns; a first round is not counted."""
+def _rounds(networks: list[nn.Module], images: Tensor) -> list[list[float]]:
+    """Return the seconds of a step of each, in turns; a first round is not counted."""
     rounds: list[list[float]] = []
     end = 0.0
     while len(rounds) < _LEAST_ROUNDS or time.perf_counter() < end:
@@ -56,7 +60,17 @@ def _medians(networks: list[nn.Module], images: Tensor) -> list[float]:
             rounds.append(seconds)
         else:
             end = time.perf_counter() + _TIMING_S
-    return [statistics.median(column) for column in zip(*rounds, strict=True)]
+    return rounds
+
+
+def _median(ratios: Iterable[float]) -> float:
+    return round(statistics.median(ratios), 4)
+
+
+def _error(differences: Sequence[float]) -> float:
+    """Return the standard error of the median of the rounds, from the quarters, which no disturbed round moves."""
+    lower, _, upper = statistics.quantiles(differences, n=4)
+    return round(_ERROR_OF_MEDIAN * (upper - lower) / math.sqrt(len(differences)), 4)
 
 
 def _seconds_of_step(network: nn.Module, images: Tensor) -> float:

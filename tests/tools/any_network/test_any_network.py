@@ -60,6 +60,7 @@ def test_steps_are_timed_beside_the_switch(monkeypatch: pytest.MonkeyPatch) -> N
     row = times.time_network(FOUND)
     assert row.timed_px == 64
     assert min(float(row.plan_time), float(row.switch_time), float(row.plan_time_predicted) - 0.5) > 0.5
+    assert float(row.time_error) > 0
 
 
 def test_what_cannot_be_built_is_said() -> None:
@@ -109,11 +110,14 @@ def test_a_network_that_takes_too_long_or_too_much() -> None:
 
 def test_the_page_counts_and_names(tmp_path: Path) -> None:
     wrong = replace(TIMED, name="odd", served=Served.NOT_EXACT, differs="selective: 1 loss", plan_time="")
-    for row in (TIMED, wrong):
+    slower = replace(TIMED, name="slower", plan_time=1.4, time_error=0.05)
+    alike = replace(slower, name="alike", time_error=0.2)
+    for row in (TIMED, wrong, slower, alike):
         append_finding(tmp_path / "table.csv", row)
     rows = read_findings(tmp_path / "table.csv")
-    assert "2 networks of timm that were tried, 1 are planned and exact: 50.0%" in summary(rows)
-    assert "1 of 1 take no more time under a plan" in summary(rows)
+    assert "4 networks of timm that were tried, 3 are planned and exact: 75.0%" in summary(rows)
+    assert "1 of 3 take no more time under a plan" in summary(rows)
+    assert "Of 1 more, the difference is within its standard error" in summary(rows)
     assert any_network_page(rows).count("selective: 1 loss") == 1
     draw_any_network(rows, tmp_path / "chart.png")
     assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
