@@ -140,7 +140,8 @@ def test_a_storage_that_goes_away_ends_the_worker(server: PostgreSQL, machines: 
     """Where the storage is back, the same command goes on."""
     test = machines[0].test_folder
     (test / "hold-concat-50").touch()
-    process = machines[0].start("fusion_method=concat", "seed=50", "--storage", _storage(server))
+    command = ("fusion_method=concat", "seed=50", "--storage", _storage(server), "--heartbeat", "5")
+    process = machines[0].start(*command)
     wait_until(lambda: machines[0].lines("runs")[-1][0] == "concat-50")
     server.kill()
     (test / "hold-concat-50").unlink()
@@ -149,5 +150,5 @@ def test_a_storage_that_goes_away_ends_the_worker(server: PostgreSQL, machines: 
     assert process.returncode == 2
     assert "the storage postgresql" in output
     assert "Traceback" not in output
-    status, output = machines[0].run("fusion_method=concat", "seed=50", "--storage", _storage(server))
+    status, output = machines[0].run(*command)
     assert status == 0, output
