@@ -133,7 +133,7 @@ class PositionTable(nn.Module):
 
 
 class SideInputs(nn.Module):
-    """Blocks with side inputs that need gradients, one from a part that takes no tensor, and several results."""
+    """Blocks with side inputs that need gradients, and several results. One is expanded, from what takes no tensor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ class SideInputs(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.embed(x).flatten(2).transpose(1, 2)
-        table, total = self.table(x.shape[1]), torch.zeros(())
+        table, total = self.table(x.shape[1]).expand(len(x), -1, -1), torch.zeros(())
         for block in self.blocks:
             x, attention = block(x, table, size=(4, 4))
             total = total + attention.square().mean()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 from collections.abc import Mapping
 from typing import Any
@@ -21,6 +22,7 @@ from aerofuse.planning.checkpointed import (
     enable_gradient_checkpointing,
     is_gradient_checkpointing_enabled,
 )
+from aerofuse.planning.clocks import Measured
 from aerofuse.planning.estimates import Estimated
 from aerofuse.planning.planner import Planner
 from tests.checkpointing.networks import NETWORKS, Row, network_and_images
@@ -52,6 +54,13 @@ def test_any_network_is_planned_for(name: str) -> None:
     assert counted == pytest.approx(plan.predicted.activation_bytes, rel=0.02)
     assert counted <= 1.02 * (least + baseline) / 2
     assert verify_checkpointing(network, images) == []
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_units_of_any_network_are_timed(name: str) -> None:
+    network, images = network_and_images(name)
+    planner = Planner(network, images.shape, stopwatch=Measured(rounds=1))
+    assert planner.least(counts_everything=False, most_time_ratio=math.inf).time_ratio > 1
 
 
 def test_a_plan_is_the_same_under_autocast() -> None:

@@ -23,7 +23,7 @@ import torch
 from tools.any_network.findings import TABLE, Finding, Served, append_finding, read_findings
 from tools.any_network.networks import NetworkName, all_networks, choose_of_timm
 from tools.any_network.times import time_network
-from tools.any_network.trial import try_network
+from tools.any_network.trial import try_network, words
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,11 @@ def in_process(find: Callable[[], Finding], limit_s: float) -> Finding | str:
 
 
 def _send(connection: Connection, find: Callable[[], Finding]) -> None:
-    connection.send(find())
+    try:
+        found: Finding | str = find()
+    except Exception as error:
+        found = words(error)
+    connection.send(found)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -46,7 +46,7 @@ def try_network(name: NetworkName) -> Finding:
         built = build(name)
         expected = _outcome(copy.deepcopy(built.network), built.input_shape)
     except Exception as error:
-        return replace(finding, reason=_words(error))
+        return replace(finding, reason=words(error))
     parameters = sum(parameter.numel() for parameter in built.network.parameters())
     finding = replace(finding, parameters=parameters, image_px=built.input_shape[-1])
     if differences := _differences(expected, _outcome(copy.deepcopy(built.network), built.input_shape)):
@@ -75,8 +75,8 @@ class _Trial:
             finding, found[way] = self._plan(finding)
         except Exception as error:
             if way != _PLANNED or not isinstance(error, ValueError):  # with which a planner refuses
-                return replace(finding, served=Served.FAILED, reason=f"{way}: {_words(error)}")
-            finding = replace(finding, served=Served.NOT_PLANNED, reason=_words(error))
+                return replace(finding, served=Served.FAILED, reason=f"{way}: {words(error)}")
+            finding = replace(finding, served=Served.NOT_PLANNED, reason=words(error))
         if any(found.values()):
             differs = "; ".join(f"{way}: {what}" for way, what in found.items() if what)
             return replace(finding, served=Served.NOT_EXACT, differs=differs)
@@ -103,14 +103,14 @@ class _Trial:
             report = count_training_step(network, self.built.input_shape, loss=loss_of, optimizer=None, fake=True)
             differs = self._differences(network)
         except Exception as error:
-            return replace(finding, reason=f"the library's own switch: {_words(error)}")
+            return replace(finding, reason=f"the library's own switch: {words(error)}")
         peak_bytes = report.peak_activation_bytes
         finding = replace(finding, switch_bytes=peak_bytes, switch_differs=differs)
         share = peak_bytes / self.planner.baseline.activation_bytes
         try:
             predicted = self.planner.plan(Budget(share=share)).predicted
         except ValueError as error:
-            return replace(finding, reason=f"at the switch's peak: {_words(error)}")
+            return replace(finding, reason=f"at the switch's peak: {words(error)}")
         time_ratio = round(predicted.time_ratio, 4)
         return replace(finding, plan_bytes=predicted.activation_bytes, plan_time_predicted=time_ratio)
 
@@ -167,6 +167,7 @@ def _differences(expected: Mapping[str, str], found: Mapping[str, str]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in Counter(name.split()[0] for name in names).items())
 
 
-def _words(error: Exception) -> str:
+def words(error: Exception) -> str:
+    """Return the class of an error and what it says, in one line."""
     text = re.sub(r"\s+", " ", str(error)).strip()
     return f"{type(error).__name__}: {text[:300]}"

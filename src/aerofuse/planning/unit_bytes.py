@@ -59,7 +59,13 @@ class TensorLike:
     def make(self) -> Tensor:
         """Return such a tensor, with values from 0 to 1 where it is real."""
         tensor = torch.empty_strided(self.size, self.stride, dtype=self.dtype, device=self.device)
-        return tensor.uniform_() if tensor.is_floating_point() else tensor.zero_()
+        # Elements of one that was expanded share their memory, and cannot be written to.
+        memory = tensor.as_strided((tensor.untyped_storage().nbytes() // tensor.itemsize,), (1,))
+        if tensor.is_floating_point():
+            memory.uniform_()
+        else:
+            memory.zero_()
+        return tensor
 
 
 class _Inlet(torch.autograd.Function):

@@ -102,9 +102,14 @@ def _sleep() -> Finding:
     return FOUND
 
 
-def test_a_network_that_takes_too_long_or_too_much() -> None:
+def _raise() -> Finding:
+    raise ValueError("it has\nno units")
+
+
+def test_a_network_that_takes_too_long_or_too_much_or_raises() -> None:
     assert command.in_process(lambda: FOUND, 60) == FOUND
     assert command.in_process(_fall, 60) == "its process has ended, for want of memory perhaps"
+    assert command.in_process(_raise, 60) == "ValueError: it has no units"
     assert command.in_process(_sleep, 0.1) == "it takes more than 0.1 s"
 
 
