@@ -1,4 +1,4 @@
-"""What the sweep found, as a page with a chart: `python -m tools.any_network.page`."""
+"""What the sweep found, as a page with two charts: `python -m tools.any_network.page`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def summary(findings: Sequence[Finding]) -> str:
 
 def picture(findings: Sequence[Finding]) -> str:
     """Return the chart as a link from the folder of the docs, described for readers who cannot see it."""
-    return f"![{_chart(findings).description}](../{TABLE.with_suffix('.png').as_posix()})"
+    said = " ".join(chart.description for chart in _charts(findings))
+    return f"![{said}](../{TABLE.with_suffix('.png').as_posix()})"
 
 
 def _verdicts(findings: Sequence[Finding]) -> list[str]:
@@ -93,11 +94,37 @@ def _missing_table(findings: Sequence[Finding]) -> str:
 
 
 def draw_any_network(findings: Sequence[Finding], path: Path) -> None:
-    """Write the chart as PNG: the share of each library's networks that is served in which way."""
-    write_picture(path, [[_chart(findings)]])
+    """Write the charts as PNG: how the networks of each library are served; times of plans beside the switch."""
+    write_picture(path, [[chart] for chart in _charts(findings)])
 
 
-def _chart(findings: Sequence[Finding]) -> Chart:
+def _charts(findings: Sequence[Finding]) -> list[Chart]:
+    timed = [one for one in findings if one.plan_time]
+    return [_served_chart(findings), *([_times_chart(timed)] if timed else [])]
+
+
+def _times_chart(findings: Sequence[Finding]) -> Chart:
+    times = pd.DataFrame(
+        [{"network": one.name, "switch": float(one.switch_time), "plan": float(one.plan_time)} for one in findings]
+    )
+    ends = [min(1.0, times[["switch", "plan"]].to_numpy().min()), times[["switch", "plan"]].to_numpy().max()]
+    scale = alt.Scale(domain=ends, nice=False)
+    equal = alt.Chart(pd.DataFrame({"switch": ends, "plan": ends})).mark_line(color=GREY, strokeDash=[4, 3])
+    points = alt.Chart(times).mark_point(color=BLUE, filled=True, size=36, opacity=0.7)
+    layers = [
+        one.encode(
+            x=alt.X("switch:Q", title="time of a step under the switch / without", scale=scale),
+            y=alt.Y("plan:Q", title="under a plan of its peak / without", scale=scale),
+        )
+        for one in (equal, points)
+    ]
+    title = "Time at the peak of the library's own switch: a plan is faster below the line"
+    faster = sum(_gain(one) >= 0 for one in findings)
+    said = f"{title}. A point is a network, {faster} of {len(findings)} are below."
+    return finish("any-network-times", title, said, alt.layer(*layers), height=360)
+
+
+def _served_chart(findings: Sequence[Finding]) -> Chart:
     libraries = list(dict.fromkeys(one.library for one in findings))
     counts = pd.DataFrame(
         [
@@ -133,7 +160,7 @@ def _chart(findings: Sequence[Finding]) -> Chart:
 
 
 def main() -> None:
-    """Sort the table, and write the page and the chart beside it."""
+    """Sort the table, and write the page and the charts beside it."""
     write_findings(TABLE, read_findings(TABLE))
     findings = read_findings(TABLE)
     TABLE.with_suffix(".md").write_text(any_network_page(findings), encoding="utf-8")

@@ -13,7 +13,15 @@ from aerofuse.checkpointing.compiled import CompiledFunction, Frames
 from aerofuse.checkpointing.follow import Follower
 from aerofuse.checkpointing.steps import ChainPlan
 from aerofuse.checkpointing.tensors import tensors_in
-from aerofuse.checkpointing.unit_calls import FoundChain, Function, UnitForward, module_of, remove_from, stand_in_of
+from aerofuse.checkpointing.unit_calls import (
+    FoundChain,
+    Function,
+    UnitForward,
+    every_module,
+    module_of,
+    remove_from,
+    stand_in_of,
+)
 from aerofuse.memory.torch_private import (
     in_function_transform,
     is_compiled,
@@ -146,17 +154,6 @@ class Attached:
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is under way."""
         return vars(self) | {"_follower": None, "_compiler": None, "_frames": Frames()}
-
-
-def every_module(network: nn.Module) -> list[nn.Module]:
-    """Return the modules of a network, each once, parents first; faster than `network.modules()`."""
-    found: dict[nn.Module, None] = {network: None}
-    for module in (waiting := [network]):  # grows on the way
-        for child in module._modules.values():
-            if child is not None and child not in found:
-                found[child] = None
-                waiting.append(child)
-    return waiting
 
 
 def kind_of(network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Hashable:

@@ -37,7 +37,7 @@ from aerofuse.checkpointing.steps import (
     units_seen_into,
 )
 from aerofuse.checkpointing.tensors import tensors_in
-from aerofuse.checkpointing.unit_calls import FoundUnit, Function, module_of
+from aerofuse.checkpointing.unit_calls import FoundUnit, Function, every_module, module_of
 from aerofuse.memory.torch_private import is_inductor
 
 
@@ -257,7 +257,7 @@ class _RecomputedStepRun(_StepRun):
     def __init__(self, places: Sequence[_Place], others: Sequence[nn.Module], x: Tensor) -> None:
         super().__init__(places)
         self._calls: list[tuple[_Place, HeldCall]] = []
-        modules = [module for place in places for module in place.module.modules()]
+        modules = [module for place in places for module in every_module(place.module)]
         # It must not know this run: a cycle lives long.
         replay = partial(_replay, self._calls, others)
         self._range = Range(replay, (*modules, *others), x, _name_of(places))

@@ -15,6 +15,8 @@ Layout = tuple[torch.Size, tuple[int, ...], int]
 
 def tensors_in(tree: Any) -> list[Tensor]:
     """Return the tensors among arguments or results."""
+    if isinstance(tree, Tensor):
+        return [tree]
     return [leaf for leaf in tree_flatten(tree)[0] if isinstance(leaf, Tensor)]
 
 
