@@ -117,12 +117,13 @@ def test_the_page_counts_and_names(tmp_path: Path) -> None:
     wrong = replace(TIMED, name="odd", served=Served.NOT_EXACT, differs="selective: 1 loss", plan_time="")
     slower = replace(TIMED, name="slower", plan_time=1.4, time_error=0.05)
     alike = replace(slower, name="alike", time_error=0.2)
-    for row in (TIMED, wrong, slower, alike):
+    later = replace(TIMED, name="later", plan_time="", switch_time="")
+    for row in (TIMED, wrong, slower, alike, later):
         append_finding(tmp_path / "table.csv", row)
     rows = read_findings(tmp_path / "table.csv")
-    assert "4 networks of timm that were tried, 3 are planned and exact: 75.0%" in summary(rows)
+    assert "5 networks of timm that were tried, 4 are planned and exact: 80.0%" in summary(rows)
     assert "1 of 3 take no more time under a plan" in summary(rows)
-    assert "Of 1 more, the difference is within its standard error" in summary(rows)
+    assert "Of 1 more, the difference is within its standard error. 1 more with a switch were" in summary(rows)
     assert any_network_page(rows).count("selective: 1 loss") == 1
     draw_any_network(rows, tmp_path / "chart.png")
     assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
