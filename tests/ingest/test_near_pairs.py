@@ -129,7 +129,7 @@ for _ in range(3):
 @pytest.mark.slow
 def test_faiss_and_torch_share_a_process_in_either_order() -> None:
     """Each brings its own OpenMP."""
-    environment = os.environ | {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive", "PYTHONPATH": f"{ROOT / 'src'}"}
+    environment = os.environ | {"OMP_NUM_THREADS": "2", "PYTHONPATH": f"{ROOT / 'src'}"}
     printed = [
         subprocess.run(
             [sys.executable, "-c", _BOTH_IN_ONE_PROCESS.format(first=first, second=second)],

@@ -18,7 +18,7 @@ from aerofuse.memory.step import count_training_step
 from aerofuse.planning.planner import Planner
 from tools.any_network.findings import Finding
 from tools.any_network.networks import NetworkName, build
-from tools.any_network.trial import loss_of, switched
+from tools.any_network.trial import loss_of, switched, words
 
 # So large that a step is arithmetic, and not Python's calls.
 _LEAST_PX = 160
@@ -28,15 +28,22 @@ _ERROR_OF_MEDIAN = 0.93  # that of a normal distribution, over the distance of i
 
 
 def time_network(finding: Finding) -> Finding:
-    """Return a finding with the times of steps over those without checkpointing. Raises what the network raises."""
+    """Return a finding with the times of steps over those without checkpointing, or with why there is no plan.
+
+    Raises what the network raises under the switch, and where nothing is planned.
+    """
     built = build(NetworkName(finding.library, finding.name, finding.file), _LEAST_PX)
     under_switch = switched(built.network)
     assert under_switch is not None
     shape = (_BATCH, *built.input_shape[1:])
     report = count_training_step(under_switch, shape, loss=loss_of, optimizer=None, fake=True)
-    planner = Planner(built.network, shape, loss=loss_of)
-    share = report.peak_activation_bytes / planner.baseline.activation_bytes
-    plan = planner.plan(Budget(share=share))
+    try:
+        planner = Planner(built.network, shape, loss=loss_of)
+        share = report.peak_activation_bytes / planner.baseline.activation_bytes
+        plan = planner.plan(Budget(share=share))
+    except Exception as error:  # the network has no plan then, and must not pass for one that was not timed
+        reason = f"with measured times, at the switch's peak: {words(error)}"
+        return replace(finding, plan_bytes="", plan_time_predicted="", reason=reason)
     planned = copy.deepcopy(built.network)
     plan.apply(planned)
     rounds = _rounds([built.network, under_switch, planned], torch.rand(shape))
