@@ -22,7 +22,7 @@ from aerofuse.data.shards import ShardParams, check_store
 from aerofuse.data.store import PhotoStore, write_photos
 from aerofuse.data.transforms import AugmentationParams, make_augmentation
 from tests.data.made_up_photos import CLASSES, made_up_photos
-from tests.ingest.remote_photos import use
+from tests.ingest.remote_photos import failures_in_fork, use
 from tests.s3_server import S3Server, s3_server
 
 _PHOTOS = 60
@@ -312,6 +312,17 @@ def test_shards_on_s3_are_those_here(
     store.rm(folder, recursive=True)
     with pytest.raises(ValueError, match="missing or cut short"):
         PhotoStore(Path("remote.arrow"))
+
+
+@pytest.mark.slow
+def test_a_forked_process_leaves_what_its_parent_has_open(
+    server: S3Server, cache_bytes: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(server, monkeypatch)
+    cache_bytes(90_000)
+    write_photos(Path("remote.arrow"), made_up_photos(_PHOTOS), shards=_shards(f"s3://{server.bucket}/forked"))
+    photos = PhotoStore(Path("remote.arrow"))
+    assert failures_in_fork(lambda: [photos.image(row) for row in range(_PHOTOS)]) == []
 
 
 @pytest.mark.slow

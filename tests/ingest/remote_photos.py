@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import multiprocessing
+from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import fsspec
 import pytest
+from fsspec.asyn import get_loop, sync
 
 from aerofuse.common.params import load_section
 from aerofuse.ingest.params import DataParams
@@ -41,3 +47,29 @@ def use(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.secret_key)
     fsspec.filesystem("s3").clear_instance_cache()
+
+
+def failures_in_fork(read: Callable[[], object]) -> list[str]:
+    """What fails unseen in a forked process that reads from a store, and frees what it has of its parent."""
+
+    def run(results: Connection) -> None:
+        read()
+        loop, failures = get_loop(), []
+        loop.set_exception_handler(lambda _, context: failures.append(str(context.get("exception"))))
+
+        async def free() -> None:
+            gc.collect()  # in the thread that talks to the store, as happens now and then
+            await asyncio.sleep(0.1)
+            gc.collect()
+
+        sync(loop, free)
+        results.send(failures)
+
+    gc.collect()
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=run, args=(theirs,))
+    process.start()
+    process.join(timeout=60)
+    assert process.exitcode == 0
+    found: list[str] = ours.recv()
+    return found

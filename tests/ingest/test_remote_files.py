@@ -13,7 +13,7 @@ from aerofuse.data.image_file import UnreadablePhotoError
 from aerofuse.ingest.params import DataParams
 from aerofuse.ingest.remote import RemoteFile, find_remote_photos
 from tests.ingest.photo_folder import PhotoFolder, draw_folder
-from tests.ingest.remote_photos import prepare_from, put, use
+from tests.ingest.remote_photos import failures_in_fork, prepare_from, put, use
 from tests.s3_server import S3Server, s3_server
 
 
@@ -131,3 +131,12 @@ def test_a_store_that_refuses_is_named_before_anything_is_written(
         prepare_from(f"s3://{server.bucket}/photos", folder, tmp_path / "out")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_forked_process_leaves_what_its_parent_has_open(
+    server: S3Server, folder: PhotoFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(server, monkeypatch)
+    found = find_remote_photos(put(folder, f"s3://{server.bucket}/forked"))
+    assert failures_in_fork(found["unlisted.png"].read) == []

@@ -131,6 +131,18 @@ def test_the_copy_that_a_call_in_place_makes_is_timed(monkeypatch: pytest.Monkey
     assert seconds.selective == 0
 
 
+def test_a_unit_that_checks_values_is_timed_with_made_up_ones() -> None:
+    ids = TensorLike.of(torch.ones(2, 5, dtype=torch.long))
+
+    def run(inputs: Tensor) -> Tensor:
+        torch._assert_async((ids.make() > 0).all())
+        return inputs.sigmoid()
+
+    assert time_alone(Measured(rounds=1), run, 2).forward > 0
+    with pytest.raises(RuntimeError):
+        run(torch.ones(2, 5))
+
+
 def test_the_rate_of_a_transfer_is_the_median_after_a_first_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clocks, "_TRANSFERRED_BYTES", 8)
     rounds = [(0, 100, 200), *((0, 8, 24) for _ in range(4)), (0, 90, 95)]

@@ -7,11 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+import fsspec
+
+# A forked process must never free what its parent has open. It would close connections in an event loop of another one.
+_opened: dict[int, Any] = {}
 
 
 def is_remote(text: str) -> bool:
     """Return whether a text is the address of a folder in an object store, such as `s3://bucket/photos`."""
     return "://" in text
+
+
+def open_store(url: str) -> tuple[Any, str]:
+    """Return a file system of fsspec, and the path there of what an address names. Each process opens its own."""
+    store, path = fsspec.url_to_fs(url)
+    _opened[id(store)] = store
+    return store, path
 
 
 @contextmanager

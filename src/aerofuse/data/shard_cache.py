@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, BinaryIO, Self
 
-import fsspec
 from filelock import FileLock
 from pydantic import field_validator
 
 from aerofuse.checkpointing.budget import format_bytes, parse_bytes
 from aerofuse.common.params import AS_PATH, Section, load_section
-from aerofuse.data.object_store import refusals
+from aerofuse.data.object_store import open_store, refusals
 
 _LOCK = "lock"
 
@@ -76,7 +75,7 @@ class ShardCache:
             self._make_room(num_bytes)
             partial = path.with_suffix(".partial")
             with refusals(url):
-                store, place = fsspec.url_to_fs(url)
+                store, place = open_store(url)
                 try:
                     store.get_file(place, str(partial))
                 except FileNotFoundError:

@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self
 from uuid import uuid4
 
-import fsspec
 import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
 from aerofuse.checkpointing.budget import format_bytes, parse_bytes
 from aerofuse.common.params import Section
-from aerofuse.data.object_store import is_remote, refusals
+from aerofuse.data.object_store import is_remote, open_store, refusals
 from aerofuse.data.shard_cache import ShardCache
 
 _PLACES = (pa.field("offset", pa.int64(), nullable=False), pa.field("length", pa.int32(), nullable=False))
@@ -103,7 +102,7 @@ def write_shards(
 def check_store(url: str) -> None:
     """Write a file there and remove it. Raises what `write_shards` raises, before there is work to lose."""
     with refusals(url):
-        store, folder = fsspec.url_to_fs(url)
+        store, folder = open_store(url)
         probe = f"{folder}/probe-{uuid4()}"
         try:
             store.pipe_file(probe, b"-")
@@ -134,7 +133,7 @@ def _place(partial: Path, num_photos: int, url: str | None) -> ShardFile:
         partial.replace(partial.with_name(shard.name))
         return shard
     with refusals(url):
-        store, folder = fsspec.url_to_fs(url)
+        store, folder = open_store(url)
         store.put_file(str(partial), f"{folder}/{shard.name}")
     partial.unlink()
     return shard
@@ -181,7 +180,7 @@ class Shards:
         if self._url is None:
             return {path.name: path.stat().st_size for path in self._index.parent.glob("*.tar")}
         with refusals(self._url):
-            store, folder = fsspec.url_to_fs(self._url)
+            store, folder = open_store(self._url)
             store.invalidate_cache()  # what it remembers of the folder may be old
             try:
                 files = store.ls(folder, detail=True)

@@ -8,10 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import fsspec
-
 from aerofuse.data.image_file import UnreadablePhotoError, suffixes
-from aerofuse.data.object_store import refusals
+from aerofuse.data.object_store import open_store, refusals
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class RemoteFile:
             raise UnreadablePhotoError("no such file")
         try:
             with refusals(self.url):
-                store, path = fsspec.url_to_fs(self.url)
+                store, path = open_store(self.url)
                 content: bytes = store.cat_file(path)
         except FileNotFoundError:
             raise UnreadablePhotoError("no such file") from None
@@ -51,7 +49,7 @@ def find_remote_photos(root: str) -> dict[str, RemoteFile]:
     Raises `FileNotFoundError` where nothing is there, `ConnectionError` where the store does not answer or refuses.
     """
     with refusals(root):
-        store, folder = fsspec.url_to_fs(root)
+        store, folder = open_store(root)
         found = store.find(folder, detail=True)
     names = {path[len(folder) :].lstrip("/"): facts for path, facts in found.items()}
     return {

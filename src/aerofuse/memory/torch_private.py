@@ -55,6 +55,7 @@ __all__ = [
     "tree_flatten",
     "tree_map",
     "tree_unflatten",
+    "value_checks_off",
 ]
 
 
@@ -183,6 +184,17 @@ def sharded_modules_copied(model: nn.Module) -> Iterator[dict[int, Any]]:
     finally:
         for module, changed in zip(sharded, classes, strict=True):
             module.__class__ = changed
+
+
+@contextmanager
+def value_checks_off() -> Iterator[None]:
+    """Leave out the checks of a network that torch makes on the device; one that fails there ends the process."""
+    check = torch._assert_async
+    torch._assert_async = lambda *_: None
+    try:
+        yield
+    finally:
+        torch._assert_async = check
 
 
 def in_backward() -> bool:

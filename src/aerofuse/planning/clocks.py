@@ -21,7 +21,7 @@ from aerofuse.checkpointing.recompute import run_recomputed
 from aerofuse.checkpointing.selective import run_selective
 from aerofuse.common.hardware import synchronise
 from aerofuse.memory.fake import without_hooks
-from aerofuse.memory.torch_private import all_modes_off
+from aerofuse.memory.torch_private import all_modes_off, value_checks_off
 from aerofuse.planning.unit_bytes import Autocasting, TensorLike, make_inputs
 
 
@@ -90,7 +90,8 @@ class Measured:
         if inputs.device.type == "cpu":
             timed = inputs.first_samples(min(inputs.size[0], self.batch))
             few = inputs.first_samples(min(inputs.size[0], self.batch, _FEW_SAMPLES))
-        with all_modes_off(), torch.random.fork_rng(), torch.enable_grad():
+        # Values are made up, so that a network that checks them would refuse.
+        with all_modes_off(), value_checks_off(), torch.random.fork_rng(), torch.enable_grad():
             run, modules = copy.deepcopy((unit.run, unit.modules), without_hooks(modules_of([unit])))
             round_of = partial(_TimedUnit(run, nn.ModuleList(modules), autocast).round, linked=linked)
             rounds = self._rounds(round_of, dict.fromkeys((few, timed)), count)
