@@ -313,6 +313,30 @@ def test_noise_that_a_call_draws_after_it_was_saved(name: str) -> None:
     assert all(map(torch.equal, step(noisy, PLANS[name]), expected))
 
 
+class Careful(nn.Module):
+    """Calls torch when it is interrupted, also by the end of a second run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(FEATURES, FEATURES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        try:
+            output: Tensor = self.linear(self.linear(x).sigmoid())
+            return output
+        except BaseException:
+            self.linear(x).square()
+            raise
+
+
+@pytest.mark.parametrize("name", ["recompute", "one range", "range in a range"])
+def test_a_unit_may_clean_up_after_a_second_run_that_stops(name: str) -> None:
+    torch.manual_seed(0)
+    careful = nn.ModuleList(Careful() for _ in range(6))
+    expected = step(copy.deepcopy(careful), None)
+    assert all(map(torch.equal, step(careful, PLANS[name]), expected))
+
+
 def test_a_product_whose_kernel_depends_on_what_learns() -> None:
     # As CaiT (arXiv 2103.17239) mixes the heads of its attention: they come last, and their stride is not 1.
     torch.manual_seed(0)

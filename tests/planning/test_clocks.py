@@ -143,6 +143,17 @@ def test_a_unit_that_checks_values_is_timed_with_made_up_ones() -> None:
         run(torch.ones(2, 5))
 
 
+def test_a_unit_whose_other_inputs_have_no_first_samples_is_timed_with_all() -> None:
+    patches = torch.ones(8, 5)  # of TNT's pixels there are more than of its patches
+
+    def run(inputs: Tensor) -> Tensor:
+        return (inputs + patches).sigmoid()
+
+    assert time_alone(Measured(rounds=1), run, 8).forward > 0
+    with pytest.raises(RuntimeError):
+        time_alone(Measured(rounds=1), run, 7)
+
+
 def test_the_rate_of_a_transfer_is_the_median_after_a_first_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clocks, "_TRANSFERRED_BYTES", 8)
     rounds = [(0, 100, 200), *((0, 8, 24) for _ in range(4)), (0, 90, 95)]

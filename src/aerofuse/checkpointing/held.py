@@ -21,7 +21,7 @@ ModuleCall = partial[Any]
 
 def arguments_of(call: ModuleCall) -> list[Tensor]:
     """Return the tensors among the arguments of a call."""
-    return tensors_in((call.args, call.keywords))
+    return tensors_in((call.args, call.keywords) if call.keywords else call.args)
 
 
 @dataclass(frozen=True)

@@ -44,11 +44,13 @@ class ModuleTensors:
         for _registry, _name, tensor in self._entries:
             if tensor is not None and id(tensor) not in self._statistics:
                 self._watched.setdefault(storage_key(tensor), []).append(tensor)
+        generators = _with_subclasses(torch.Generator)
         self._generators = [
             (value, value.get_state())
             for module in self._modules
+            if not generators.isdisjoint(map(type, vars(module).values()))  # fast, for it is asked for every range
             for value in vars(module).values()
-            if torch.Generator in type(value).__mro__  # five times as fast as `isinstance`, and for every range
+            if isinstance(value, torch.Generator)
         ]
         # What the run reads, and its version.
         self._read: dict[int, tuple[Tensor, int]] = {}
@@ -59,17 +61,21 @@ class ModuleTensors:
 
     def watch(self, func: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any]) -> None:
         """Note what a call of the first run is about to read and to write over."""
-        told = [id(tensor) for tensor in written_over(func, args, keywords)]
-        is_read_only = bool(told) or getattr(func, "__name__", "") in _READ_ONLY
+        touched: list[tuple[Tensor, Tensor]] = []
         for tensor in tensors_of((*args, *keywords.values())):
-            watched = self._watched.get(storage_key(tensor), [])
+            watched = self._watched.get(storage_key(tensor), ())
             if watched or (tensor.is_leaf and tensor.requires_grad):
                 self._read.setdefault(id(tensor), (tensor, tensor._version))
-            for held in watched:
-                if id(tensor) in told or not (is_read_only or isinstance(held, nn.Parameter)):
-                    self._perhaps_written.append((held, tensor, tensor._version))
-                    if id(held) not in self._before:
-                        self._before[id(held)] = held.detach().clone()
+            touched += [(held, tensor) for held in watched]
+        if not touched:  # most often
+            return
+        told = [id(target) for target in written_over(func, args, keywords)]
+        is_read_only = bool(told) or getattr(func, "__name__", "") in _READ_ONLY
+        for held, tensor in touched:
+            if id(tensor) in told or not (is_read_only or isinstance(held, nn.Parameter)):
+                self._perhaps_written.append((held, tensor, tensor._version))
+                if id(held) not in self._before:
+                    self._before[id(held)] = held.detach().clone()
 
     def watch_all(self) -> None:
         """Note that a call reads whatever it may: it is compiled. One that writes over a buffer cannot run again."""
@@ -132,3 +138,7 @@ class ModuleTensors:
             return tensor.clone()
         before = self._before.get(id(tensor))
         return tensor if before is None else before.clone().requires_grad_(tensor.requires_grad)
+
+
+def _with_subclasses(kind: type) -> set[type]:
+    return {kind}.union(*map(_with_subclasses, kind.__subclasses__()))

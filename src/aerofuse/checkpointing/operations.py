@@ -57,24 +57,22 @@ def written_over(func: Callable[..., Any], args: Sequence[Any], keywords: Mappin
 
     A call that writes unasked is known by the `_version` of the tensor afterwards alone.
     """
-    if keywords.get("out") is not None:
+    if keywords and keywords.get("out") is not None:
         return list(tensors_of([keywords["out"]]))
-    name = getattr(func, "__name__", "")
-    if keywords.get("inplace") or _by_name(name) or ((at := _flag_position(func)) and args[at : at + 1] == (True,)):
+    by_name, position = _ways_of_writing(func)
+    if by_name or (keywords and keywords.get("inplace")) or (position and args[position : position + 1] == (True,)):
         return list(tensors_of([args[0] if args else keywords.get("input")]))
     return []
 
 
-def _by_name(name: str) -> bool:
-    return name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
-
-
 @functools.cache
-def _flag_position(func: Callable[..., Any]) -> int:
-    """Return where the argument `inplace` of a function of `torch.nn.functional` is, 0 for others."""
+def _ways_of_writing(func: Callable[..., Any]) -> tuple[bool, int]:
+    """Return whether a function writes in place by its name, and where its argument `inplace` is, 0 for none."""
+    name = getattr(func, "__name__", "")
     # `Tensor.pow` is a function of Python around one that has no signature.
     names = list(inspect.signature(func, follow_wrapped=False).parameters) if inspect.isfunction(func) else []
-    return names.index("inplace") if "inplace" in names else 0
+    by_name = name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
+    return by_name, names.index("inplace") if "inplace" in names else 0
 
 
 def stacked_factors(args: Sequence[Any], keywords: Mapping[str, Any]) -> dict[str, Tensor] | None:

@@ -61,30 +61,37 @@ class _Enough(BaseException):
 class _FirstRun(RunMode):
     """Gives activations an in-place backward pass, and notes what the run reads and writes of its modules."""
 
-    def __init__(self, tensors: ModuleTensors) -> None:
+    def __init__(self, tensors: ModuleTensors, slots: Sequence[object]) -> None:
         super().__init__()
-        self._tensors = tensors
+        self._tensors, self._slots = tensors, slots
+        self._num_repeatable = 0
+
+    @property
+    def may_stop(self) -> bool:
+        """Return whether the call that saved the last tensor need not end, when it is made again, after it has done so.
+
+        One that is known to compute its result alone need not. The noise of `rrelu` is drawn after the tensor is saved.
+        """
+        return len(self._slots) == self._num_repeatable
 
     def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         if isinstance(func, CompiledFunction):
             self._tensors.watch_all()
         else:
             self._tensors.watch(func, args, kwargs or {})
-        return run_with_in_place_backward(func, args, kwargs or {})
+        before = len(self._slots)
+        result = run_with_in_place_backward(func, args, kwargs or {})
+        if len(self._slots) > before and getattr(func, "__name__", "") in REPEATABLE:
+            self._num_repeatable = len(self._slots)
+        return result
 
 
-class _SecondRun(RunMode):
-    """Fills the slots of a range, and stops, once, when all are filled: whoever cleans up after it calls torch too.
+class _SecondRun:
+    """Fills the slots of a range. Where it `may_stop`, it does so when all are filled."""
 
-    A call that is known to compute its result alone need not end then. Any other one ends first: the noise of `rrelu`
-    is drawn after autograd has saved its tensor.
-    """
-
-    def __init__(self, slots: Sequence[weakref.ref[_Slot]]) -> None:
-        super().__init__()
-        self._slots = slots
+    def __init__(self, slots: Sequence[weakref.ref[_Slot]], *, may_stop: bool) -> None:
+        self._slots, self._may_stop = slots, may_stop
         self._received = 0
-        self._may_stop = self._has_stopped = False
 
     @property
     def has_all(self) -> bool:
@@ -92,9 +99,12 @@ class _SecondRun(RunMode):
 
     def receive(self, packed: Packed | Tensor, tensor: Tensor) -> None:
         """Put what is saved for `tensor` into the next slot."""
+        if self.has_all and self._may_stop:
+            return  # it has stopped, and whoever cleans up after it calls torch, too
         if self.has_all:
             raise RuntimeError("a checkpointed range saved more tensors when it ran again: it is not deterministic")
         slot = self._slots[self._received]()
+        self._received += 1
         if slot is not None:
             if (slot.shape, slot.dtype) != (tensor.shape, tensor.dtype):
                 raise RuntimeError(
@@ -102,26 +112,13 @@ class _SecondRun(RunMode):
                     f"{list(slot.shape)} {slot.dtype} at first: it is not deterministic"
                 )
             slot.content = packed
-        self._received += 1  # last: to ask for a shape is a call, too
-        if self._may_stop:
-            self._stop_with_all()
+        if self._may_stop and self.has_all:
+            raise _Enough
 
     @never_compiled
     def collect(self, tensor: Tensor) -> None:
         """Put a tensor into the next slot. The second run's graph is thrown away, so that it need not have it, too."""
         self.receive(tensor.detach(), tensor)
-
-    def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
-        self._may_stop = getattr(func, "__name__", "") in REPEATABLE
-        result = func(*args, **(kwargs or {}))
-        self._stop_with_all()
-        self._may_stop = False
-        return result
-
-    def _stop_with_all(self) -> None:
-        if self.has_all and not self._has_stopped:
-            self._has_stopped = True
-            raise _Enough
 
 
 class Range:
@@ -138,12 +135,13 @@ class Range:
         self._num_parts = 0
         # Weak: a tensor that the backward pass never asks for is not worth filling.
         self._slots: list[weakref.ref[_Slot]] = []
+        self._first_run = _FirstRun(self._tensors, self._slots)
 
     @contextmanager
     def first_run(self) -> Iterator[None]:
         """What autograd saves in the block gets slots."""
         # Autocast's cache stays as it is: passes that share a copy of a weight sum its gradient in the lower precision.
-        with saved_tensors_hooks(self._pack, _Slot.unpack), _FirstRun(self._tensors):
+        with saved_tensors_hooks(self._pack, _Slot.unpack), self._first_run:
             yield
         self._tensors.forget_unchanged()
 
@@ -174,7 +172,7 @@ class Range:
     def run_again(self) -> None:
         """Fill the slots."""
         self._tensors.check(self._name)
-        second_run = _SecondRun(self._slots)
+        second_run = _SecondRun(self._slots, may_stop=self._first_run.may_stop)
         x = self._input.get().detach().requires_grad_(self._requires_grad)
         with (
             torch.enable_grad(),
@@ -183,7 +181,6 @@ class Range:
             self._tensors.as_before(),
             received_by(second_run.receive),
             saved_tensors_hooks(second_run.collect, _never),
-            second_run,
         ):
             try:
                 self._again(x)

@@ -17,6 +17,8 @@ def tensors_in(tree: Any) -> list[Tensor]:
     """Return the tensors among arguments or results."""
     if isinstance(tree, Tensor):
         return [tree]
+    if type(tree) is tuple and all(type(item) is Tensor for item in tree):  # most often, and slow to flatten
+        return list(tree)
     return [leaf for leaf in tree_flatten(tree)[0] if isinstance(leaf, Tensor)]
 
 

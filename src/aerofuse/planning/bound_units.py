@@ -75,7 +75,9 @@ class _BoundCall:
         self._arguments = tree_map(partial(_layout, flow=flow), (call.args, dict(call.kwargs)))
         self.signature = piece, tuple(map(repr, tree_flatten(self._arguments)[0]))
         self._samples = flow.shape[0] if flow.ndim else 0
-        self._returns = next((number for number, seen in enumerate(call.outputs) if seen.tensor.requires_grad), 0)
+        # Of several outputs, the one that could flow into such a unit again: TNT's blocks return pixels and patches.
+        learning = [number for number, seen in enumerate(call.outputs) if seen.tensor.requires_grad]
+        self._returns = max(learning, key=lambda number: call.outputs[number].tensor.size() == flow.size(), default=0)
         self._made: dict[tuple[int, int], Tensor] = {}
 
     def run(self, x: Tensor) -> Tensor:
