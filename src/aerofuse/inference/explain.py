@@ -182,5 +182,6 @@ def _branch_shares(
     for name, found in inputs.items():
         read = [value for value in found if value is not None]
         gradients = torch.autograd.grad(aim, read, retain_graph=True)
-        shares[name] = sum(float((gradient * value).sum()) for gradient, value in zip(gradients, read, strict=True))
+        products = (gradient * value.detach() for gradient, value in zip(gradients, read, strict=True))
+        shares[name] = sum(float(product.sum()) for product in products)
     return BranchShares("gradient x input", shares)
