@@ -78,7 +78,7 @@ def _verdicts(findings: Sequence[Finding]) -> list[str]:
 
 def _still_to_time(findings: Sequence[Finding]) -> str:
     count = sum(bool(one.plan_bytes and not one.plan_time) for one in findings)
-    return f" {count} more with a switch were not timed, or took too long." if count else ""
+    return f" Not timed, or too slow for it: {count} more with a switch." if count else ""
 
 
 def _gain(finding: Finding) -> float:
