@@ -24,6 +24,8 @@ os.environ["AEROFUSE_PROFILES"] = ""  # nothing of another run's, also in proces
 IMAGE_SIZE_PX = 96
 ESTIMATED = Estimated(flops_per_second=5e10, bytes_per_second=1e10)
 
+torch.set_warn_always(True)  # not only once in a process: what fails must not depend on the tests that ran before
+
 # In the background of a shell, processes are started deaf to Ctrl-C, and would start others so that are to hear it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -97,4 +97,4 @@ def test_the_average_follows_slowly() -> None:
         average.update(model, step=step)
         decay = min(0.9, 1 - step**-0.75)
         expected = decay * expected + (1 - decay) * step
-    assert float(average.module.weight) == pytest.approx(expected, rel=1e-4)
+    assert average.module.weight.item() == pytest.approx(expected, rel=1e-4)
