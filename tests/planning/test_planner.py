@@ -10,7 +10,7 @@ import pytest
 from aerofuse.checkpointing import offload
 from aerofuse.checkpointing.budget import format_bytes
 from aerofuse.checkpointing.steps import Offload
-from aerofuse.memory.step import count_training_step
+from aerofuse.memory.step import FakeTraining, count_training_step
 from aerofuse.planning.planner import MOST_TIME_RATIO, Planner
 from aerofuse.planning.seen_before import nothing_seen_before
 from tests.backbones.conftest import shrunken_backbone
@@ -57,3 +57,17 @@ def test_offload_is_chosen_where_bytes_go_fast_enough(rate: float, monkeypatch: 
     counted = count_training_step(backbone, (2, 3, 64, 64), optimizer=None)
     assert counted.peak_activation_bytes == pytest.approx(plan.predicted.activation_bytes, rel=0.01)
     assert plan.predicted.activation_bytes <= 0.8 * planner.baseline.activation_bytes
+
+
+@pytest.mark.parametrize("counts_everything", [True, False])
+def test_few_whole_steps_are_counted(counts_everything: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Units alone tell what a step of this network takes, and parameters are no part of what they tell."""
+    counted = []
+    count_passes = FakeTraining.count_passes
+    monkeypatch.setattr(FakeTraining, "count_passes", lambda self: counted.append(1) or count_passes(self))
+    planner = Planner(shrunken_backbone("convnext"), (8, 3, 64, 64), optimizer="adamw", stopwatch=ESTIMATED)
+    least = planner.least(counts_everything=counts_everything)
+    assert len(counted) == 2, "the baseline and the least plan"
+    at_least = least.peak_bytes if counts_everything else least.activation_bytes
+    lowest = [point.peak_bytes if counts_everything else point.activation_bytes for point in planner.curve()]
+    assert at_least <= 1.02 * min(lowest)

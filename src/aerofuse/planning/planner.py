@@ -116,7 +116,7 @@ class Planner:
             profile = profile.with_transfer(stopwatch.time_transfer(next(model.parameters()).device))
         self._profile = profile.of_units_alone() if compiled else profile
         self._solutions = {
-            everything: Solution(self._profile, partial(self._count_peak, everything), count_gradients=everything)
+            everything: Solution(self._profile, partial(self._count_beyond, everything), count_gradients=everything)
             for everything in (False, True)
         }
         self._attached = Attached(fake)
@@ -128,11 +128,16 @@ class Planner:
         """Return the fastest plan within a budget. Raises `ValueError` for one below the least possible."""
         wanted = parse_budget(budget)
         everything = wanted.num_bytes is not None
-        limit = wanted.num_bytes or round((wanted.share or 0) * self._baseline.peak_activation_bytes)
-        point = self._solutions[everything].fastest(limit)
+        if wanted.num_bytes is not None:
+            limit = wanted.num_bytes - self.fixed_bytes
+            update_fits = self._update.peak_bytes <= wanted.num_bytes
+        else:
+            limit = round((wanted.share or 0) * self._baseline.peak_activation_bytes)
+            update_fits = True
+        point = self._solutions[everything].fastest(limit) if update_fits else None
         if point is None:
             point = self._solutions[everything].lowest(math.inf)
-            if self._count_peak(everything, point.plan) > limit:
+            if not update_fits or self._count_beyond(everything, point.plan) > limit:
                 raise ValueError(self._too_little(wanted, self._predict_counted(point)))
         return CheckpointingPlan(
             self._scope,
@@ -187,22 +192,27 @@ class Planner:
         at_peak = self._baseline.at_peak
         return at_peak[Kind.PARAMETERS] + at_peak[Kind.OPTIMIZER_STATE] + at_peak[Kind.INPUTS]
 
-    def _count_peak(self, everything: bool, plan: ChainPlan) -> int:
-        report = self._count(plan)
-        return report.peak_bytes if everything else report.peak_activation_bytes
+    def _count_beyond(self, everything: bool, plan: ChainPlan) -> int:
+        """Return what a solution is about: the peak of the passes, besides what is there all the time."""
+        passes = self._count_passes(plan)
+        return passes.peak_bytes - self.fixed_bytes if everything else passes.peak_activation_bytes
 
     def _predict_counted(self, point: FrontierPoint) -> StepPrediction:
         report = self._count(point.plan)
         return StepPrediction(report.peak_bytes, report.peak_activation_bytes, self._time_ratio(point.cost))
 
     def _count(self, plan: ChainPlan) -> MemoryReport:
-        """Return the whole step under a plan."""
+        """Return the whole step under a plan.
+
+        A share is one of the activations. What the optimizer holds for a moment is no part of them.
+        """
+        passes = self._count_passes(plan)
+        return replace(passes.larger(self._update), peak_activation_bytes=passes.peak_activation_bytes)
+
+    def _count_passes(self, plan: ChainPlan) -> MemoryReport:
         if plan not in self._counted:
             self._attached.follow(self._chains, self._by_chain(plan))
-            passes = self._training.count_passes()
-            # A share is one of the activations. What the optimizer holds for a moment is no part of them.
-            activation_bytes = passes.peak_activation_bytes
-            self._counted[plan] = replace(passes.larger(self._update), peak_activation_bytes=activation_bytes)
+            self._counted[plan] = self._training.count_passes()
         return self._counted[plan]
 
     def _by_chain(self, plan: ChainPlan) -> tuple[ChainPlan, ...]:
