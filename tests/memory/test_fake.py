@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from aerofuse.memory.fake import FakeCopy
+from aerofuse.memory.torch_private import VALUES_ASKED_FOR, FakeTensor
 
 
 class _WithConstant(nn.Module):
@@ -115,6 +116,21 @@ def test_answers_from_memory_are_those_of_torch() -> None:
     for _ in range(3):
         with FakeCopy(nn.Identity()).active():
             assert layouts() == expected
+
+
+def test_values_that_are_known_stay_known_and_are_no_longer_so_after_what_is_not() -> None:
+    with FakeCopy(nn.Identity()).active():
+        steps, other = torch.tensor(2.0), torch.rand(())
+        for _ in range(3):
+            steps += 1
+        assert (float(steps), type(steps)) == (5.0, FakeTensor)
+        steps.add_(1, alpha=2)
+        assert float(steps) == 7.0
+        steps += other
+        with pytest.raises(VALUES_ASKED_FOR):
+            float(steps)
+        with pytest.raises(VALUES_ASKED_FOR):
+            float(other)
 
 
 def test_old_objects_are_collected_again_afterwards() -> None:

@@ -10,6 +10,7 @@ import pytest
 from aerofuse.checkpointing import offload
 from aerofuse.checkpointing.budget import format_bytes
 from aerofuse.checkpointing.steps import Offload
+from aerofuse.memory.report import MemoryReport
 from aerofuse.memory.step import FakeTraining, count_training_step
 from aerofuse.planning.planner import MOST_TIME_RATIO, Planner
 from aerofuse.planning.seen_before import nothing_seen_before
@@ -62,9 +63,14 @@ def test_offload_is_chosen_where_bytes_go_fast_enough(rate: float, monkeypatch: 
 @pytest.mark.parametrize("counts_everything", [True, False])
 def test_few_whole_steps_are_counted(counts_everything: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Units alone tell what a step of this network takes, and parameters are no part of what they tell."""
-    counted = []
+    counted: list[FakeTraining] = []
     count_passes = FakeTraining.count_passes
-    monkeypatch.setattr(FakeTraining, "count_passes", lambda self: counted.append(1) or count_passes(self))
+
+    def count(self: FakeTraining) -> MemoryReport:
+        counted.append(self)
+        return count_passes(self)
+
+    monkeypatch.setattr(FakeTraining, "count_passes", count)
     planner = Planner(shrunken_backbone("convnext"), (8, 3, 64, 64), optimizer="adamw", stopwatch=ESTIMATED)
     least = planner.least(counts_everything=counts_everything)
     assert len(counted) == 2, "the baseline and the least plan"

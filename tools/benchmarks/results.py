@@ -61,12 +61,16 @@ class BenchmarkSettings:
 
 @dataclass(frozen=True)
 class Planning:
-    """How long it took to plan for `model`: `seconds`, everything that the planner does included."""
+    """How long it took to plan for `model`: `seconds` from nothing, everything that the planner does included.
+
+    `seconds_again` are those of a later process, which finds the kinds of units on disk; `None` was not measured.
+    """
 
     model: str
     input_shape: str
     precision: str
     seconds: float
+    seconds_again: float | None = None
 
 
 def _empty_table() -> pd.DataFrame:

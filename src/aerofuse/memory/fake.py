@@ -159,6 +159,8 @@ class _RememberedOperations(LightDispatchMode):
     def answer(self, func: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         if _gives_views(func) and isinstance(args[0], FakeTensor) and args[0].constant is None:
             return self._maker.view(func, args, keywords)
+        if func in _ON_KNOWN_VALUES and not keywords and _value_is_known(*args):
+            return self._maker.known_value(func, args)
         try:
             known = _KNOWN.get(_key(func, args, keywords))
         except TypeError:  # as in `run`
@@ -188,6 +190,15 @@ def _gives_views(func: Callable[..., Any]) -> bool:
     if not isinstance(func, OpOverload) or func._schema.is_mutable or len(func._schema.returns) != 1:
         return False
     return func is torch.ops.aten._unsafe_view.default or func._schema.returns[0].alias_info is not None
+
+
+# What AdamW does with its count of steps, one for each parameter: a fake tensor whose value is known.
+_ON_KNOWN_VALUES = (torch.ops.aten.add_.Tensor, torch.ops.aten._local_scalar_dense.default)
+
+
+def _value_is_known(tensor: Any, *others: Any) -> bool:
+    is_known = isinstance(tensor, FakeTensor) and tensor.constant is not None
+    return is_known and all(type(other) in (int, float) for other in others)
 
 
 # They write in place, and the layout does not depend on the number: a rate of dropout, another one in each block.

@@ -148,6 +148,16 @@ class FakeMaker:
                 return [self._wrap(view, device) for view in views]
             return self._wrap(views, device)
 
+    def known_value(self, func: Callable[..., Any], args: Sequence[Any]) -> Any:
+        """Return the result of an operation on a fake tensor whose value is known, and on numbers.
+
+        What is written to it is known then, too.
+        """
+        fake = args[0]
+        with torch._C._DisableTorchDispatch():
+            result = func(fake.constant, *args[1:])
+        return fake if result is fake.constant else result
+
     def _wrap(self, plain: Tensor, device: torch.device) -> FakeTensor:
         attributes = self._attributes.get(device)
         if attributes is None:

@@ -18,6 +18,7 @@ from aerofuse.checkpointing.find_units import IsUnit, TracedChain, names_of
 from aerofuse.checkpointing.plan import CheckpointingPlan, StepPrediction
 from aerofuse.checkpointing.policy import Scope, Structure
 from aerofuse.checkpointing.steps import ChainPlan, Step, shifted, units_of
+from aerofuse.memory.fake import no_full_collections
 from aerofuse.memory.optimizers import choose_optimizer
 from aerofuse.memory.report import Kind, MemoryReport
 from aerofuse.memory.step import FakeTraining, Precision, TrainingStep, sum_of_outputs
@@ -83,6 +84,7 @@ def plan_checkpointing(
 class Planner:
     """All plans of one model for one step; see `plan_checkpointing` for the arguments."""
 
+    @no_full_collections()
     def __init__(
         self,
         model: nn.Module,
@@ -124,6 +126,7 @@ class Planner:
         self._counted: dict[ChainPlan, MemoryReport] = {}
         self._baseline = self._count(ChainPlan.save_all(len(self._profile.units)))
 
+    @no_full_collections()
     def plan(self, budget: object) -> CheckpointingPlan:
         """Return the fastest plan within a budget. Raises `ValueError` for one below the least possible."""
         wanted = parse_budget(budget)
@@ -151,6 +154,7 @@ class Planner:
             self.curve(),
         )
 
+    @no_full_collections()
     def least(self, *, counts_everything: bool = True, most_time_ratio: float = MOST_TIME_RATIO) -> StepPrediction:
         """Return what the plan takes whose peak is the lowest: that of everything, or that of activations alone.
 

@@ -9,7 +9,6 @@ from functools import cached_property
 from itertools import product
 
 from aerofuse.checkpointing.steps import ChainPlan
-from aerofuse.memory.fake import no_full_collections
 from aerofuse.planning.cost_table import CostTable
 from aerofuse.planning.simulation import PlanCost, Simulator
 from aerofuse.planning.unit_costs import ChainProfile
@@ -57,14 +56,14 @@ class Solution:
         save_all = self._point(ChainPlan.save_all(len(self._profile.units)))
         # Peaks of plans that offload are not exact in the table, so those that do not are looked for on their own, too.
         profiles = dict.fromkeys([self._profile, self._profile.only(lambda policy: not policy.offloads)])
-        points, best = [save_all], list[FrontierPoint]()
-        with no_full_collections():
-            for profile, ceiling in product(profiles, _CEILINGS):
-                table = CostTable(profile, self._count_gradients, ceiling * save_all.peak_bytes, self._levels)
-                points += map(self._point, table.plans())
-            for point in sorted(points, key=lambda point: (point.peak_bytes, point.cost.replay_seconds)):
-                if not best or point.cost.replay_seconds < best[-1].cost.replay_seconds:
-                    best.append(point)
+        points = [save_all]
+        for profile, ceiling in product(profiles, _CEILINGS):
+            table = CostTable(profile, self._count_gradients, ceiling * save_all.peak_bytes, self._levels)
+            points += map(self._point, table.plans())
+        best: list[FrontierPoint] = []
+        for point in sorted(points, key=lambda point: (point.peak_bytes, point.cost.replay_seconds)):
+            if not best or point.cost.replay_seconds < best[-1].cost.replay_seconds:
+                best.append(point)
         return tuple(best)
 
     def _point(self, plan: ChainPlan) -> FrontierPoint:

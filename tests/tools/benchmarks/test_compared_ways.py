@@ -95,10 +95,17 @@ def test_planning_is_timed_for_a_hybrid_that_is_never_built(monkeypatch: pytest.
             asked.append(budget)
 
     monkeypatch.setattr(hybrid, "Planner", Recorder)
-    planning = hybrid.time_planning("base")
+    assert hybrid.plan_hybrid("base") >= 0
     assert asked == [(16, 3, 224, 224), "adamw", "bf16", torch.uint8, "least", 0.5]
-    assert (planning.model, planning.input_shape) == ("hybrid of base", "16x3x224x224")
-    assert 0 <= planning.seconds < 5
+
+
+@pytest.mark.slow
+def test_planning_is_timed_in_processes_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    planning = hybrid.time_planning("quick")
+    assert (planning.model, planning.input_shape, planning.precision) == ("hybrid of quick", "32x3x96x96", "bf16")
+    assert planning.seconds_again is not None
+    assert planning.seconds_again < planning.seconds, "the second process finds the kinds of units on disk"
 
 
 def test_a_hybrid_of_no_recipe_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
