@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
+from torch._functorch import config as functorch_config
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional
 
@@ -182,6 +183,26 @@ def test_inductor_computes_units_again_itself(monkeypatch: pytest.MonkeyPatch) -
         outcomes.append([found for _ in range(2) for found in step(compiled, x)])  # type: ignore[arg-type]
     assert all(torch.equal(*pair) for pair in zip(*outcomes, strict=True))
     assert not ranges
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("plan", [None, "recompute_all"])
+def test_a_plan_is_exact_with_dropout_where_the_knob_of_torch_is_not(plan: str | None) -> None:
+    """Why units are not compiled under the knob (pytorch#190758). Where this fails, torch has mended it."""
+    network, x = Dropped().train(), torch.randn(8, 16)
+
+    def compiled() -> list[Tensor]:
+        torch._dynamo.reset()
+        return step(torch.compile(network), x)  # type: ignore[arg-type]
+
+    follow(network, x, ChainPlan.save_all)
+    output, *gradients, _ = compiled()
+    if plan is not None:
+        follow(network, x, PLANS[plan])
+    with functorch_config.patch(activation_memory_budget=0.2 if plan is None else 1.0):
+        again, *others, _ = compiled()
+    assert torch.equal(output, again)
+    assert all(torch.equal(*pair) for pair in zip(gradients, others, strict=True)) == (plan is not None)
 
 
 def test_a_network_without_checkpointing_is_one_graph() -> None:
