@@ -96,7 +96,7 @@ def results(*rows: Row) -> Results:
         SETTINGS,
         table,
         dict.fromkeys(dict.fromkeys(table["variant"]), curve),
-        Planning("hybrid of base", "16x3x224x224", "bf16", 4.0),
+        Planning("hybrid of base", "16x3x224x224", "bf16", 4.0, 3.0),
     )
 
 
