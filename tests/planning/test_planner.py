@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from aerofuse.backbones.families import FAMILIES
 from aerofuse.checkpointing import offload
 from aerofuse.checkpointing.budget import format_bytes
 from aerofuse.checkpointing.steps import Offload
@@ -14,7 +15,7 @@ from aerofuse.memory.report import MemoryReport
 from aerofuse.memory.step import FakeTraining, count_training_step
 from aerofuse.planning.planner import MOST_TIME_RATIO, Planner
 from aerofuse.planning.seen_before import nothing_seen_before
-from tests.backbones.conftest import shrunken_backbone
+from tests.backbones.conftest import SMALLEST, shrunken_backbone, small_batch
 from tests.conftest import ESTIMATED
 
 
@@ -77,3 +78,14 @@ def test_few_whole_steps_are_counted(counts_everything: bool, monkeypatch: pytes
     at_least = least.peak_bytes if counts_everything else least.activation_bytes
     lowest = [point.peak_bytes if counts_everything else point.activation_bytes for point in planner.curve()]
     assert at_least <= 1.02 * min(lowest)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("share", [1.0, 0.9])
+def test_what_is_solved_with_gradients_is_what_is_counted(family: str, share: float) -> None:
+    """A half of a block has no gradients of the other half."""
+    planner = Planner(shrunken_backbone(family), small_batch(SMALLEST[family], 8).shape, stopwatch=ESTIMATED)
+    plan = planner.plan(share)
+    solved = planner.solved(plan)
+    assert solved.activation_bytes == pytest.approx(plan.predicted.activation_bytes, rel=0.02)
+    assert solved.total_bytes + planner.fixed_bytes == pytest.approx(plan.predicted.peak_bytes, rel=0.02)

@@ -17,7 +17,7 @@ from aerofuse.planning.planner import Planner
 from aerofuse.planning.profiling import Profiler
 from aerofuse.planning.seen_before import FOLDER_VARIABLE, nothing_seen_before
 from aerofuse.planning.unit_costs import UnitProfile
-from tests.backbones.conftest import shrunken_backbone
+from tests.backbones.conftest import SMALLEST, shrunken_backbone, small_batch
 from tests.conftest import ESTIMATED
 
 
@@ -59,6 +59,13 @@ def test_each_kind_is_profiled_once(profiled: list[str], monkeypatch: pytest.Mon
     assert len(profiled) == kinds
     assert again.curve() == first.curve()
     assert again.plan(0.6) == first.plan(0.6)
+
+
+def test_halves_are_of_one_kind_whatever_the_other_half_is(profiled: list[str]) -> None:
+    """Swin's blocks look at shifted windows in turn. Their MLPs are equal."""
+    Planner(shrunken_backbone("swin"), small_batch(SMALLEST["swin"]).shape, stopwatch=ESTIMATED)
+    halves = [name.removeprefix("model.layers.1.") for name in profiled if name.startswith("model.layers.1.blocks")]
+    assert halves == ["blocks.0:attention", "blocks.0:mlp", "blocks.1:attention"]
 
 
 def test_another_kind_is_profiled(profiled: list[str]) -> None:

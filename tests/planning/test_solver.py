@@ -22,7 +22,9 @@ SECONDS = UnitSeconds(1.0, 2.0, rerun=0.75, whole_rerun=1.0, rerun_fixed=0.25, s
 def policy_of(
     save: tuple[str, ...] | None, saved: int, forward: int, backward: int, backward_total: int, replay_seconds: float
 ) -> UnitPolicy:
-    counted = UnitBytes(saved, forward, backward, backward_total, output=4, output_is_saved=True, input_is_saved=True)
+    counted = UnitBytes(
+        saved, forward, backward, backward_total, gradients=0, output=4, output_is_saved=True, input_is_saved=True
+    )
     return UnitPolicy(counted, save, replay_seconds)
 
 

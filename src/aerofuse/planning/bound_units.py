@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from aerofuse.checkpointing.call_trace import TracedCall
 from aerofuse.checkpointing.chain import Unit
 from aerofuse.checkpointing.find_units import TracedChain, TracedUnit, flowing
-from aerofuse.checkpointing.pieces import pieces_of
+from aerofuse.checkpointing.pieces import modules_of_piece, pieces_of
 from aerofuse.checkpointing.tensors import storage_key, tensors_in
 from aerofuse.checkpointing.unit_calls import FoundUnit, forward_of, module_of
 from aerofuse.memory.torch_private import tree_flatten, tree_map
@@ -52,15 +53,20 @@ def _flows(unit: TracedUnit) -> list[Tensor]:
     return found
 
 
+def signature_of(unit: Unit) -> Hashable:
+    """Return what is equal for units that save and compute the same; rates such as dropout's count as on or off."""
+    assert isinstance(unit.run, BoundRun)
+    return tuple(call.signature for call in unit.run.calls)
+
+
 class BoundRun:
-    """A unit as a function of one tensor. `signature` is what differs where units of equal modules differ."""
+    """A unit as a function of one tensor."""
 
     def __init__(self, calls: list[_BoundCall]) -> None:
-        self._calls = calls
-        self.signature = tuple(call.signature for call in calls)
+        self.calls = calls
 
     def __call__(self, x: Tensor) -> Tensor:
-        for call in self._calls:
+        for call in self.calls:
             x = call.run(x)
         return x
 
@@ -72,13 +78,19 @@ class _BoundCall:
         module = network.get_submodule(module_of(call.name))
         _, _, piece = call.name.partition(":")
         self._function = pieces_of(module)[piece] if piece else forward_of(module)
+        self._modules = modules_of_piece(module, piece)
+        self._piece = piece
         self._arguments = tree_map(partial(_layout, flow=flow), (call.args, dict(call.kwargs)))
-        self.signature = piece, tuple(map(repr, tree_flatten(self._arguments)[0]))
         self._samples = flow.shape[0] if flow.ndim else 0
         # Of several outputs, the one that could flow into such a unit again: TNT's blocks return pixels and patches.
         learning = [number for number, seen in enumerate(call.outputs) if seen.tensor.requires_grad]
         self._returns = max(learning, key=lambda number: call.outputs[number].tensor.size() == flow.size(), default=0)
         self._made: dict[tuple[int, int], Tensor] = {}
+
+    @property
+    def signature(self) -> Hashable:
+        modules = tuple(_signature(module) for top in self._modules for module in top.modules())
+        return self._piece, tuple(map(repr, tree_flatten(self._arguments)[0])), modules
 
     def run(self, x: Tensor) -> Tensor:
         args, kwargs = tree_map(partial(self._fill, x=x), self._arguments)
@@ -114,3 +126,17 @@ def _layout(leaf: Any, flow: Tensor) -> Any:
     if storage_key(leaf) == storage_key(flow) and leaf.dtype == flow.dtype:
         return _FlowPlace(tuple(leaf.size()), leaf.stride(), int(leaf.storage_offset()))
     return TensorLike.of(leaf)
+
+
+def _signature(module: nn.Module) -> Hashable:
+    settings: list[tuple[str, object]] = []
+    for name, value in sorted(vars(module).items()):
+        if isinstance(value, float):
+            settings.append((name, bool(value)))
+        elif isinstance(value, (bool, int, str, tuple)) or value is None:
+            settings.append((name, repr(value)))
+    tensors = [
+        (name, tuple(tensor.shape), tensor.dtype, tensor.requires_grad)
+        for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+    ]
+    return type(module), tuple(settings), tuple(tensors)

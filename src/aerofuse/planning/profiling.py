@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from aerofuse.checkpointing.chain import Chain, Unit, modules_of
 from aerofuse.checkpointing.module_tensors import ModuleTensors
@@ -17,7 +17,7 @@ from aerofuse.checkpointing.recompute import run_recomputed
 from aerofuse.checkpointing.selective import list_calls, run_selective
 from aerofuse.checkpointing.snapshot import Autocast
 from aerofuse.common.hardware import device_name
-from aerofuse.planning.bound_units import BoundRun
+from aerofuse.planning.bound_units import signature_of
 from aerofuse.planning.clocks import UnitSeconds
 from aerofuse.planning.estimates import Estimated, Stopwatch
 from aerofuse.planning.save_sets import Replays, sets_to_save
@@ -40,7 +40,7 @@ class Profiler:
         `fake` is the chain of a copy on fake tensors, whose mode is on: bytes are counted on it, and times too where
         they are estimated. Where they are measured, that is done on copies of the units of `real`.
         """
-        kinds = [(_signature(unit), inputs) for unit, inputs in zip(fake, layouts, strict=True)]
+        kinds = [(signature_of(unit), inputs) for unit, inputs in zip(fake, layouts, strict=True)]
         linked = {one for one, other in pairwise(kinds) if one == other}
         counts = Counter(kinds)
         with self.autocast():
@@ -73,7 +73,7 @@ class Profiler:
             name=unit.name,
             output_bytes=whole.output,
             passing_bytes=passing.forward,
-            gradient_bytes=sum(one.nbytes for one in nn.ModuleList(unit.modules).parameters() if one.requires_grad),
+            gradient_bytes=whole.gradients,  # a half of a block has none of the other half
             seconds=replace(seconds, replays={}),
             policies=tuple(policies),
         )
@@ -116,23 +116,3 @@ def _worthwhile(policies: list[UnitPolicy]) -> list[UnitPolicy]:
         ):
             chosen.append(policy)
     return chosen
-
-
-def _signature(unit: Unit) -> Hashable:
-    """Return what is equal for units that save and compute the same; rates such as dropout's count as on or off."""
-    assert isinstance(unit.run, BoundRun)
-    return unit.run.signature, tuple(_module_signature(module) for top in unit.modules for module in top.modules())
-
-
-def _module_signature(module: nn.Module) -> Hashable:
-    settings: list[tuple[str, object]] = []
-    for name, value in sorted(vars(module).items()):
-        if isinstance(value, float):
-            settings.append((name, bool(value)))
-        elif isinstance(value, (bool, int, str, tuple)) or value is None:
-            settings.append((name, repr(value)))
-    tensors = [
-        (name, tuple(tensor.shape), tensor.dtype, tensor.requires_grad)
-        for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
-    ]
-    return type(module), tuple(settings), tuple(tensors)

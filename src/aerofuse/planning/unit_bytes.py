@@ -25,13 +25,14 @@ class UnitBytes:
     - `forward`: at most alive while it runs forward, its output included.
     - `backward`: at most alive in its backward pass: what it saved, what it computes again, the gradient of its output
       and that of its input.
-    - `backward_total`: the same with the gradients of its parameters.
+    - `backward_total`: the same with the gradients of its parameters, which are `gradients` in all.
     """
 
     saved: int
     forward: int
     backward: int
     backward_total: int
+    gradients: int
     output: int
     output_is_saved: bool
     input_is_saved: bool
@@ -127,12 +128,14 @@ def count_unit(
         if end.requires_grad:  # not where nothing up to here learns
             end.backward()
         peaks = counter.report()
+    gradient_bytes = sum(one.grad.nbytes for one in unit.parameters() if one.grad is not None)
     unit.zero_grad()
     return UnitBytes(
         saved=max(saved_bytes, 0),
         forward=forward_bytes,
         backward=peaks.peak_activation_bytes - saved_input_bytes,
         backward_total=peaks.peak_bytes - outside_bytes - saved_input_bytes,
+        gradients=gradient_bytes,
         output=output_bytes,
         output_is_saved=output_is_saved,
         input_is_saved=input_is_saved,
