@@ -103,6 +103,8 @@ class Solution:
         if first_bytes <= _NEARLY * allowed[0].peak_bytes:
             return allowed[0]
         candidates = [point for point in allowed if point.peak_bytes <= first_bytes]
+        if self._count(candidates[len(candidates) // 2].plan) >= first_bytes:
+            return allowed[0]  # what the network holds is not less where more is saved
         some = candidates[:: -(-len(candidates) // _LEAST_TRIALS)]
         return min(some, key=lambda point: self._count(point.plan))
 
