@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import random
 import statistics
+import time
 
 import pytest
 import torch
@@ -81,6 +82,25 @@ def test_steps_that_are_timed_leave_no_gradients() -> None:
     timed = time_ways(_two_ways(subject), subject, 1, "float32", rounds=1)
     assert all(step.seconds > 0 for each in timed.values() for step in each)
     assert all(parameter.grad is None for parameter in subject.model.parameters())
+
+
+def test_what_a_network_does_once_after_a_switch_is_not_timed() -> None:
+    subject = tiny_subject(32)
+    steps_after_a_switch = 0
+
+    def switch(_batch: int) -> nn.Module:
+        nonlocal steps_after_a_switch
+        steps_after_a_switch = 0
+        return subject.model
+
+    def wait_in_the_first_step(*_: object) -> None:
+        nonlocal steps_after_a_switch
+        steps_after_a_switch += 1
+        time.sleep(0.5 if steps_after_a_switch == 1 else 0)
+
+    subject.model.register_forward_pre_hook(wait_in_the_first_step)
+    timed = time_ways({BASELINE: Way(switch)}, subject, 2, "float32", rounds=1)
+    assert timed[BASELINE][0].seconds < 0.5
 
 
 def test_short_steps_are_timed_in_more_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
